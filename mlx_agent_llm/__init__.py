@@ -1,0 +1,60 @@
+"""The engine that agents on a Mac deserve: paged attention, continuous batching, live shared prefixes, sound grammars."""
+
+from mlx_agent_llm import blas
+
+blas.preload()  # before anything imports mlx: afterwards it is too late
+
+from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, ToolCall  # noqa: E402
+from mlx_agent_llm.config import EngineConfig  # noqa: E402
+from mlx_agent_llm.constrain import JSONSchema  # noqa: E402
+from mlx_agent_llm.core.stats import EngineStats  # noqa: E402
+from mlx_agent_llm.engine import Engine  # noqa: E402
+from mlx_agent_llm.errors import (  # noqa: E402
+    CapacityError,
+    ConstraintError,
+    ContextLengthError,
+    EngineClosedError,
+    GenerationError,
+    MLXAgentError,
+    ModelLoadError,
+    RequestError,
+    RequestTimeout,
+    ToolChoiceError,
+    UnsupportedModelError,
+    UnsupportedSchemaError,
+)
+from mlx_agent_llm.handle import Handle  # noqa: E402
+from mlx_agent_llm.request import Delta, FinishReason, RequestOutput, SamplingParams, Timings, Usage  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CapacityError",
+    "ChatDelta",
+    "ChatOutput",
+    "ConstraintError",
+    "ContextLengthError",
+    "Delta",
+    "Engine",
+    "EngineClosedError",
+    "EngineConfig",
+    "EngineStats",
+    "FinishReason",
+    "GenerationError",
+    "Handle",
+    "InvalidToolCall",
+    "JSONSchema",
+    "MLXAgentError",
+    "ModelLoadError",
+    "RequestError",
+    "RequestOutput",
+    "RequestTimeout",
+    "SamplingParams",
+    "Timings",
+    "Tool",
+    "ToolCall",
+    "ToolChoiceError",
+    "UnsupportedModelError",
+    "UnsupportedSchemaError",
+    "Usage",
+]

@@ -1,0 +1,65 @@
+"""The matrix library under MLX on a Linux x86_64 CPU; this module must never import mlx.
+
+MLX's CPU wheel for Linux ships the reference BLAS, which does a few GFLOP/s in float32. When MKL is in the process with
+global symbols before mlx.core is loaded, MLX's calls resolve to it and run tens of times faster. Afterwards it is too
+late: the symbols are bound.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import site
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+class BLASStatus(NamedTuple):
+    """MKL's file when it is installed, and whether it is in this process; installed but not loaded means too late."""
+
+    library: str | None
+    is_loaded: bool
+
+
+def preload() -> str | None:
+    """Load MKL ahead of mlx and return its path; None where it does not apply, is absent, or mlx came first."""
+    library = find_mkl()
+    if library is None or "mlx.core" in sys.modules:
+        return None
+    try:
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return None  # a broken MKL must not break the import of the package; status() shows it as not loaded
+    return library
+
+
+def status() -> BLASStatus:
+    """Look at the process as it is now."""
+    library = find_mkl()
+    return BLASStatus(library, library is not None and _is_in_process(library))
+
+
+def find_mkl() -> str | None:
+    """Find MKL's runtime library, of the newest major version, where PyPI's `mkl` and conda put it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return None
+    for prefix in (sys.prefix, site.getuserbase()):
+        found = sorted((Path(prefix) / "lib").glob("libmkl_rt.so.*"), key=_major_version)
+        if found:
+            return str(found[-1])
+    return None
+
+
+def _major_version(library: Path) -> int:
+    suffix = library.name.rpartition(".")[2]
+    return int(suffix) if suffix.isdigit() else -1
+
+
+def _is_in_process(library: str) -> bool:
+    try:
+        ctypes.CDLL(library, mode=os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True

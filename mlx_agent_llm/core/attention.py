@@ -1,0 +1,158 @@
+"""The seam to mlx-lm: one function of it is replaced, and a paged cache stands where it expects a KV cache.
+
+mlx-lm's layers call `cache.update_and_fetch` with the new keys and values and then `scaled_dot_product_attention`, with
+the cache as an argument. For a PagedLayer the first writes the pool and the second attends over it; every other cache
+goes to mlx-lm's own function, so the same process can still use mlx-lm as ever. Knows no requests.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm.models.base
+from mlx_agent_kernels import chunk_attention, paged_attention, shared_prefix_attention, write_kv
+from mlx_lm.models.cache import KVCache
+
+from mlx_agent_llm.core.batch import Batch, PromptSpan, RowSpan
+from mlx_agent_llm.errors import UnsupportedModelError
+
+
+class KVShape(NamedTuple):
+    """What one attention layer stores for a token."""
+
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    dtype: mx.Dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return self.kv_heads * (self.key_dim + self.value_dim) * self.dtype.size
+
+
+class PagedLayer:
+    """One attention layer's pools, (num_blocks * block_size, kv_heads, head_dim) each, in the shape of an mlx-lm cache.
+
+    `batch` is set for the time of one forward, in which every token is a sequence of its own: queries are
+    (T, heads, 1, head_dim).
+    """
+
+    def __init__(self, shape: KVShape, num_blocks: int, block_size: int) -> None:
+        slots = num_blocks * block_size
+        self.keys = mx.zeros((slots, shape.kv_heads, shape.key_dim), dtype=shape.dtype)
+        self.values = mx.zeros((slots, shape.kv_heads, shape.value_dim), dtype=shape.dtype)
+        mx.eval(self.keys, self.values)  # the memory is taken here, not by the first request
+        self.block_size = block_size
+        self.batch: Batch | None = None
+
+    @property
+    def current_batch(self) -> Batch:
+        """The batch of the forward that is being built."""
+        assert self.batch is not None, "a paged layer was used outside of a forward"
+        return self.batch
+
+    @property
+    def offset(self) -> mx.array:
+        """(T,) the position of each token, which RoPE takes per row."""
+        return self.current_batch.positions
+
+    def make_mask(self, num_tokens: int, return_array: bool = False, window_size: int | None = None) -> None:
+        """No mask: attention over the pool knows each row's length."""
+        assert window_size is None, "sliding windows are refused when the engine is made"
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write the tokens' keys and values, (T, kv_heads, 1, head_dim), to their slots."""
+        slots = self.current_batch.slot_mapping
+        self.keys = write_kv(self.keys, slots, keys[:, :, 0])
+        self.values = write_kv(self.values, slots, values[:, :, 0])
+        return keys, values
+
+    def attend(self, queries: mx.array, scale: float) -> mx.array:
+        """Attention of (T, heads, 1, head_dim) queries over the pool; same shape."""
+        batch, flat = self.current_batch, queries[:, :, 0]
+        parts = [] if batch.rows is None else [self._attend_rows(flat[: batch.num_rows], batch.rows, scale)]
+        parts += [self._attend_prompt(flat[span.begin : span.end], span, scale) for span in batch.prompts]
+        return (mx.concatenate(parts) if len(parts) > 1 else parts[0])[:, :, None]
+
+    def _attend_rows(self, queries: mx.array, rows: RowSpan, scale: float) -> mx.array:
+        own = (rows.block_tables, rows.seq_lens)
+        if rows.prefix_table is None:
+            return paged_attention(queries, self.keys, self.values, *own, scale=scale, block_size=self.block_size)
+        return shared_prefix_attention(
+            queries, self.keys, self.values, rows.prefix_table, *own, scale=scale, block_size=self.block_size
+        )
+
+    def _attend_prompt(self, queries: mx.array, span: PromptSpan, scale: float) -> mx.array:
+        return chunk_attention(
+            queries, self.keys, self.values, span.block_table, span.seq_len, scale=scale, block_size=self.block_size
+        )
+
+
+def install_seam() -> None:
+    """Route mlx-lm's attention through us, once a process: PagedLayers to their pools, everything else as before."""
+    original = mlx_lm.models.base.scaled_dot_product_attention
+    if getattr(original, "serves_paged_layers", False):
+        return
+
+    def scaled_dot_product_attention(
+        queries: mx.array, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: mx.array | None = None
+    ) -> mx.array:
+        if isinstance(cache, PagedLayer):
+            assert sinks is None, "attention sinks are refused when the engine is made"
+            return cache.attend(queries, scale)
+        return original(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
+
+    scaled_dot_product_attention.serves_paged_layers = True  # type: ignore[attr-defined]
+    # Model modules that were imported before hold their own reference to the function.
+    for name, module in list(sys.modules.items()):
+        if name.startswith("mlx_lm.models.") and getattr(module, original.__name__, None) is original:
+            setattr(module, original.__name__, scaled_dot_product_attention)
+
+
+class ModelShape(NamedTuple):
+    """What the engine must know of a model before it runs."""
+
+    layers: list[KVShape]
+    vocab_size: int  # the width of the logits
+
+
+def probe_model(model: nn.Module) -> ModelShape:
+    """Find a model's shape by building one forward without running it.
+
+    Raises UnsupportedModelError for layers that are not plain full attention.
+    """
+    if hasattr(model, "make_cache"):
+        kinds = {type(cache).__name__ for cache in model.make_cache()}
+        if kinds != {KVCache.__name__}:
+            raise UnsupportedModelError(f"layers that keep {sorted(kinds)}: only {KVCache.__name__} (full attention) is served")
+    probes = [_Probe(model) for _ in model.layers]
+    logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=probes)
+    return ModelShape([probe.recorded for probe in probes], logits.shape[-1])
+
+
+class _Probe:
+    """A cache that keeps nothing but the shape of what a layer writes, and refuses windows and sinks."""
+
+    offset = 0
+
+    def __init__(self, model: nn.Module) -> None:
+        self._name = type(model).__module__
+        self._shape: KVShape | None = None
+
+    def make_mask(self, num_tokens: int, return_array: bool = False, window_size: int | None = None) -> None:
+        if window_size is not None:
+            raise UnsupportedModelError(f"{self._name}: window_size={window_size}; only full attention is served")
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        self._shape = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+        return keys, values
+
+    @property
+    def recorded(self) -> KVShape:
+        if self._shape is None:
+            raise UnsupportedModelError(f"{self._name}: a layer keeps no keys and values; only full attention is served")
+        return self._shape

@@ -1,0 +1,134 @@
+"""Block tables: which blocks hold the tokens of a request. Knows the pool, not the schedule.
+
+A block becomes findable when the forward that fills it is scheduled, not when that forward is done: forwards run in the
+order they are dispatched, and within one forward every layer writes all keys and values before it attends. So requests
+that arrive together share a prefix as well as requests that come later (invariant 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlx_agent_llm.core.block_pool import BlockPool
+from mlx_agent_llm.request import Request
+
+
+@dataclass
+class PrefixStats:
+    """Prompt tokens that were looked up and that were found."""
+
+    query_tokens: int = 0
+    hit_tokens: int = 0
+
+    def count(self, request: Request, num_found: int, *, is_first: bool) -> None:
+        """Count the tokens found for a request, and its prompt when this is its first allocation."""
+        request.num_cached_tokens += num_found
+        self.hit_tokens += num_found
+        if is_first:
+            self.query_tokens += request.num_prompt_tokens
+
+
+class KVManager:
+    """Matches prefixes, extends and frees block tables; the only user of the block pool."""
+
+    def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool) -> None:
+        self.pool = BlockPool(num_blocks)
+        self.block_size = block_size
+        self.prefix_cache = prefix_cache
+        self.stats = PrefixStats()
+
+    def allocate(self, request: Request, max_new_tokens: int) -> int | None:
+        """Extend the request's table by a match of its prefix and by room for up to max_new_tokens further tokens.
+
+        Returns how many tokens the coming forward computes for it (at least 1), or None when the pool has no room; a
+        request that held no block then still holds none.
+        """
+        was_empty, start = not request.block_table, request.num_computed_tokens
+        self._adopt_cached_blocks(request)
+        num_found = request.num_computed_tokens - start
+        count = self._chunk_length(request, max_new_tokens)
+        missing = self.num_blocks_for(request.num_computed_tokens + count) - len(request.block_table)
+        if missing > self.pool.num_available:
+            if was_empty:
+                self.free(request)
+            return None
+        request.block_table += self.pool.allocate(max(missing, 0))
+        request.num_computed_tokens += count
+        self._publish_full_blocks(request)
+        if request.num_preemptions == 0:  # what a request finds of its own KV after a preemption is no saving
+            self.stats.count(request, num_found, is_first=was_empty)
+        return count
+
+    def free(self, request: Request) -> None:
+        """Give back every block of the request; what was computed stays findable until it is evicted."""
+        self._publish_full_blocks(request)
+        self.pool.release(request.block_table)
+        request.block_table = []
+        request.num_computed_tokens = 0
+        request.num_published_blocks = 0
+
+    def num_missing_blocks(self, request: Request) -> int:
+        """Available blocks that computing all of the request's tokens would take; those it can share are not counted."""
+        missing = self.num_blocks_for(request.num_tokens) - len(request.block_table)
+        index = len(request.block_table)
+        while self.prefix_cache and missing > 0 and self._is_known(request, index):
+            block_id = self.pool.find(self._block_hash(request, index))
+            if block_id is None or not self.pool.is_used(block_id):
+                break
+            missing, index = missing - 1, index + 1
+        return missing
+
+    def num_blocks_for(self, num_tokens: int) -> int:
+        """Blocks that hold num_tokens."""
+        return -(-num_tokens // self.block_size)
+
+    def _adopt_cached_blocks(self, request: Request) -> None:
+        """Share every next block that is already there; at least one token is left to compute."""
+        start = request.num_computed_tokens
+        if not self.prefix_cache or start % self.block_size or request.num_tokens - start <= 1:
+            return
+        while request.num_computed_tokens + self.block_size < request.num_tokens:
+            index = request.num_computed_tokens // self.block_size
+            block_id = self.pool.find(self._block_hash(request, index)) if self._is_known(request, index) else None
+            if block_id is None:
+                break
+            self.pool.share(block_id)
+            request.block_table.append(block_id)
+            request.num_computed_tokens += self.block_size
+
+    def _chunk_length(self, request: Request, max_new_tokens: int) -> int:
+        """All that is left if it fits, else a chunk that ends at a block's border, so that the next one can match there."""
+        start, left = request.num_computed_tokens, request.num_tokens - request.num_computed_tokens
+        if left <= max_new_tokens:
+            return left
+        aligned = (start + max_new_tokens) // self.block_size * self.block_size - start
+        return aligned if aligned > 0 else max_new_tokens
+
+    def _publish_full_blocks(self, request: Request) -> None:
+        if not self.prefix_cache:
+            return
+        for index in range(request.num_published_blocks, request.num_computed_tokens // self.block_size):
+            if not self._is_known(request, index):
+                break
+            self.pool.set_hash(request.block_table[index], self._block_hash(request, index))
+            request.num_published_blocks = index + 1
+
+    def _is_known(self, request: Request, index: int) -> bool:
+        """Whether every token of the block was read; one sampled on the device may still be in flight."""
+        return (index + 1) * self.block_size <= len(request.token_ids)
+
+    def _block_hash(self, request: Request, index: int) -> bytes:
+        """The hash of block `index`: of its tokens and, through its parent, of everything before them."""
+        hashes = request.block_hashes
+        while len(hashes) <= index:
+            start = len(hashes) * self.block_size
+            parent = hashes[-1] if hashes else b""
+            hashes.append(_hash_block(parent, request.token_ids[start : start + self.block_size]))
+        return hashes[index]
+
+
+def _hash_block(parent: bytes, token_ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(array("q", token_ids).tobytes(), digest_size=16, key=parent).digest()

@@ -1,0 +1,101 @@
+"""What the engine counted: steps, tokens, times, blocks."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from mlx_agent_llm.core.batch import Batch
+from mlx_agent_llm.core.kv_manager import KVManager
+from mlx_agent_llm.core.scheduler import Scheduler
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A snapshot of the engine since it was made; times in seconds, over the last 1,000 steps where they are lists' means.
+
+    num_shared_blocks: blocks that more than one running request holds. prefix_hit_rate: found over looked-up prompt
+    tokens. tokens_per_second: generated tokens over the time spent in steps.
+    """
+
+    num_waiting: int
+    num_running: int
+    num_blocks: int
+    num_free_blocks: int
+    num_cached_blocks: int
+    num_used_blocks: int
+    num_shared_blocks: int
+    peak_shared_blocks: int
+    prefix_query_tokens: int
+    prefix_hit_tokens: int
+    prefix_hit_rate: float
+    num_steps: int
+    num_prompt_tokens_computed: int
+    num_generated_tokens: int
+    mean_batch_size: float
+    max_batch_size: int
+    tokens_per_second: float
+    mean_step_time: float
+    max_step_time: float
+    num_preemptions: int
+
+
+class StepMeter:
+    """Counts as the steps go by."""
+
+    def __init__(self) -> None:
+        self.num_generated_tokens = 0
+        self._num_steps = 0
+        self._num_prompt_tokens = 0
+        self._num_sampled = 0
+        self._num_sampling_steps = 0
+        self._max_batch_size = 0
+        self._peak_shared_blocks = 0
+        self._busy_time = 0.0
+        self._step_times: deque[float] = deque(maxlen=1000)
+        self._began_at = 0.0
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._began_at = time.perf_counter()
+
+    def end(self, batch: Batch | None, kv_manager: KVManager) -> None:
+        """The step that began is done; batch is what it dispatched."""
+        elapsed = time.perf_counter() - self._began_at
+        self._busy_time += elapsed
+        self._peak_shared_blocks = max(self._peak_shared_blocks, kv_manager.pool.num_shared)
+        if batch is None:
+            return
+        self._num_steps += 1
+        self._step_times.append(elapsed)
+        self._num_prompt_tokens += batch.num_tokens - batch.num_rows
+        self._num_sampled += len(batch.sampled)
+        self._num_sampling_steps += bool(batch.sampled)
+        self._max_batch_size = max(self._max_batch_size, len(batch.sampled))
+
+    def snapshot(self, scheduler: Scheduler, kv_manager: KVManager) -> EngineStats:
+        """All counts as they are now."""
+        pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
+        return EngineStats(
+            num_waiting=len(scheduler.waiting),
+            num_running=len(scheduler.running),
+            num_blocks=pool.num_blocks,
+            num_free_blocks=pool.num_free,
+            num_cached_blocks=pool.num_cached,
+            num_used_blocks=pool.num_used,
+            num_shared_blocks=pool.num_shared,
+            peak_shared_blocks=self._peak_shared_blocks,
+            prefix_query_tokens=prefix.query_tokens,
+            prefix_hit_tokens=prefix.hit_tokens,
+            prefix_hit_rate=prefix.hit_tokens / max(prefix.query_tokens, 1),
+            num_steps=self._num_steps,
+            num_prompt_tokens_computed=self._num_prompt_tokens,
+            num_generated_tokens=self.num_generated_tokens,
+            mean_batch_size=self._num_sampled / max(self._num_sampling_steps, 1),
+            max_batch_size=self._max_batch_size,
+            tokens_per_second=self.num_generated_tokens / self._busy_time if self._busy_time else 0.0,
+            mean_step_time=sum(times) / len(times) if times else 0.0,
+            max_step_time=max(times, default=0.0),
+            num_preemptions=scheduler.num_preemptions,
+        )

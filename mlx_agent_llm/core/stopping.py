@@ -1,0 +1,100 @@
+"""From sampled tokens to deltas: when a request ends, and which text may be shown before that is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from mlx_agent_llm.core.detokenizer import Detokenizer
+from mlx_agent_llm.errors import GenerationError
+from mlx_agent_llm.request import Delta, FinishReason, Request
+
+
+class Stopping:
+    """Holds the text of every open request between its tokens."""
+
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        eos_token_ids: Collection[int],
+        max_model_len: int,
+        *,
+        strip_leading_space: bool,
+    ) -> None:
+        self._token_bytes = token_bytes
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._max_model_len = max_model_len
+        self._strip_leading_space = strip_leading_space
+        self._texts: dict[int, tuple[Detokenizer, TextStop]] = {}
+
+    def advance(self, request: Request, token_id: int) -> Delta:
+        """Take one sampled token: the matcher accepts it, its text is shown, and the request may end.
+
+        Raises GenerationError when the matcher rejects the token: fail closed.
+        """
+        request.token_ids.append(token_id)
+        if request.matcher is not None and not request.matcher.accept(token_id):
+            raise GenerationError(f"request {request.request_id}: the grammar rejected sampled token {token_id}")
+        if self._is_end_token(request, token_id):
+            return self.end(request, "stop", token_ids=(token_id,))
+        detokenizer, text_stop = self._open(request)
+        text, is_stopped = text_stop.feed(detokenizer.add(token_id))
+        if is_stopped:
+            return self._close(request, "stop", text, (token_id,))
+        if request.matcher is not None and request.matcher.is_finished:
+            return self.end(request, "stop", text, (token_id,))
+        if request.num_output_tokens >= request.params.max_tokens or request.num_tokens >= self._max_model_len:
+            return self.end(request, "length", text, (token_id,))
+        return Delta(text, (token_id,))
+
+    def end(self, request: Request, reason: FinishReason, text: str = "", token_ids: tuple[int, ...] = ()) -> Delta:
+        """The last delta, with the text that was held back; a stop string may still cut it."""
+        detokenizer, text_stop = self._open(request)
+        rest, is_stopped = text_stop.feed(detokenizer.finish())
+        return self._close(request, reason, text + rest + ("" if is_stopped else text_stop.finish()), token_ids)
+
+    def _is_end_token(self, request: Request, token_id: int) -> bool:
+        is_eos = token_id in self._eos_token_ids and not request.params.ignore_eos
+        return is_eos or token_id in request.params.stop_token_ids
+
+    def _open(self, request: Request) -> tuple[Detokenizer, TextStop]:
+        if request.request_id not in self._texts:
+            detokenizer = Detokenizer(self._token_bytes, strip_leading_space=self._strip_leading_space)
+            self._texts[request.request_id] = (detokenizer, TextStop(request.params.stop))
+        return self._texts[request.request_id]
+
+    def _close(self, request: Request, reason: FinishReason, text: str, token_ids: tuple[int, ...]) -> Delta:
+        self._texts.pop(request.request_id, None)
+        request.finish_reason = reason
+        return Delta(text, token_ids, reason, request.usage, request.timings)
+
+
+class TextStop:
+    """Finds stop strings in streamed text and holds back what may be the beginning of one.
+
+    The first stop string to be complete ends the text, however the text is cut into pieces.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = tuple(stop)
+        self._held = ""
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """The text that is safe to show, and whether a stop string was found (nothing after it is shown)."""
+        text = self._held + text
+        found = [(text.index(stop) + len(stop), text.index(stop)) for stop in self._stop if stop in text]
+        if found:
+            self._held = ""
+            return text[: min(found)[1]], True
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], False
+
+    def finish(self) -> str:
+        """The text that turned out to be no stop string."""
+        text, self._held = self._held, ""
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest proper beginning of `stop` that `text` ends with."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

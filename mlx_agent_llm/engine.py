@@ -1,0 +1,328 @@
+"""Engine: the thread-safe face. Every call, sync or async, plain or chat, whole or streamed, is a fold of one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat, prepare_chat
+from mlx_agent_llm.config import EngineConfig
+from mlx_agent_llm.constrain.compiler import GrammarCompiler
+from mlx_agent_llm.core.attention import probe_model
+from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.core.stats import EngineStats
+from mlx_agent_llm.errors import CapacityError, RequestError
+from mlx_agent_llm.handle import Handle
+from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
+from mlx_agent_llm.request import Delta, Request, RequestOutput, SamplingParams
+from mlx_agent_llm.worker import Worker
+
+T = TypeVar("T")
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+
+
+class Engine:
+    """Serves many requests at once from one model in this process.
+
+    Made by Engine.load or Engine.from_parts; close it, or use it in a `with` block. Every method may be called from any
+    thread and any event loop. A prompt is text, token ids or chat messages; what is wrong with a request is raised
+    before anything is computed, as a RequestError or a CapacityError, and concerns no other request.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: EngineConfig | None = None) -> None:
+        self.config = config or EngineConfig()
+        self.model_name = loaded.name
+        self.tokenizer: Tokenizer = loaded.tokenizer
+        self.max_model_len = _max_model_len(loaded.max_model_len, self.config)
+        self._grammars = GrammarCompiler(
+            self.tokenizer.token_bytes,
+            loaded.vocab_size,
+            self.tokenizer.eos_token_ids,
+            self.tokenizer.special_token_ids,
+        )
+        self._vocab_size = loaded.vocab_size
+        self._ids = itertools.count()
+        self._seeds = random.Random(self.config.seed)
+        self._lock = threading.Lock()
+        self._num_open = 0
+        materialize(loaded.model)
+        self._worker = Worker(lambda: self._make_core(loaded.model))
+        atexit.register(self.close)  # a thread inside MLX must not outlive the interpreter
+
+    @classmethod
+    def load(cls, model: str, config: EngineConfig | None = None) -> Self:
+        """Serve "demo", a local mlx-lm directory, a .gguf file or a hub id.
+
+        Raises ModelLoadError, and UnsupportedModelError for a model that can be read but not served.
+        """
+        config = config or EngineConfig()
+        return cls(load_model(model, device=config.device, dtype=config.dtype), config)
+
+    @classmethod
+    def from_parts(cls, model: nn.Module, tokenizer: Any, config: EngineConfig | None = None) -> Self:
+        """Serve a model of mlx-lm or mlx_agent_llm.testing that is in memory, with its tokenizer."""
+        return cls(from_parts(model, tokenizer), config)
+
+    def generate(
+        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[RequestOutput]:
+        """Run the prompts as one batch and return their outputs in order, n for each prompt.
+
+        params: one for all prompts or one for each. When requests fail while they run, the others still finish, and
+        then the first failure is raised; submit gives each its own fate.
+        """
+        return [handle.result() for handle in self._submit_all(prompts, params)]
+
+    async def agenerate(
+        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[RequestOutput]:
+        """Like generate, without blocking the event loop; cancelling the task cancels the requests."""
+        handles = await _in_thread(self._submit_all, _cancel_all, prompts, params)
+        try:
+            return [await handle.aresult() for handle in handles]
+        finally:
+            _cancel_all(handles)
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Delta]:
+        """Yield the output step by step; closing the iterator early cancels the request."""
+        return _stream(self.submit(prompt, params))
+
+    async def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncIterator[Delta]:
+        """Like stream, for an event loop; closing it or cancelling the task cancels the request."""
+        handle = await _in_thread(self.submit, Handle.cancel, prompt, params)
+        try:
+            async for delta in handle:
+                yield delta
+        finally:
+            handle.cancel()
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatOutput:
+        """Answer chat messages; options as for stream_chat."""
+        return fold_chat(self.stream_chat(messages, **options))
+
+    async def achat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatOutput:
+        """Like chat, without blocking the event loop."""
+        return fold_chat([delta async for delta in self.astream_chat(messages, **options)])
+
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
+        response_format: Any = None,
+        params: SamplingParams | None = None,
+    ) -> Iterator[ChatDelta]:
+        """Yield an answer's text and tool calls as they are decoded; closing the iterator early cancels the request.
+
+        messages: OpenAI-style dicts. tools: Tool, OpenAI dicts, pydantic models or functions. tool_choice: "auto",
+        "none", "required" (or "any", True), a tool's name or the OpenAI dict. response_format: a JSON Schema or a
+        pydantic model; beside tools it means tool calls or this JSON.
+        """
+        arguments = (messages, tools, tool_choice, parallel_tool_calls, response_format, params)
+        return _stream_chat(*self._start_chat(*arguments))
+
+    async def astream_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
+        response_format: Any = None,
+        params: SamplingParams | None = None,
+    ) -> AsyncIterator[ChatDelta]:
+        """Like stream_chat, for an event loop."""
+        arguments = (messages, tools, tool_choice, parallel_tool_calls, response_format, params)
+        handle, chat = await _in_thread(self._start_chat, lambda started: started[0].cancel(), *arguments)
+        try:
+            async for delta in handle:
+                for chat_delta in chat.parser.feed(delta):
+                    yield chat_delta
+        finally:
+            handle.cancel()
+
+    def submit(self, prompt: Prompt, params: SamplingParams | None = None) -> Handle:
+        """Start one request and return at once; the handle yields its deltas, its result or its error."""
+        params = params or SamplingParams()
+        if params.n != 1:
+            raise RequestError(f"n={params.n} must be 1 for a single request: generate returns n outputs a prompt")
+        return self._submit(self._encode(prompt), params)
+
+    def stats(self) -> EngineStats:
+        """Queue, blocks, prefix hits, batch sizes and times so far."""
+        return self._worker.core.stats()
+
+    def close(self) -> None:
+        """Stop; requests in flight end with EngineClosedError. Harmless when called again."""
+        self._worker.close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make_core(self, model: nn.Module) -> EngineCore:
+        """Runs on the worker's thread, as everything that touches MLX does."""
+        mx.set_default_device(resolve_device(self.config.device))
+        tokenizer = self.tokenizer
+        vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space)
+        return EngineCore(model, probe_model(model), vocabulary, self.config, self.max_model_len)
+
+    def _start_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Any] | None,
+        tool_choice: Any,
+        parallel_tool_calls: bool,
+        response_format: Any,
+        params: SamplingParams | None,
+    ) -> tuple[Handle, PreparedChat]:
+        params = params or SamplingParams()
+        chat = prepare_chat(
+            self.tokenizer,
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            response_format=response_format,
+        )
+        if chat.constraint is not None:
+            if params.constraint is not None:
+                raise RequestError("params.constraint cannot be combined with tools or response_format")
+            params = replace(params, constraint=chat.constraint)
+        return self.submit(chat.prompt_token_ids, params), chat
+
+    def _submit_all(
+        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> list[Handle]:
+        """Check and encode every prompt before the first one starts; a refusal cancels those that did."""
+        if isinstance(prompts, str) or not all(isinstance(prompt, str | Sequence) for prompt in prompts):
+            raise RequestError(f"prompts must be a list of prompts, not {type(prompts).__name__}: put a single one in a list")
+        each = _params_for_each(prompts, params)
+        encoded = [self._encode(prompt) for prompt in prompts]
+        handles: list[Handle] = []
+        try:
+            for token_ids, request_params in zip(encoded, each, strict=True):
+                seed = self._draw_seed() if request_params.seed is None else request_params.seed
+                for sample in range(request_params.n):
+                    handles.append(self._submit(token_ids, replace(request_params, n=1, seed=(seed + sample) % 2**32)))
+        except Exception:
+            _cancel_all(handles)
+            raise
+        return handles
+
+    def _submit(self, token_ids: list[int], params: SamplingParams) -> Handle:
+        self._worker.core.scheduler.check(len(token_ids), params.max_tokens)
+        matcher = None if params.constraint is None else self._grammars.compile(params.constraint).matcher()
+        seed = self._draw_seed() if params.seed is None else params.seed
+        self._open_one()
+        request_id = next(self._ids)
+        handle = Handle(cancel=lambda: self._worker.abort(request_id))
+
+        def sink(delta: Delta) -> None:
+            if delta.finish_reason is not None:
+                self._close_one()
+            handle.deliver(delta)
+
+        try:
+            self._worker.add(Request(request_id, token_ids, params, seed, sink, matcher))
+        except Exception:
+            self._close_one()
+            raise
+        return handle
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt in any of its three forms, checked."""
+        if isinstance(prompt, str):
+            token_ids = self.tokenizer.encode(prompt)
+        elif prompt and all(isinstance(message, Mapping) for message in prompt):
+            token_ids = prepare_chat(self.tokenizer, prompt).prompt_token_ids
+        else:
+            token_ids = [_check_token_id(index, item, self._vocab_size) for index, item in enumerate(prompt)]
+        if not token_ids:
+            raise RequestError(f"prompt={prompt!r} must hold at least one token")
+        return token_ids
+
+    def _draw_seed(self) -> int:
+        with self._lock:
+            return self._seeds.randrange(2**32)
+
+    def _open_one(self) -> None:
+        with self._lock:
+            if self._num_open - len(self._worker.core.scheduler.running) >= self.config.max_queue:
+                raise CapacityError(f"max_queue={self.config.max_queue} requests are waiting already")
+            self._num_open += 1
+
+    def _close_one(self) -> None:
+        with self._lock:
+            self._num_open -= 1
+
+
+def _stream(handle: Handle) -> Iterator[Delta]:
+    try:
+        yield from handle
+    finally:
+        handle.cancel()
+
+
+def _stream_chat(handle: Handle, chat: PreparedChat) -> Iterator[ChatDelta]:
+    try:
+        for delta in handle:
+            yield from chat.parser.feed(delta)
+    finally:
+        handle.cancel()
+
+
+async def _in_thread(start: Callable[..., T], undo: Callable[[T], None], *arguments: Any) -> T:
+    """Run `start` off the event loop; when the task is cancelled meanwhile, what it started is undone."""
+    started = asyncio.ensure_future(asyncio.to_thread(start, *arguments))
+    try:
+        return await asyncio.shield(started)
+    except asyncio.CancelledError:
+        started.add_done_callback(lambda done: undo(done.result()) if done.exception() is None else None)
+        raise
+
+
+def _cancel_all(handles: Sequence[Handle]) -> None:
+    for handle in handles:
+        handle.cancel()
+
+
+def _params_for_each(
+    prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+) -> Sequence[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * len(prompts)
+    if len(params) != len(prompts):
+        raise RequestError(f"params holds {len(params)} items for {len(prompts)} prompts: give one, or one for each")
+    return params
+
+
+def _check_token_id(index: int, value: Any, vocab_size: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RequestError(f"prompt[{index}]={value!r} must be a token id; a prompt is text, token ids or messages")
+    if not 0 <= value < vocab_size:
+        raise RequestError(f"prompt[{index}]={value} must be between 0 and {vocab_size - 1}")
+    return value
+
+
+def _max_model_len(model_context: int, config: EngineConfig) -> int:
+    if config.max_model_len is not None and config.max_model_len > model_context:
+        raise ValueError(f"max_model_len={config.max_model_len} must be at most the model's context, {model_context}")
+    return config.max_model_len or model_context

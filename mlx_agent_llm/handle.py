@@ -1,0 +1,99 @@
+"""The caller's end of one request: its deltas, its result, its cancellation, from any thread or event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from mlx_agent_llm.errors import RequestTimeout
+from mlx_agent_llm.request import Delta, RequestOutput
+
+
+class Handle:
+    """Yields a request's deltas once, to a `for` or an `async for`; result() is their fold.
+
+    A request that failed raises its error from whichever of them meets its end.
+    """
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
+        self._seen: list[Delta] = []
+        self._wake: Callable[[], None] | None = None
+
+    def deliver(self, delta: Delta) -> None:
+        """Hand over a delta; the engine's thread calls this."""
+        self._deltas.put(delta)
+        if (wake := self._wake) is not None:
+            wake()
+
+    def cancel(self) -> None:
+        """Ask the engine to end the request; its blocks are free by the next step. Harmless once it has ended."""
+        if not self.is_finished:
+            self._cancel()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last delta was taken."""
+        return bool(self._seen) and self._seen[-1].finish_reason is not None
+
+    def result(self, timeout: float | None = None) -> RequestOutput:
+        """Wait for the end and return the whole output; RequestTimeout after `timeout` seconds, the request goes on."""
+        while not self.is_finished:
+            try:
+                self._take(self._deltas.get(timeout=timeout))
+            except queue.Empty:
+                raise RequestTimeout(f"no output within timeout={timeout} s") from None
+        return fold(self._seen)
+
+    async def aresult(self) -> RequestOutput:
+        """Like result, without blocking the event loop."""
+        async for _ in self:
+            pass
+        return fold(self._seen)
+
+    def __iter__(self) -> Iterator[Delta]:
+        while not self.is_finished:
+            yield self._take(self._deltas.get())
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        self._wake = lambda: _wake_loop(loop, arrived)
+        try:
+            while not self.is_finished:
+                arrived.clear()
+                while not self.is_finished and not self._deltas.empty():
+                    yield self._take(self._deltas.get_nowait())
+                if not self.is_finished:
+                    await arrived.wait()
+        finally:
+            self._wake = None
+
+    def _take(self, delta: Delta) -> Delta:
+        self._seen.append(delta)
+        if delta.error is not None:
+            raise delta.error
+        return delta
+
+
+def fold(deltas: list[Delta]) -> RequestOutput:
+    """The whole output that a finished list of deltas adds up to."""
+    last = deltas[-1]
+    if last.error is not None:
+        raise last.error
+    assert last.finish_reason is not None and last.usage is not None and last.timings is not None
+    return RequestOutput(
+        text="".join(delta.text for delta in deltas),
+        token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
+        finish_reason=last.finish_reason,
+        usage=last.usage,
+        timings=last.timings,
+    )
+
+
+def _wake_loop(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:  # the loop was closed while the request ran: nobody is left to wake
+        pass

