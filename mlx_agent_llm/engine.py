@@ -7,7 +7,7 @@ import atexit
 import itertools
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -78,10 +78,14 @@ class Engine:
     ) -> list[RequestOutput]:
         """Run the prompts as one batch and return their outputs in order, n for each prompt.
 
-        params: one for all prompts or one for each. When requests fail while they run, the others still finish, and
-        then the first failure is raised; submit gives each its own fate.
+        params: one for all prompts or one for each. A request that fails while it runs cancels the others, and its error
+        is raised; submit gives each its own fate.
         """
-        return [handle.result() for handle in self._submit_all(prompts, params)]
+        handles = self._submit_all(prompts, params)
+        try:
+            return [handle.result() for handle in handles]
+        finally:
+            _cancel_all(handles)
 
     async def agenerate(
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
@@ -95,7 +99,8 @@ class Engine:
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Delta]:
         """Yield the output step by step; closing the iterator early cancels the request."""
-        return _stream(self.submit(prompt, params))
+        handle = self.submit(prompt, params)
+        return _CancellingIterator(handle, handle)
 
     async def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncIterator[Delta]:
         """Like stream, for an event loop; closing it or cancelling the task cancels the request."""
@@ -131,7 +136,8 @@ class Engine:
         pydantic model; beside tools it means tool calls or this JSON.
         """
         arguments = (messages, tools, tool_choice, parallel_tool_calls, response_format, params)
-        return _stream_chat(*self._start_chat(*arguments))
+        handle, chat = self._start_chat(*arguments)
+        return _CancellingIterator(handle, (item for delta in handle for item in chat.parser.feed(delta)))
 
     async def astream_chat(
         self,
@@ -155,7 +161,7 @@ class Engine:
 
     def submit(self, prompt: Prompt, params: SamplingParams | None = None) -> Handle:
         """Start one request and return at once; the handle yields its deltas, its result or its error."""
-        params = params or SamplingParams()
+        [params] = _params_for_each([prompt], params)
         if params.n != 1:
             raise RequestError(f"n={params.n} must be 1 for a single request: generate returns n outputs a prompt")
         return self._submit(self._encode(prompt), params)
@@ -212,10 +218,12 @@ class Engine:
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
     ) -> list[Handle]:
         """Check and encode every prompt before the first one starts; a refusal cancels those that did."""
-        if isinstance(prompts, str) or not all(isinstance(prompt, str | Sequence) for prompt in prompts):
+        if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
             raise RequestError(f"prompts must be a list of prompts, not {type(prompts).__name__}: put a single one in a list")
         each = _params_for_each(prompts, params)
         encoded = [self._encode(prompt) for prompt in prompts]
+        for token_ids, request_params in zip(encoded, each, strict=True):
+            self._check(token_ids, request_params)
         handles: list[Handle] = []
         try:
             for token_ids, request_params in zip(encoded, each, strict=True):
@@ -227,8 +235,14 @@ class Engine:
             raise
         return handles
 
-    def _submit(self, token_ids: list[int], params: SamplingParams) -> Handle:
+    def _check(self, token_ids: list[int], params: SamplingParams) -> None:
+        """Raise what is wrong with a request; its grammar is compiled here, and kept."""
         self._worker.core.scheduler.check(len(token_ids), params.max_tokens)
+        if params.constraint is not None:
+            self._grammars.compile(params.constraint)
+
+    def _submit(self, token_ids: list[int], params: SamplingParams) -> Handle:
+        self._check(token_ids, params)
         matcher = None if params.constraint is None else self._grammars.compile(params.constraint).matcher()
         seed = self._draw_seed() if params.seed is None else params.seed
         self._open_one()
@@ -249,8 +263,10 @@ class Engine:
 
     def _encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt in any of its three forms, checked."""
+        if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
+            raise RequestError(f"prompt={prompt!r} must be text, token ids or messages")
         if isinstance(prompt, str):
-            token_ids = self.tokenizer.encode(prompt)
+            token_ids = self.tokenizer.encode(_check_text(prompt))
         elif prompt and all(isinstance(message, Mapping) for message in prompt):
             token_ids = prepare_chat(self.tokenizer, prompt).prompt_token_ids
         else:
@@ -274,19 +290,22 @@ class Engine:
             self._num_open -= 1
 
 
-def _stream(handle: Handle) -> Iterator[Delta]:
-    try:
-        yield from handle
-    finally:
-        handle.cancel()
+class _CancellingIterator(Iterator[T]):
+    """Cancels the request when it is closed or dropped, also before its first item: a generator could not do that."""
 
+    def __init__(self, handle: Handle, items: Iterable[T]) -> None:
+        self._handle = handle
+        self._items = iter(items)
 
-def _stream_chat(handle: Handle, chat: PreparedChat) -> Iterator[ChatDelta]:
-    try:
-        for delta in handle:
-            yield from chat.parser.feed(delta)
-    finally:
-        handle.cancel()
+    def __next__(self) -> T:
+        return next(self._items)
+
+    def close(self) -> None:
+        self._handle.cancel()
+        self._items = iter(())
+
+    def __del__(self) -> None:
+        self._handle.cancel()
 
 
 async def _in_thread(start: Callable[..., T], undo: Callable[[T], None], *arguments: Any) -> T:
@@ -309,9 +328,19 @@ def _params_for_each(
 ) -> Sequence[SamplingParams]:
     if params is None or isinstance(params, SamplingParams):
         return [params or SamplingParams()] * len(prompts)
+    if not isinstance(params, Sequence) or not all(isinstance(one, SamplingParams) for one in params):
+        raise RequestError(f"params={params!r} must be SamplingParams, or a list with one for each prompt")
     if len(params) != len(prompts):
         raise RequestError(f"params holds {len(params)} items for {len(prompts)} prompts: give one, or one for each")
     return params
+
+
+def _check_text(prompt: str) -> str:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"prompt={prompt!r} must be text that UTF-8 can encode: {error}") from None
+    return prompt
 
 
 def _check_token_id(index: int, value: Any, vocab_size: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from mlx_agent_llm.errors import RequestTimeout
@@ -40,11 +41,12 @@ class Handle:
 
     def result(self, timeout: float | None = None) -> RequestOutput:
         """Wait for the end and return the whole output; RequestTimeout after `timeout` seconds, the request goes on."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         while not self.is_finished:
             try:
-                self._take(self._deltas.get(timeout=timeout))
+                self._take(self._deltas.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0)))
             except queue.Empty:
-                raise RequestTimeout(f"no output within timeout={timeout} s") from None
+                raise RequestTimeout(f"no end within timeout={timeout} s") from None
         return fold(self._seen)
 
     async def aresult(self) -> RequestOutput:
@@ -59,7 +61,7 @@ class Handle:
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        self._wake = lambda: _wake_loop(loop, arrived)
+        self._wake = wake = lambda: _wake_loop(loop, arrived)
         try:
             while not self.is_finished:
                 arrived.clear()
@@ -68,7 +70,8 @@ class Handle:
                 if not self.is_finished:
                     await arrived.wait()
         finally:
-            self._wake = None
+            if self._wake is wake:  # a generator that was left early is closed late, maybe behind the start of the next
+                self._wake = None
 
     def _take(self, delta: Delta) -> Delta:
         self._seen.append(delta)

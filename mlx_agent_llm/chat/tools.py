@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
+from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
 from mlx_agent_llm.constrain.leaves import write_json
 from mlx_agent_llm.constrain.preflight import check_schema
@@ -129,28 +129,18 @@ def _from_dict(value: Mapping[str, Any]) -> Tool:
     return Tool(function["name"], **given)
 
 
-def _from_function(function: Callable[..., Any]) -> Tool:
+def _from_function(function: Any) -> Tool:
     name = getattr(function, "__name__", type(function).__name__)
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            raise ToolChoiceError(f"tool {name!r}: parameter {parameter.name!r} must be one that is passed by name")
+        if parameter.annotation is inspect.Parameter.empty:
+            raise ToolChoiceError(f"tool {name!r}: parameter {parameter.name!r} needs an annotation")
     try:
-        hints = get_type_hints(function, include_extras=True)
-        fields = {parameter.name: _field(name, parameter, hints) for parameter in _parameters(function)}
-        model = create_model(name, __config__=ConfigDict(arbitrary_types_allowed=False), **fields)  # type: ignore[call-overload]
-        schema = model.model_json_schema()
+        schema = TypeAdapter(function).json_schema()
     except (NameError, PydanticUserError) as error:
         raise ToolChoiceError(f"tool {name!r}: its annotations are no JSON Schema: {error}") from error
     return Tool(name, inspect.getdoc(function) or "", schema)
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
-
-
-def _field(tool: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> tuple[Any, Any]:
-    if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
-        raise ToolChoiceError(f"tool {tool!r}: parameter {parameter.name!r} must be one that is passed by name")
-    if parameter.name not in hints:
-        raise ToolChoiceError(f"tool {tool!r}: parameter {parameter.name!r} needs an annotation")
-    return hints[parameter.name], ... if parameter.default is inspect.Parameter.empty else parameter.default
 
 
 def _check_parameters(tool: Tool) -> None:

@@ -40,26 +40,29 @@ class KVManager:
         self.prefix_cache = prefix_cache
         self.stats = PrefixStats()
 
-    def allocate(self, request: Request, max_new_tokens: int) -> int | None:
+    def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
         """Extend the request's table by a match of its prefix and by room for up to max_new_tokens further tokens.
 
-        Returns how many tokens the coming forward computes for it (at least 1), or None when the pool has no room; a
-        request that held no block then still holds none.
+        Returns how many tokens the coming forward computes for it (at least 1), or None when the pool has no room, or
+        when the tokens are too few to reach a block's border and may_split_block is False; a request that held no block
+        then still holds none.
         """
         was_empty, start = not request.block_table, request.num_computed_tokens
         self._adopt_cached_blocks(request)
         num_found = request.num_computed_tokens - start
-        count = self._chunk_length(request, max_new_tokens)
+        count = self._chunk_length(request, max_new_tokens, may_split_block)
         missing = self.num_blocks_for(request.num_computed_tokens + count) - len(request.block_table)
-        if missing > self.pool.num_available:
-            if was_empty:
-                self.free(request)
+        is_refused = count == 0 or missing > self.pool.num_available
+        if is_refused and was_empty:
+            self.free(request)
+            return None
+        if request.num_preemptions == 0:  # what a request finds of its own KV after a preemption is no saving
+            self.stats.count(request, num_found, is_first=was_empty)
+        if is_refused:
             return None
         request.block_table += self.pool.allocate(max(missing, 0))
         request.num_computed_tokens += count
         self._publish_full_blocks(request)
-        if request.num_preemptions == 0:  # what a request finds of its own KV after a preemption is no saving
-            self.stats.count(request, num_found, is_first=was_empty)
         return count
 
     def free(self, request: Request) -> None:
@@ -99,13 +102,13 @@ class KVManager:
             request.block_table.append(block_id)
             request.num_computed_tokens += self.block_size
 
-    def _chunk_length(self, request: Request, max_new_tokens: int) -> int:
+    def _chunk_length(self, request: Request, max_new_tokens: int, may_split_block: bool) -> int:
         """All that is left if it fits, else a chunk that ends at a block's border, so that the next one can match there."""
         start, left = request.num_computed_tokens, request.num_tokens - request.num_computed_tokens
         if left <= max_new_tokens:
             return left
         aligned = (start + max_new_tokens) // self.block_size * self.block_size - start
-        return aligned if aligned > 0 else max_new_tokens
+        return aligned if aligned > 0 else max_new_tokens * may_split_block
 
     def _publish_full_blocks(self, request: Request) -> None:
         if not self.prefix_cache:

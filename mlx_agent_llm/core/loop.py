@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -184,16 +183,17 @@ class EngineCore:
         Waiting requests hold no blocks; they run as soon as the engine goes on.
         """
         self._in_flight = None
+        self._runner.reset()  # first: when that fails too, the requests are still open, and the worker fails them
         outputs = [self._fail(request, _as_error(fault)) for request in list(self.scheduler.running)]
         for request in self.scheduler.waiting:
             request.num_in_flight = 0  # a token lost in flight is sampled again, the same one
         self.kv_manager.pool.forget()
-        self._runner.reset()
         return outputs
 
     def _fail(self, request: Request, error: MLXAgentError) -> Emission:
-        emission = self._end(request, "error")
-        return Emission(request, replace(emission.delta, text="", error=error))
+        delta = self._stopping.fail(request, error)
+        self._forget(request)
+        return Emission(request, delta)
 
     def _end(self, request: Request, reason: FinishReason) -> Emission:
         delta = self._stopping.end(request, reason)

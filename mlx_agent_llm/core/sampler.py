@@ -53,6 +53,7 @@ def sample(logits: mx.array, bitmask: npt.NDArray[np.int32] | None, rows: Sampli
     if not rows.temperature.any():
         return greedy.astype(mx.int32)
     is_random = rows.temperature > 0
+    logits = logits - mx.max(logits, axis=-1, keepdims=True)  # or a temperature near zero makes several of them infinite
     logits = logits / mx.array(np.where(is_random, rows.temperature, np.float32(1)))[:, None]
     tokens = _draw(_keep_likely(logits, rows), rows)
     return mx.where(mx.array(is_random), tokens, greedy).astype(mx.int32)
@@ -76,7 +77,8 @@ def _threshold(logits: mx.array, rows: SamplingRows) -> mx.array:
     ordered = mx.where(rank < top_k, ordered, -math.inf)
     probabilities = mx.softmax(ordered, axis=-1)
     before = mx.cumsum(probabilities, axis=-1) - probabilities  # the mass of all more likely tokens
-    is_kept = (before < mx.array(rows.top_p)[:, None]) & (ordered > -math.inf)
+    top_p = np.where(rows.top_p < 1, rows.top_p, np.float32(math.inf))  # a sum of float32 passes 1 before its end
+    is_kept = (before < mx.array(top_p)[:, None]) & (ordered > -math.inf)
     is_kept = is_kept | (rank == 0)
     return mx.min(mx.where(is_kept, ordered, math.inf), axis=-1)
 

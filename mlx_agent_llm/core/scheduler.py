@@ -67,8 +67,10 @@ class Scheduler:
         self.running.sort(key=_rank)
         self.waiting.sort(key=_rank)
         chunks = self._schedule_decode()
-        chunks += self._schedule_running_prompts(self._config.max_tokens_per_step - len(chunks))
-        chunks += self._admit(self._config.max_tokens_per_step - sum(chunk.length for chunk in chunks))
+        num_decode_rows = len(chunks)
+        chunks += self._schedule_running_prompts(self._config.max_tokens_per_step - num_decode_rows)
+        budget = self._config.max_tokens_per_step - sum(chunk.length for chunk in chunks)
+        chunks += self._admit(budget, may_split_block=len(chunks) == num_decode_rows)
         if not chunks:
             return None
         return Schedule([c for c in chunks if c.length == 1], [c for c in chunks if c.length > 1])
@@ -97,13 +99,13 @@ class Scheduler:
             if may_preempt and not chunks:
                 chunk = self._allocate_or_preempt(request, budget, chunks)
             else:
-                chunk = self._allocate(request, budget)
+                chunk = self._allocate(request, budget, may_split_block=not chunks)
             if chunk is not None:
                 chunks.append(chunk)
                 budget -= chunk.length
         return chunks
 
-    def _admit(self, budget: int) -> list[Chunk]:
+    def _admit(self, budget: int, *, may_split_block: bool) -> list[Chunk]:
         """Start waiting requests in order, as long as their whole prompts fit beside those that already run."""
         chunks: list[Chunk] = []
         while self.waiting and budget > 0 and len(self.running) < self._config.max_num_seqs:
@@ -111,7 +113,7 @@ class Scheduler:
             reserved = sum(self._kv.num_missing_blocks(running) for running in self.running)
             if self.running and self._kv.num_missing_blocks(request) + reserved > self._kv.pool.num_available:
                 break
-            if (chunk := self._allocate(request, budget)) is None:
+            if (chunk := self._allocate(request, budget, may_split_block=may_split_block and not chunks)) is None:
                 break
             self.running.append(self.waiting.pop(0))
             request.started_at = request.started_at or time.perf_counter()
@@ -119,8 +121,13 @@ class Scheduler:
             budget -= chunk.length
         return chunks
 
-    def _allocate(self, request: Request, budget: int) -> Chunk | None:
-        length = self._kv.allocate(request, budget)
+    def _allocate(self, request: Request, budget: int, *, may_split_block: bool = True) -> Chunk | None:
+        """Only a step's first prompt may end within a block.
+
+        What the first leaves of the budget is often too little for a block; another prompt that took it could not match
+        at a border any more, and would compute what the first one is computing.
+        """
+        length = self._kv.allocate(request, budget, may_split_block=may_split_block)
         if length is None:
             return None
         end = request.num_computed_tokens

