@@ -1,4 +1,4 @@
-"""The engine that agents on a Mac deserve: paged attention, continuous batching, live shared prefixes, sound grammars."""
+"""An engine for many agents in one process: paged attention, continuous batching, shared prefixes, grammars."""
 
 from mlx_agent_llm import blas
 

@@ -1,4 +1,4 @@
-"""Engine: the thread-safe face. Every call, sync or async, plain or chat, whole or streamed, is a fold of one stream."""
+"""Engine: the thread-safe face. Every call, sync or async, text or chat, whole or streamed, folds one stream."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Engine:
     ) -> list[RequestOutput]:
         """Run the prompts as one batch and return their outputs in order, n for each prompt.
 
-        params: one for all prompts or one for each. A request that fails while it runs cancels the others, and its error
-        is raised; submit gives each its own fate.
+        params: one for all prompts or one for each. A request that fails while it runs cancels the others, and its
+        error is raised; submit gives each its own fate.
         """
         handles = self._submit_all(prompts, params)
         try:
@@ -219,7 +219,9 @@ class Engine:
     ) -> list[Handle]:
         """Check and encode every prompt before the first one starts; a refusal cancels those that did."""
         if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
-            raise RequestError(f"prompts must be a list of prompts, not {type(prompts).__name__}: put a single one in a list")
+            raise RequestError(
+                f"prompts must be a list of prompts, not {type(prompts).__name__}: put a single one in a list"
+            )
         each = _params_for_each(prompts, params)
         encoded = [self._encode(prompt) for prompt in prompts]
         for token_ids, request_params in zip(encoded, each, strict=True):

@@ -83,7 +83,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one request; cached_tokens of the prompt were taken from the KV of earlier or running requests."""
+    """Token counts of one request; the KV of cached_tokens of the prompt was found, not computed."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0

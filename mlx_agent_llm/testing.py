@@ -1,7 +1,7 @@
 """Models and a tokenizer for testing agents offline and without weights, through the real engine and grammar.
 
-    model = ScriptedModel(["<tool_call>...</tool_call>", "It is 4."])
-    engine = Engine.from_parts(model, model.tokenizer)
+model = ScriptedModel(["<tool_call>...</tool_call>", "It is 4."])
+engine = Engine.from_parts(model, model.tokenizer)
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class ScriptedModel(nn.Module):
 
     def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
         """(T, 1) token ids -> (S, 1, V) logits, with all the mass on the scripted token."""
-        wanted = self.model(inputs, cache)
+        wanted: mx.array = self.model(inputs, cache)
         return mx.where(mx.arange(self.tokenizer.vocab_size) == wanted, 100.0, 0.0)
 
 
@@ -115,7 +115,8 @@ class RandomLogitsModel(nn.Module):
 
     def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
         """(T, 1) token ids -> (S, 1, V) logits."""
-        return self.model(inputs, cache) @ self._head
+        features: mx.array = self.model(inputs, cache)
+        return features @ self._head
 
 
 def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) -> nn.Module:
@@ -144,7 +145,8 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
     def random_weight(path: str, weight: mx.array) -> mx.array:
         if weight.ndim < 2:
             return weight
-        return mx.random.normal(weight.shape, key=next(keys)) / weight.shape[-1] ** 0.5
+        random: mx.array = mx.random.normal(weight.shape, key=next(keys)) / weight.shape[-1] ** 0.5
+        return random
 
     model.update(tree_map_with_path(random_weight, model.parameters()))
     mx.eval(model.parameters())
@@ -160,7 +162,8 @@ class _FakeAttention(nn.Module):
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
         states = inputs[:, :, None, None].astype(mx.float32)
         keys, values = cache.update_and_fetch(states, states)
-        return mlx_lm.models.base.scaled_dot_product_attention(states, keys, values, cache, scale=1.0, mask=None)
+        attend: Callable[..., mx.array] = mlx_lm.models.base.scaled_dot_product_attention
+        return attend(states, keys, values, cache, scale=1.0, mask=None)
 
 
 class _FakeArgs(NamedTuple):
@@ -179,7 +182,7 @@ class _RandomFeatures(_FakeInner):
         self._tokens = mx.random.normal((vocab_size, _NUM_FEATURES), key=mx.random.key(seed))
 
     def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
-        ignored = self.layers[0](inputs, cache[0]).sum() * 0
+        ignored: mx.array = self.layers[0](inputs, cache[0]).sum() * 0
         positions = mx.array(cache[0].offset).reshape(-1, 1, 1)
         return self._tokens[inputs] + mx.sin(positions * mx.arange(1, _NUM_FEATURES + 1)) + ignored
 
@@ -194,19 +197,19 @@ class _ScriptReader(_FakeInner):
         self._slots: dict[int, int] = {}  # which token lies in which slot of the pool
 
     def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
-        ignored = self.layers[0](inputs, cache[0]).sum() * 0
+        ignored: mx.array = self.layers[0](inputs, cache[0]).sum() * 0
         wanted = np.zeros((inputs.shape[0], 1, 1), dtype=np.int32)
         if isinstance(cache[0], PagedLayer):
             self._read(inputs[:, 0], cache[0].current_batch, cache[0].block_size, wanted[:, 0, 0])
         return mx.array(wanted) + ignored
 
     def _read(self, token_ids: mx.array, batch: Batch, block_size: int, wanted: npt.NDArray[np.int32]) -> None:
-        self._slots.update(zip(batch.slot_mapping.tolist(), token_ids.tolist(), strict=True))  # type: ignore[arg-type]
-        positions = batch.positions.tolist()
-        for row, request in zip(batch.sampled_rows.tolist(), batch.sampled, strict=True):  # type: ignore[arg-type]
+        self._slots.update(zip(_integers(batch.slot_mapping), _integers(token_ids), strict=True))
+        positions = _integers(batch.positions)
+        for row, request in zip(_integers(batch.sampled_rows), batch.sampled, strict=True):
             slots = [
                 request.block_table[position // block_size] * block_size + position % block_size
-                for position in range(positions[row] + 1)  # type: ignore[index, operator]
+                for position in range(positions[row] + 1)
             ]
             wanted[row] = self._next_token([self._slots[slot] for slot in slots], request.num_prompt_tokens)
 
@@ -224,3 +227,8 @@ class _ScriptReader(_FakeInner):
         if turn >= len(self._replies):
             raise IndexError(f"replies holds {len(self._replies)} texts, and assistant turn {turn + 1} was asked for")
         return self._replies[turn]
+
+
+def _integers(array: mx.array) -> list[int]:
+    values: Any = array.tolist()
+    return list(values)

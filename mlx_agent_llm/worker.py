@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from mlx_agent_llm.core.loop import EngineCore, Emission
+from mlx_agent_llm.core.loop import Emission, EngineCore
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
 from mlx_agent_llm.request import Request
 
@@ -23,7 +23,9 @@ class Worker:
         self._lock = threading.Lock()
         self._closed: MLXAgentError | None = None
         started: queue.SimpleQueue[EngineCore | BaseException] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(make_core, started), name="mlx-agent-engine", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(make_core, started), name="mlx-agent-engine", daemon=True
+        )
         self._thread.start()
         core = started.get()
         if isinstance(core, BaseException):
@@ -54,9 +56,7 @@ class Worker:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _run(
-        self, make_core: Callable[[], EngineCore], started: queue.SimpleQueue[EngineCore | BaseException]
-    ) -> None:
+    def _run(self, make_core: Callable[[], EngineCore], started: queue.SimpleQueue[EngineCore | BaseException]) -> None:
         try:
             core = make_core()
         except BaseException as fault:

@@ -132,7 +132,13 @@ ROW_PARAMS = st.builds(
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from(["a", "shared " * 8 + "a", "shared " * 8 + "b"]), ROW_PARAMS), min_size=32, max_size=32))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "shared " * 8 + "a", "shared " * 8 + "b"]), ROW_PARAMS),
+        min_size=32,
+        max_size=32,
+    )
+)
 def test_a_rows_tokens_depend_on_its_prompt_parameters_and_seed_alone(rows: list[tuple[str, SamplingParams]]) -> None:
     prompts, params = [row[0] for row in rows], [row[1] for row in rows]
     model = tiny_model()

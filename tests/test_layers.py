@@ -49,7 +49,12 @@ def starts_with(module: str, *packages: str) -> bool:
 def offenders(folder: Path, *forbidden: str, root: Path = ROOT) -> list[str]:
     paths = modules_in(folder)
     assert paths, f"no module in {folder}"
-    return [f"{name_of(path, root)} -> {name}" for path in paths for name in imports_of(path) if starts_with(name, *forbidden)]
+    return [
+        f"{name_of(path, root)} -> {name}"
+        for path in paths
+        for name in imports_of(path)
+        if starts_with(name, *forbidden)
+    ]
 
 
 def test_constrain_and_chat_know_nothing_of_the_core() -> None:
@@ -102,7 +107,9 @@ def test_the_engine_knows_nothing_of_what_stands_on_it() -> None:
 def test_frameworks_are_imported_by_the_cli_and_the_integrations_alone() -> None:
     frameworks = ("langchain", "langchain_core", "langgraph", "llama_index", "typer", "rich")
     below = [path for path in modules_in(PACKAGE) if not {"cli", "bench"} & set(path.relative_to(PACKAGE).parts)]
-    found = [f"{name_of(path)} -> {name}" for path in below for name in imports_of(path) if starts_with(name, *frameworks)]
+    found = [
+        f"{name_of(path)} -> {name}" for path in below for name in imports_of(path) if starts_with(name, *frameworks)
+    ]
     assert found == []
 
 

@@ -29,7 +29,9 @@ def attention(query: Array, keys: Array, values: Array) -> Array:
 class Pools:
     """Random pools in which every sequence owns scattered blocks."""
 
-    def __init__(self, *, kv_heads: int = 2, dim: int = 8, value_dim: int = 8, block_size: int = 4, dtype: mx.Dtype = mx.float32):
+    def __init__(
+        self, *, kv_heads: int = 2, dim: int = 8, value_dim: int = 8, block_size: int = 4, dtype: mx.Dtype = mx.float32
+    ):
         rng = np.random.default_rng(0)
         self.block_size, self.dtype = block_size, dtype
         self.keys = mx.array(rng.normal(size=(64 * block_size, kv_heads, dim)).astype(np.float32)).astype(dtype)
@@ -89,7 +91,14 @@ def test_attention_with_a_shared_prefix_equals_attention_over_the_whole_sequence
     tables = [pools.table(length) for length in lengths]
     queries = pools.queries(len(lengths), heads)
     out = reference.shared_prefix_attention(
-        queries, pools.keys, pools.values, mx.array(prefix), padded(tables), mx.array(lengths), scale=SCALE, block_size=4
+        queries,
+        pools.keys,
+        pools.values,
+        mx.array(prefix),
+        padded(tables),
+        mx.array(lengths),
+        scale=SCALE,
+        block_size=4,
     )
     each = zip(as_float64(queries), tables, lengths, strict=True)
     expected = [attention(query, *pools.read(prefix + table, len(prefix) * 4 + n)) for query, table, n in each]
@@ -151,7 +160,9 @@ def test_large_scores_do_not_overflow_where_prefix_and_own_part_are_merged() -> 
 
 def test_write_kv_sets_the_named_slots_and_leaves_all_others() -> None:
     pool = mx.zeros((8, 2, 3))
-    written = np.array(reference.write_kv(pool, mx.array([6, 1]), mx.ones((2, 2, 3)) * mx.array([5, 7]).reshape(2, 1, 1)))
+    written = np.array(
+        reference.write_kv(pool, mx.array([6, 1]), mx.ones((2, 2, 3)) * mx.array([5, 7]).reshape(2, 1, 1))
+    )
     assert written[:, 0, 0].tolist() == [0, 7, 0, 0, 0, 0, 5, 0]
     assert (written == written[:, :1, :1]).all()
 

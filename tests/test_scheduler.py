@@ -161,13 +161,17 @@ class SchedulerMachine(RuleBasedStateMachine):
                 slot = self._slot(chunk, position)
                 block = self.kv.pool._blocks[chunk.request.block_table[position // self.kv.block_size]]
                 assert slot not in written, "two tokens of one forward go to one slot"
-                assert block.ref_count == 1 or self._is_shared_by_followers_only(chunk, position), "a shared block is written"
+                assert block.ref_count == 1 or self._is_shared_by_followers_only(chunk, position), (
+                    "a shared block is written"
+                )
                 written.add(slot)
                 self.slots[slot] = tokens[: position + 1]
         for chunk in schedule.chunks:
             tokens = self._tokens(chunk.request)
             for position in range(chunk.start + chunk.length):
-                assert self.slots[self._slot(chunk, position)] == tokens[: position + 1], "the KV of other tokens is read"
+                assert self.slots[self._slot(chunk, position)] == tokens[: position + 1], (
+                    "the KV of other tokens is read"
+                )
 
     def _is_shared_by_followers_only(self, chunk: Chunk, position: int) -> bool:
         """A block may be shared in the step that fills it, once this chunk makes it full of tokens that are known."""

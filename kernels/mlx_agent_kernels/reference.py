@@ -55,9 +55,9 @@ def shared_prefix_attention(
 ) -> mx.array:
     """Attention of decode rows whose sequences begin with the same full blocks.
 
-    prefix_table: (P,) the common blocks; block_tables: (R, W) and seq_lens: (R,) the rows' own parts after them (at
-    least one token each). The prefix is read once for all rows, and the two parts are merged by their log-sum-exp, as in
-    Hydragen (Juravsky et al., 2024) and cascade inference (Ye et al., FlashInfer, 2024). Returns (R, H, D).
+    prefix_table: (P,) the common blocks; block_tables: (R, W) and seq_lens: (R,) the rows' own parts after them, at
+    least one token each. The prefix is read once for all rows, and the two parts are merged by their log-sum-exp, as
+    in Hydragen (Juravsky et al., 2024) and FlashInfer's cascade inference (Ye et al., 2024). Returns (R, H, D).
     """
     rows, heads, dim = queries.shape
     kv_heads = k_pool.shape[1]
@@ -77,7 +77,14 @@ def shared_prefix_attention(
 
 
 def chunk_attention(
-    queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_table: mx.array, seq_len: int, *, scale: float, block_size: int
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_table: mx.array,
+    seq_len: int,
+    *,
+    scale: float,
+    block_size: int,
 ) -> mx.array:
     """Causal attention of one sequence's prompt chunk, its last n tokens, over all of its seq_len tokens.
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
 
 import typer
+from rich.console import Console
 
+from mlx_agent_llm.cli.bench import bench
+from mlx_agent_llm.cli.demo import demo
 from mlx_agent_llm.cli.doctor import doctor
+from mlx_agent_llm.errors import MLXAgentError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Many agents on one in-process engine.")
 app.command()(doctor)
+app.command()(bench)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command; what a user can mend is one line and exit code 1, not a traceback."""
+    try:
+        app()
+    except (MLXAgentError, ImportError, ValueError) as error:
+        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        sys.exit(1)

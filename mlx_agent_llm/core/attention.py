@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_lm.models.base
-from mlx_agent_kernels import chunk_attention, paged_attention, shared_prefix_attention, write_kv
 from mlx_lm.models.cache import KVCache
 
+from mlx_agent_kernels import chunk_attention, paged_attention, shared_prefix_attention, write_kv
 from mlx_agent_llm.core.batch import Batch, PromptSpan, RowSpan
 from mlx_agent_llm.errors import UnsupportedModelError
 
@@ -94,7 +94,7 @@ class PagedLayer:
 
 def install_seam() -> None:
     """Route mlx-lm's attention through us, once a process: PagedLayers to their pools, everything else as before."""
-    original = mlx_lm.models.base.scaled_dot_product_attention
+    original: Any = mlx_lm.models.base.scaled_dot_product_attention
     if getattr(original, "serves_paged_layers", False):
         return
 
@@ -102,15 +102,17 @@ def install_seam() -> None:
         queries: mx.array, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: mx.array | None = None
     ) -> mx.array:
         if isinstance(cache, PagedLayer):
-            assert sinks is None, "attention sinks are refused when the engine is made"
             return cache.attend(queries, scale)
-        return original(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
+        if isinstance(cache, _Probe) and sinks is not None:
+            raise UnsupportedModelError("attention sinks: only plain full attention is served")
+        output: mx.array = original(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
+        return output
 
     scaled_dot_product_attention.serves_paged_layers = True  # type: ignore[attr-defined]
     # Model modules that were imported before hold their own reference to the function.
     for name, module in list(sys.modules.items()):
-        if name.startswith("mlx_lm.models.") and getattr(module, original.__name__, None) is original:
-            setattr(module, original.__name__, scaled_dot_product_attention)
+        if name.startswith("mlx_lm.models.") and getattr(module, "scaled_dot_product_attention", None) is original:
+            vars(module)["scaled_dot_product_attention"] = scaled_dot_product_attention
 
 
 class ModelShape(NamedTuple):
@@ -125,10 +127,13 @@ def probe_model(model: nn.Module) -> ModelShape:
 
     Raises UnsupportedModelError for layers that are not plain full attention.
     """
+    install_seam()
     if hasattr(model, "make_cache"):
         kinds = {type(cache).__name__ for cache in model.make_cache()}
         if kinds != {KVCache.__name__}:
-            raise UnsupportedModelError(f"layers that keep {sorted(kinds)}: only {KVCache.__name__} (full attention) is served")
+            raise UnsupportedModelError(
+                f"layers that keep {sorted(kinds)}: only {KVCache.__name__} (full attention) is served"
+            )
     probes = [_Probe(model) for _ in model.layers]
     logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=probes)
     return ModelShape([probe.recorded for probe in probes], logits.shape[-1])
@@ -154,5 +159,7 @@ class _Probe:
     @property
     def recorded(self) -> KVShape:
         if self._shape is None:
-            raise UnsupportedModelError(f"{self._name}: a layer keeps no keys and values; only full attention is served")
+            raise UnsupportedModelError(
+                f"{self._name}: a layer keeps no keys and values; only full attention is served"
+            )
         return self._shape

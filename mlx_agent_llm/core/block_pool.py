@@ -56,7 +56,7 @@ class BlockPool:
         return len(self._free) + len(self._cached)
 
     def allocate(self, count: int) -> list[int]:
-        """Take `count` blocks, evicting the least recently used cached ones if need be; the caller checks num_available."""
+        """Take `count` blocks, at most num_available, evicting the least recently used cached ones if need be."""
         assert count <= self.num_available, f"asked for {count} of {self.num_available} blocks"
         return [self._take() for _ in range(count)]
 
@@ -117,7 +117,9 @@ class BlockPool:
         assert all(self._blocks[block_id].block_hash is None for block_id in free), "a free block has a hash"
         hashed = {block.block_hash: block.block_id for block in self._blocks if block.block_hash is not None}
         assert hashed == self._by_hash, "the hash table and the blocks disagree"
-        assert all(self._blocks[block_id].block_hash is not None for block_id in cached), "a cached block without a hash"
+        assert all(self._blocks[block_id].block_hash is not None for block_id in cached), (
+            "a cached block without a hash"
+        )
 
     def _take(self) -> int:
         block_id = self._free.popleft() if self._free else self._evict()

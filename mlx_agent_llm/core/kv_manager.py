@@ -74,7 +74,7 @@ class KVManager:
         request.num_published_blocks = 0
 
     def num_missing_blocks(self, request: Request) -> int:
-        """Available blocks that computing all of the request's tokens would take; those it can share are not counted."""
+        """Available blocks that computing all of its tokens would take; those it can share are not counted."""
         missing = self.num_blocks_for(request.num_tokens) - len(request.block_table)
         index = len(request.block_table)
         while self.prefix_cache and missing > 0 and self._is_known(request, index):
@@ -103,7 +103,7 @@ class KVManager:
             request.num_computed_tokens += self.block_size
 
     def _chunk_length(self, request: Request, max_new_tokens: int, may_split_block: bool) -> int:
-        """All that is left if it fits, else a chunk that ends at a block's border, so that the next one can match there."""
+        """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
         start, left = request.num_computed_tokens, request.num_tokens - request.num_computed_tokens
         if left <= max_new_tokens:
             return left

@@ -1,8 +1,8 @@
 """EngineCore: requests in, deltas out, one step at a time. Single-threaded; knows no threads, no text prompts, no chat.
 
-A step dispatches its forward before the last step's tokens are read (invariant 11): the forward needs them only on the
-device. While it runs they are read, the matchers accept them and the masks are filled; only the sampling waits for that.
-A row that turns out to have ended wasted one row of one forward.
+A step dispatches its forward before the last step's tokens are read: the forward needs them only on the device. While
+it runs they are read, the matchers accept them and the masks are filled; only the sampling waits for that. A row that
+turns out to have ended wasted one row of one forward.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ class EngineCore:
 
     def _fill_masks(self, requests: Sequence[Request]) -> tuple[npt.NDArray[np.int32] | None, list[Emission]]:
         """(S, ceil(V / 32)) of what the grammars allow next, all ones where there is none; None without any grammar."""
-        constrained = [(row, request) for row, request in enumerate(requests) if request.matcher and not request.is_finished]
+        constrained = [
+            (row, request) for row, request in enumerate(requests) if request.matcher and not request.is_finished
+        ]
         if not constrained:
             return None, []
         bitmask = np.full((len(requests), self._mask_words), -1, dtype=np.int32)
@@ -178,7 +180,7 @@ class EngineCore:
         ]
 
     def _fail_running(self, fault: Exception) -> list[Emission]:
-        """A fault in a forward: what the pools hold is unknown, so every running request fails and the pools are made anew.
+        """After a fault in a forward nobody knows what the pools hold: running requests fail, the pools are made anew.
 
         Waiting requests hold no blocks; they run as soon as the engine goes on.
         """

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_llm.core.attention import KVShape, PagedLayer, install_seam
+from mlx_agent_llm.core.attention import KVShape, PagedLayer
 from mlx_agent_llm.core.batch import Batch
 from mlx_agent_llm.errors import UnsupportedModelError
 
@@ -16,9 +16,8 @@ class ModelRunner:
     """Owns the pools and runs the model over packed batches; every token is a row of its own."""
 
     def __init__(self, model: nn.Module, shapes: list[KVShape], num_blocks: int, block_size: int) -> None:
-        install_seam()
         _keep_only_sampled_rows(model)
-        self._model = model
+        self._model: Any = model
         self._is_cpu = mx.default_device() == mx.Device(mx.cpu)
         self._make_layers = lambda: [PagedLayer(shape, num_blocks, block_size) for shape in shapes]
         self._layers = self._make_layers()
@@ -49,6 +48,7 @@ class ModelRunner:
 
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
+        self._layers = []  # give the old ones back first: two sets may not fit
         self._layers = self._make_layers()
 
 
@@ -60,7 +60,9 @@ def _keep_only_sampled_rows(model: nn.Module) -> None:
     """
     inner = getattr(model, "model", None)
     if not isinstance(inner, nn.Module):
-        raise UnsupportedModelError(f"{type(model).__module__}: it has no inner `model`, so its LM head cannot be found")
+        raise UnsupportedModelError(
+            f"{type(model).__module__}: it has no inner `model`, so its LM head cannot be found"
+        )
     if issubclass(type(inner), _SampledRowsOnly):
         return
     inner.__class__ = type(f"SampledRows{type(inner).__name__}", (_SampledRowsOnly, type(inner)), {})
@@ -70,7 +72,7 @@ class _SampledRowsOnly:
     """The mixin of such a subclass."""
 
     def __call__(self, inputs: mx.array, cache: Any = None, *args: Any, **kwargs: Any) -> Any:
-        hidden = super().__call__(inputs, cache, *args, **kwargs)  # type: ignore[misc]
+        hidden: Any = super().__call__(inputs, cache, *args, **kwargs)  # type: ignore[misc]
         if cache and isinstance(cache[0], PagedLayer):
             return hidden[cache[0].current_batch.sampled_rows]
         return hidden

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
-from mlx_agent_kernels import apply_token_bitmask
 
+from mlx_agent_kernels import apply_token_bitmask
 from mlx_agent_llm.request import Request
 
 
@@ -53,7 +53,9 @@ def sample(logits: mx.array, bitmask: npt.NDArray[np.int32] | None, rows: Sampli
     if not rows.temperature.any():
         return greedy.astype(mx.int32)
     is_random = rows.temperature > 0
-    logits = logits - mx.max(logits, axis=-1, keepdims=True)  # or a temperature near zero makes several of them infinite
+    logits = logits - mx.max(
+        logits, axis=-1, keepdims=True
+    )  # or a temperature near zero makes several of them infinite
     logits = logits / mx.array(np.where(is_random, rows.temperature, np.float32(1)))[:, None]
     tokens = _draw(_keep_likely(logits, rows), rows)
     return mx.where(mx.array(is_random), tokens, greedy).astype(mx.int32)

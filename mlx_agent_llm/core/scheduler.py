@@ -1,7 +1,7 @@
 """Who runs this step: the token budget, priorities, admission and preemption. Knows no arrays and no model.
 
 There is no prefill phase and no decode phase (as in vLLM v1): a request has num_computed_tokens, and a step brings it
-closer to num_tokens within the budget. Rows that decode come first, so that a long prompt never stalls a running stream.
+closer to num_tokens within the budget. Decode rows come first, so that a long prompt never stalls a running stream.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Scheduler:
         """Raise ContextLengthError or CapacityError for a request that could never run; any thread may ask."""
         if num_prompt_tokens >= self._max_model_len:
             raise ContextLengthError(
-                f"prompt of {num_prompt_tokens} tokens leaves no room for a new one: max_model_len={self._max_model_len}"
+                f"prompt of {num_prompt_tokens} tokens leaves no room for a new one: "
+                f"max_model_len={self._max_model_len}"
             )
         longest = min(num_prompt_tokens + max_tokens, self._max_model_len)
         if self._kv.num_blocks_for(longest) > self._kv.pool.num_blocks:

@@ -13,7 +13,7 @@ from mlx_agent_llm.core.scheduler import Scheduler
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A snapshot of the engine since it was made; times in seconds, over the last 1,000 steps where they are lists' means.
+    """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
     num_shared_blocks: blocks that more than one running request holds. prefix_hit_rate: found over looked-up prompt
     tokens. tokens_per_second: generated tokens over the time spent in steps.

@@ -6,7 +6,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerBase
 
@@ -16,20 +15,25 @@ from mlx_agent_llm.models.tokenizer import HFTokenizer, Tokenizer
 
 
 def from_parts(model: nn.Module, tokenizer: Any) -> LoadedModel:
-    """Take an mlx-lm model and its tokenizer: mlx-lm's wrapper, a fast tokenizer of transformers, or one of our own kind.
+    """Take an mlx-lm model and its tokenizer: mlx-lm's wrapper, a fast one of transformers, or one of our own kind.
 
     The context is the model's args.max_position_embeddings; a model without is an UnsupportedModelError.
     """
     context = getattr(getattr(model, "args", None), "max_position_embeddings", None)
     if not isinstance(context, int):
-        raise UnsupportedModelError(f"{type(model).__name__}.args names no max_position_embeddings, the context's length")
+        raise UnsupportedModelError(
+            f"{type(model).__name__}.args names no max_position_embeddings, the context's length"
+        )
     materialize(model)
-    return LoadedModel(model, _as_tokenizer(tokenizer), type(model).__module__.rpartition(".")[2], context, logits_width(model))
+    return LoadedModel(
+        model, _as_tokenizer(tokenizer), type(model).__module__.rpartition(".")[2], context, logits_width(model)
+    )
 
 
 def materialize(model: nn.Module) -> None:
-    """Evaluate every array the model holds, private ones too: a lazy one can only be computed by the thread that made it."""
-    mx.eval([array for _, module in model.named_modules() for _, array in tree_flatten(dict(module)) if isinstance(array, mx.array)])
+    """Evaluate every array that the model holds, private ones too: only its own thread can compute a lazy one."""
+    modules: list[nn.Module] = model.modules()
+    mx.eval([array for module in modules for array in module.values() if isinstance(array, mx.array)])
 
 
 def _as_tokenizer(tokenizer: Any) -> Tokenizer:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, ToolCall, ToolMessage
-from langchain_mlx_agent import ChatMLXAgent
 
+from langchain_mlx_agent import ChatMLXAgent
 from mlx_agent_llm.cli.demo.script import shared_messages
 from mlx_agent_llm.cli.demo.tools import TOOLS
 

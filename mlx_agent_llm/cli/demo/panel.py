@@ -18,31 +18,15 @@ def live_view(agents: Sequence[Agent], stats: EngineStats) -> Group:
     panels = [Panel(agent.transcript or "...", title=agent.task, width=38, height=10) for agent in agents]
     line = (
         f"running {stats.num_running}  waiting {stats.num_waiting}  blocks used {stats.num_used_blocks} "
-        f"(shared {stats.num_shared_blocks})  prefix hits {stats.prefix_hit_rate:.0%}  generated {stats.num_generated_tokens}"
+        f"(shared {stats.num_shared_blocks})  prefix hits {stats.prefix_hit_rate:.0%}  "
+        f"generated {stats.num_generated_tokens}"
     )
     return Group(Columns(panels), line)
 
 
-def agent_table(agents: Sequence[Agent]) -> Table:
-    """What each agent called, answered and cost."""
-    table = Table(title="Agents", title_justify="left")
-    for name in ("task", "calls", "answer"):
-        table.add_column(name)
-    for name in ("prompt", "cached", "new", "first token", "tok/s"):
-        table.add_column(name, justify="right")
-    for agent in agents:
-        calls = "\n".join(f"{call['name']}({_arguments(call['arguments'])}) = {call['result']}" for call in agent.tool_calls)
-        table.add_row(
-            agent.task,
-            calls,
-            agent.answer,
-            str(agent.prompt_tokens),
-            str(agent.cached_tokens),
-            str(agent.new_tokens),
-            "-" if agent.seconds_to_first_token is None else f"{agent.seconds_to_first_token:.1f} s",
-            f"{agent.tokens_per_second:.1f}",
-        )
-    return table
+def agent_tables(agents: Sequence[Agent]) -> Group:
+    """What each agent called and answered, and what it cost."""
+    return Group(_work_table(agents), _cost_table(agents))
 
 
 def engine_table(stats: EngineStats, seconds: float) -> Table:
@@ -55,6 +39,25 @@ def engine_table(stats: EngineStats, seconds: float) -> Table:
     table.add_row("generated tokens", str(stats.num_generated_tokens))
     table.add_row("generated tokens/s, prompts included", f"{stats.num_generated_tokens / seconds:.1f}")
     table.add_row("steps, mean time", f"{stats.num_steps}, {stats.mean_step_time * 1e3:.0f} ms")
+    return table
+
+
+def _work_table(agents: Sequence[Agent]) -> Table:
+    table = Table("task", "calls", "answer", title="Agents", title_justify="left")
+    for agent in agents:
+        calls = [f"{call['name']}({_arguments(call['arguments'])}) = {call['result']}" for call in agent.tool_calls]
+        table.add_row(agent.task, "\n".join(calls), agent.answer)
+    return table
+
+
+def _cost_table(agents: Sequence[Agent]) -> Table:
+    table = Table("task")
+    for name in ("prompt", "cached", "new", "first token", "tok/s"):
+        table.add_column(name, justify="right")
+    for agent in agents:
+        tokens = (agent.prompt_tokens, agent.cached_tokens, agent.new_tokens)
+        first = "-" if agent.seconds_to_first_token is None else f"{agent.seconds_to_first_token:.1f} s"
+        table.add_row(agent.task, *map(str, tokens), first, f"{agent.tokens_per_second:.1f}")
     return table
 
 
