@@ -1,4 +1,4 @@
-"""The engine through its public face: twins, rows that do not depend on their neighbours, ends of every kind, bad input."""
+"""The engine through its public face: twins, rows independent of their neighbours, ends of every kind, bad input."""
 
 import asyncio
 import gc
@@ -220,13 +220,19 @@ def test_without_the_prefix_cache_nothing_is_found(make_engine: MakeEngine) -> N
 
 def test_a_stop_string_is_never_shown_however_the_tokens_split_it(make_engine: MakeEngine) -> None:
     engine = make_engine(ScriptedModel(["one two STOP three"]))
-    deltas = list(engine.stream("x", SamplingParams(stop="STOP")))
+    deltas = list(engine.stream("x", SamplingParams(stop=("STOP",))))
     assert fold(deltas)[0] == "one two "
     assert deltas[-1].finish_reason == "stop"
     shown = ""
     for delta in deltas:
         shown += delta.text
         assert "one two ".startswith(shown)
+
+
+def test_a_single_stop_string_need_not_be_in_a_tuple() -> None:
+    fields: dict[str, Any] = {"stop": "END", "stop_token_ids": [3]}
+    params = SamplingParams(**fields)
+    assert (params.stop, params.stop_token_ids) == (("END",), (3,))
 
 
 def test_an_output_ends_at_the_end_of_the_context(make_engine: MakeEngine) -> None:
@@ -471,6 +477,7 @@ BAD_PARAMS: list[tuple[dict[str, Any], str]] = [
     ({"timeout": -1}, "timeout=-1 must be between 0 and"),
     ({"timeout": math.nan}, "timeout=nan must be between 0 and"),
     ({"stop": ""}, "must hold non-empty strings"),
+    ({"stop": ("a", "")}, "must hold non-empty strings"),
     ({"stop": [5]}, "must hold non-empty strings"),
     ({"stop_token_ids": [-1]}, "stop_token_ids=-1 must be at least 0"),
     ({"constraint": {"type": "object"}}, "constraint={'type': 'object'} must be a JSONSchema"),
@@ -516,7 +523,7 @@ def test_a_bad_prompt_fails_alone_at_once_and_nothing_of_it_is_computed(
     assert engine.stats().prefix_query_tokens == 1, "something of the refused calls was computed"
 
 
-BAD_CALLS: list[tuple[Callable[[Engine], Any], type[MLXAgentError], str]] = [
+BAD_CALLS: list[tuple[Callable[[Any], Any], type[MLXAgentError], str]] = [
     (lambda e: e.generate("x"), RequestError, "prompts must be a list of prompts, not str"),
     (lambda e: e.generate(None), RequestError, "prompts must be a list of prompts, not NoneType"),
     (lambda e: e.generate({"a": 1}), RequestError, "prompts must be a list of prompts, not dict"),

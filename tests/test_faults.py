@@ -32,7 +32,7 @@ class FaultyModel(nn.Module):
     """A tiny model whose `fail_at`-th call from then on raises."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         inner = tiny_model()
         self.args, self.model, self._inner = inner.args, inner.model, inner
         self.calls_left: int | None = None
@@ -145,7 +145,7 @@ def test_a_fault_in_a_matcher_fails_its_request_alone(make_engine: MakeEngine, f
     plain = engine.submit("x", PARAMS)
     faulty = submit_with(engine, FreeMatcher(fault))
     sound = submit_with(engine, FreeMatcher(), prompt="y")
-    with pytest.raises(GenerationError, match="broke|rejected sampled token") as caught:
+    with pytest.raises(GenerationError, match=r"broke|rejected sampled token") as caught:
         faulty.result(timeout=20)
     assert isinstance(caught.value.__cause__, Fault) or fault == "accept rejects"
     assert plain.result().token_ids == free[0].token_ids
@@ -180,7 +180,7 @@ def test_a_fault_while_text_is_made_fails_its_request_alone(
         return feed(self, text)
 
     monkeypatch.setattr(TextStop, "feed", broken_feed)
-    faulty, sound = engine.submit("x", replace(PARAMS, stop="break here")), engine.submit("x", PARAMS)
+    faulty, sound = engine.submit("x", replace(PARAMS, stop=("break here",))), engine.submit("x", PARAMS)
     with pytest.raises(GenerationError, match="the text broke") as caught:
         faulty.result(timeout=20)
     assert isinstance(caught.value.__cause__, Fault)
@@ -199,7 +199,7 @@ def test_a_text_that_cannot_even_be_ended_fails_its_request_alone(
         return feed(self, text)
 
     monkeypatch.setattr(TextStop, "feed", broken_feed)
-    faulty, sound = engine.submit("x", replace(PARAMS, stop="break here")), engine.submit("x", PARAMS)
+    faulty, sound = engine.submit("x", replace(PARAMS, stop=("break here",))), engine.submit("x", PARAMS)
     with pytest.raises(GenerationError, match="the text broke"):
         faulty.result(timeout=20)
     assert len(sound.result(timeout=20).token_ids) == 30

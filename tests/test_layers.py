@@ -1,4 +1,4 @@
-"""Imports point down only: bench, cli and integrations -> engine -> core -> kernels; constrain and chat know no core."""
+"""Imports point down only: bench, cli, integrations -> engine -> core -> kernels; constrain and chat know no core."""
 
 import ast
 import subprocess

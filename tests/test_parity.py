@@ -29,7 +29,7 @@ NEAR_TIE = 1e-4  # of two logits; the error of float32 here is below 1e-5
 def reference(model: nn.Module, prompt: Sequence[int], max_tokens: int) -> tuple[int, ...]:
     """mlx-lm's greedy tokens up to the first near tie."""
     tokens: list[int] = []
-    for token, logprobs in generate_step(mx.array(prompt), model, max_tokens=max_tokens):
+    for token, logprobs in generate_step(mx.array(list(prompt)), model, max_tokens=max_tokens):
         second, first = np.sort(np.array(logprobs))[-2:]
         if first - second < NEAR_TIE:
             break

@@ -4,7 +4,6 @@ import ast
 from pathlib import Path
 
 import mlx_agent_kernels
-
 import mlx_agent_llm
 from mlx_agent_llm import errors, testing
 

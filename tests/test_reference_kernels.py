@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mlx_agent_kernels import reference
 
 Array = npt.NDArray[np.float64]
@@ -137,13 +138,18 @@ def test_values_may_be_of_another_width_than_keys() -> None:
 def test_padding_and_neighbours_never_leak_into_a_row(block_size: int, lengths: list[int], fill: int) -> None:
     pools = Pools(block_size=block_size)
     tables, queries = [pools.table(length) for length in lengths], pools.queries(len(lengths), 4)
-    call = {"scale": SCALE, "block_size": block_size}
     together = reference.paged_attention(
-        queries, pools.keys, pools.values, padded(tables, fill), mx.array(lengths), **call
+        queries, pools.keys, pools.values, padded(tables, fill), mx.array(lengths), scale=SCALE, block_size=block_size
     )
     for index, length in enumerate(lengths):
         alone = reference.paged_attention(
-            queries[index : index + 1], pools.keys, pools.values, mx.array([tables[index]]), mx.array([length]), **call
+            queries[index : index + 1],
+            pools.keys,
+            pools.values,
+            mx.array([tables[index]]),
+            mx.array([length]),
+            scale=SCALE,
+            block_size=block_size,
         )
         np.testing.assert_allclose(np.array(together[index]), np.array(alone[0]), atol=1e-6)
 

@@ -1,11 +1,11 @@
 """The scheduler, the KV manager and the block pool under random operations, with a pool that records what is written.
 
-The machine stands for the rest of the engine: it "computes" a schedule by writing to each slot which tokens its keys and
-values depend on, and checks that every token attends to just the slots that its own sequence filled.
+The machine stands for the rest of the engine: it "computes" a schedule by writing to each slot which tokens its keys
+and values depend on, and checks that every token attends to just the slots that its own sequence filled.
 """
 
 import random
-from collections.abc import Callable
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,22 +22,22 @@ MAX_MODEL_LEN = 64
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    def __init__(self, count: Callable[[], None]) -> None:
+    def __init__(self, tally: Counter[str]) -> None:
         super().__init__()
-        self._count = count
+        self._tally = tally
 
     @initialize(
-        num_blocks=st.integers(3, 24),
+        pool_tokens=st.integers(16, 90),
         block_size=st.sampled_from([1, 2, 4, 16]),
         max_num_seqs=st.integers(1, 6),
         spare_budget=st.integers(0, 40),
         prefix_cache=st.booleans(),
     )
-    def make(self, num_blocks: int, block_size: int, max_num_seqs: int, spare_budget: int, prefix_cache: bool) -> None:
+    def make(self, pool_tokens: int, block_size: int, max_num_seqs: int, spare_budget: int, prefix_cache: bool) -> None:
         self.config = EngineConfig(
             max_num_seqs=max_num_seqs, max_tokens_per_step=max_num_seqs + spare_budget, block_size=block_size
         )
-        self.kv = KVManager(num_blocks, block_size, prefix_cache=prefix_cache)
+        self.kv = KVManager(-(-pool_tokens // block_size), block_size, prefix_cache=prefix_cache)
         self.scheduler = Scheduler(self.config, self.kv, MAX_MODEL_LEN)
         self.open: list[Request] = []
         self.in_flight: dict[int, tuple[Request, int]] = {}
@@ -48,11 +48,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         family=st.integers(0, 2),
         length=st.integers(1, 40),
         own=st.lists(st.integers(0, 2), max_size=6),
-        max_tokens=st.integers(1, 20),
+        max_tokens=st.integers(1, 40),
         priority=st.sampled_from([0, 0, 0, 1]),
     )
     def add(self, family: int, length: int, own: list[int], max_tokens: int, priority: int) -> None:
-        self._count()
+        self._tally["operations"] += 1
         prompt = [family] * length + own
         params = SamplingParams(max_tokens=max_tokens, priority=priority)
         try:
@@ -66,23 +66,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.waiting.append(request)
         self.open.append(request)
 
-    @rule(seed=st.integers(0, 2**16), steps=st.integers(1, 4))
+    @rule(seed=st.integers(0, 2**16), steps=st.integers(1, 10))
     def step(self, seed: int, steps: int) -> None:
         rng = random.Random(seed)
         for _ in range(steps):
-            self._count()
+            self._tally["operations"] += 1
             self._step(rng)
 
-    @rule(index=st.integers(0, 100))
+    @rule(index=st.integers(0, 40))
     def cancel(self, index: int) -> None:
-        self._count()
-        if self.open:
-            self._finish(self.open[index % len(self.open)])
+        self._tally["operations"] += 1
+        if index < len(self.open):
+            self._finish(self.open[index])
 
     @rule(pick=st.integers(0, 9))
     def fail_a_step(self, pick: int) -> None:
-        """What the loop does after a fault in a forward: the running requests end, and no content is trusted any more."""
-        self._count()
+        """What the loop does after a fault in a forward: running requests end, and no content is trusted any more."""
+        self._tally["operations"] += 1
         if pick:
             return
         self.in_flight = {}
@@ -119,10 +119,16 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.every_block_and_every_request_is_in_one_place()
         assert not self.open, f"{len(self.open)} requests did not end within {bound} steps"
         assert self.kv.pool.num_used == 0
+        self._tally["preemptions"] += self.scheduler.num_preemptions
+        self._tally["found tokens"] += self.kv.stats.hit_tokens
 
     def _step(self, rng: random.Random) -> None:
         decoding = [r for r in self.scheduler.running if is_decoding(r) and not self._is_at_its_length(r)]
+        at_length = [(r, r.num_preemptions) for r in self.scheduler.running if self._is_at_its_length(r)]
         schedule = self.scheduler.schedule()
+        scheduled = [chunk.request for chunk in schedule.chunks] if schedule is not None else []
+        for request, num_preemptions in at_length:
+            assert request not in scheduled or request.num_preemptions > num_preemptions, "it computes past its length"
         if schedule is not None:
             self._check(schedule, decoding)
             self._compute(schedule)
@@ -161,9 +167,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 slot = self._slot(chunk, position)
                 block = self.kv.pool._blocks[chunk.request.block_table[position // self.kv.block_size]]
                 assert slot not in written, "two tokens of one forward go to one slot"
-                assert block.ref_count == 1 or self._is_shared_by_followers_only(chunk, position), (
-                    "a shared block is written"
-                )
+                assert block.ref_count == 1 or self._makes_full(chunk, position), "a block in use is written"
                 written.add(slot)
                 self.slots[slot] = tokens[: position + 1]
         for chunk in schedule.chunks:
@@ -173,7 +177,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     "the KV of other tokens is read"
                 )
 
-    def _is_shared_by_followers_only(self, chunk: Chunk, position: int) -> bool:
+    def _makes_full(self, chunk: Chunk, position: int) -> bool:
         """A block may be shared in the step that fills it, once this chunk makes it full of tokens that are known."""
         end = (position // self.kv.block_size + 1) * self.kv.block_size
         return end <= chunk.start + chunk.length and end <= len(chunk.request.token_ids)
@@ -200,14 +204,9 @@ def is_decoding(request: Request) -> bool:
 
 
 def test_ten_thousand_random_operations_break_no_invariant() -> None:
-    num_operations = 0
-
-    def count() -> None:
-        nonlocal num_operations
-        num_operations += 1
-
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: SchedulerMachine(count),
+    tally: Counter[str] = Counter()
+    run_state_machine_as_test(
+        lambda: SchedulerMachine(tally),  # type: ignore[arg-type]
         settings=settings(
             max_examples=250,
             stateful_step_count=60,
@@ -216,7 +215,9 @@ def test_ten_thousand_random_operations_break_no_invariant() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert num_operations >= 10_000
+    assert tally["operations"] >= 10_000
+    assert tally["preemptions"] >= 500
+    assert tally["found tokens"] >= 5_000
 
 
 def make_scheduler(*, num_blocks: int = 64, max_num_seqs: int = 16, budget: int = 32, block_size: int = 4) -> Scheduler:

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,12 @@ BYTES = [bytes([byte]) for byte in range(256)] + [b""]
 
 def cut(data: bytes, borders: Sequence[int]) -> list[bytes]:
     edges = [0, *sorted(border % (len(data) + 1) for border in borders), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def split_text(text: str, borders: Sequence[int]) -> list[str]:
     edges = [0, *sorted(border % (len(text) + 1) for border in borders), len(text)]
-    return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 def first_stop(text: str, stop: Sequence[str]) -> str | None:
@@ -153,14 +154,14 @@ def outcome(deltas: Sequence[Delta]) -> tuple[str, int, str | None]:
         ([*b"ab", END, *b"c"], SamplingParams(ignore_eos=True, max_tokens=4), ("abc", 4, "length")),
         (b"abcd", SamplingParams(stop_token_ids=(ord("c"),)), ("ab", 3, "stop")),
         ([*b"a", END, *b"bcd"], SamplingParams(stop_token_ids=(ord("c"),), ignore_eos=True), ("ab", 4, "stop")),
-        (b"hello END more", SamplingParams(stop="END"), ("hello ", 9, "stop")),
-        (b"hello EN", SamplingParams(stop="END", max_tokens=8), ("hello EN", 8, "length")),
-        ([*b"hello EN", END], SamplingParams(stop="END"), ("hello EN", 9, "stop")),
+        (b"hello END more", SamplingParams(stop=("END",)), ("hello ", 9, "stop")),
+        (b"hello EN", SamplingParams(stop=("END",), max_tokens=8), ("hello EN", 8, "length")),
+        ([*b"hello EN", END], SamplingParams(stop=("END",)), ("hello EN", 9, "stop")),
         (b"abcdef", SamplingParams(stop=("ef", "cd")), ("ab", 4, "stop")),
         (b"aaab", SamplingParams(stop=("aab",)), ("a", 4, "stop")),
-        ("x€y".encode(), SamplingParams(stop="€"), ("x", 4, "stop")),
+        ("x€y".encode(), SamplingParams(stop=("€",)), ("x", 4, "stop")),
         ("x€".encode()[:3], SamplingParams(max_tokens=3), ("x\ufffd", 3, "length")),
-        ([*"x€".encode()[:3], END], SamplingParams(stop="\ufffd"), ("x", 4, "stop")),
+        ([*"x€".encode()[:3], END], SamplingParams(stop=("\ufffd",)), ("x", 4, "stop")),
     ],
 )
 def test_an_output_ends_where_its_parameters_say(
@@ -183,7 +184,7 @@ def test_a_token_that_the_grammar_rejects_is_an_error_and_no_text() -> None:
 
 
 def test_a_stop_string_does_not_switch_the_end_tokens_off() -> None:
-    assert outcome(feed([*b"ab", END], SamplingParams(stop="zz"))) == ("ab", 3, "stop")
+    assert outcome(feed([*b"ab", END], SamplingParams(stop=("zz",)))) == ("ab", 3, "stop")
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,6 +11,8 @@ from functools import cache
 
 import mlx.core as mx
 
+_QUERY_SPAN = 128
+
 
 def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.array:
     """Return `pool` with row slot_mapping[t] set to values[t].
@@ -88,16 +90,27 @@ def chunk_attention(
 ) -> mx.array:
     """Causal attention of one sequence's prompt chunk, its last n tokens, over all of its seq_len tokens.
 
-    queries: (n, H, D); block_table: (W,) block ids that hold the sequence. Returns (n, H, D).
+    queries: (n, H, D); block_table: (W,) block ids that hold the sequence. Returns (n, H, D). Computed span by span of
+    the queries, each over the keys up to its own end: what a whole causal mask would throw away is not computed.
     """
-    out = mx.fast.scaled_dot_product_attention(
-        queries.swapaxes(0, 1)[None],
-        _gather(k_pool, block_table, block_size)[None, :, :seq_len],
-        _gather(v_pool, block_table, block_size)[None, :, :seq_len],
-        scale=scale,
-        mask="causal",  # aligned to the end: the last query sees every key
-    )
-    return out[0].swapaxes(0, 1)
+    keys = _gather(k_pool, block_table, block_size)[None]
+    values = _gather(v_pool, block_table, block_size)[None]
+    by_head = queries.swapaxes(0, 1)[None]
+    start = seq_len - queries.shape[0]
+    parts = []
+    for begin in range(0, queries.shape[0], _QUERY_SPAN):
+        end = min(begin + _QUERY_SPAN, queries.shape[0])
+        seen = mx.arange(start + end)[None] <= mx.arange(start + begin, start + end)[:, None]
+        parts.append(
+            mx.fast.scaled_dot_product_attention(
+                by_head[:, :, begin:end],
+                keys[:, :, : start + end],
+                values[:, :, : start + end],
+                scale=scale,
+                mask=mx.where(seen, 0.0, -math.inf).astype(queries.dtype),
+            )
+        )
+    return mx.concatenate(parts, axis=2)[0].swapaxes(0, 1)
 
 
 def apply_token_bitmask(logits: mx.array, bitmask: mx.array) -> mx.array:

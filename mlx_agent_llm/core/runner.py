@@ -19,7 +19,7 @@ class ModelRunner:
         _keep_only_sampled_rows(model)
         self._model: Any = model
         self._is_cpu = mx.default_device() == mx.Device(mx.cpu)
-        self._make_layers = lambda: [PagedLayer(shape, num_blocks, block_size) for shape in shapes]
+        self._shapes, self._num_blocks, self._block_size = shapes, num_blocks, block_size
         self._layers = self._make_layers()
 
     def forward(self, batch: Batch, in_flight: mx.array | None) -> mx.array:
@@ -50,6 +50,9 @@ class ModelRunner:
         """Make the pools anew, after a fault that may have left them undefined."""
         self._layers = []  # give the old ones back first: two sets may not fit
         self._layers = self._make_layers()
+
+    def _make_layers(self) -> list[PagedLayer]:
+        return [PagedLayer(shape, self._num_blocks, self._block_size) for shape in self._shapes]
 
 
 def _keep_only_sampled_rows(model: nn.Module) -> None:

@@ -1,0 +1,165 @@
+"""The demo and the mlx-agent command as a user runs them, on the demo model."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langchain_mlx_agent.messages import as_dicts
+from mlx_agent_llm import Engine, EngineStats
+from mlx_agent_llm.chat import as_tool, prepare_chat
+from mlx_agent_llm.cli.demo.script import TASKS, shared_messages
+from mlx_agent_llm.cli.demo.team import make_team, report, run_team
+from mlx_agent_llm.cli.demo.tools import TOOLS
+from mlx_agent_llm.models import LoadedModel
+
+SCHEMAS = {name: as_tool(convert_to_openai_tool(tool)).parameters for name, tool in TOOLS.items()}
+MIN_SHARED_TOKENS = 400
+
+
+class DemoRun(NamedTuple):
+    """A finished `mlx-agent demo`: the process, and what it wrote."""
+
+    process: subprocess.CompletedProcess[str]
+    report: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def run(demo: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """One run of four agents, as the command line starts it."""
+    file = tmp_path_factory.mktemp("demo") / "demo.json"
+    process = mlx_agent("demo", "--agents", "4", "--seed", "3", "--json", str(file))
+    assert process.returncode == 0, process.stderr
+    return DemoRun(process, json.loads(file.read_text(encoding="utf-8")))
+
+
+def mlx_agent(*arguments: str, setup: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"import sys; {setup or 'pass'}\nfrom mlx_agent_llm.cli import main; main()"
+    environment = {**os.environ, "COLUMNS": "160"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300, env=environment
+    )
+
+
+def assert_is_one_line_error(process: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert process.returncode == 1
+    [line] = process.stderr.strip().splitlines()
+    for word in words:
+        assert word in line
+
+
+def all_calls(agents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for agent in agents:
+        yield from agent["tool_calls"]
+
+
+def assert_is_valid(call: dict[str, Any]) -> None:
+    """A declared tool, arguments that its schema accepts, and the result that the tool gives for them."""
+    assert set(call) == {"name", "arguments", "result"}
+    jsonschema.validate(call["arguments"], SCHEMAS[call["name"]])
+    assert call["result"] == TOOLS[call["name"]].invoke(call["arguments"])
+
+
+def test_every_agent_of_a_run_calls_a_tool_gets_its_result_and_answers(run: DemoRun) -> None:
+    assert [agent["task"] for agent in run.report["agents"]] == list(TASKS[:4])
+    for agent in run.report["agents"]:
+        assert agent["tool_calls"], "an agent has to call a tool before it answers"
+        assert isinstance(agent["answer"], str) and agent["answer"]
+    for call in all_calls(run.report["agents"]):
+        assert_is_valid(call)
+
+
+def test_a_run_reports_what_every_agent_cost(run: DemoRun) -> None:
+    for agent in run.report["agents"]:
+        usage = agent["usage"]
+        assert set(usage) == {"prompt_tokens", "cached_tokens", "new_tokens"}
+        assert 0 < usage["cached_tokens"] < usage["prompt_tokens"]
+        assert usage["new_tokens"] > 0 and agent["tokens_per_second"] > 0
+        assert 0 < agent["seconds_to_first_token"] < agent["seconds"] <= run.report["seconds"]
+
+
+def test_the_agents_of_a_run_share_their_prefix_and_their_steps(run: DemoRun) -> None:
+    engine = run.report["engine"]
+    assert set(engine) == {field.name for field in fields(EngineStats)}
+    # Four agents with at least two turns each: only the first turn of the first one computes what all are told.
+    assert engine["prefix_hit_tokens"] >= 7 * MIN_SHARED_TOKENS
+    assert engine["prefix_hit_tokens"] == sum(agent["usage"]["cached_tokens"] for agent in run.report["agents"])
+    assert engine["num_prompt_tokens_computed"] == engine["prefix_query_tokens"] - engine["prefix_hit_tokens"]
+    assert engine["peak_shared_blocks"] > 0
+    assert engine["mean_batch_size"] > 1 and engine["max_batch_size"] == 4
+    assert engine["num_used_blocks"] == engine["num_running"] == engine["num_waiting"] == 0
+
+
+def test_a_run_ends_cleanly_and_prints_what_it_reports(run: DemoRun) -> None:
+    assert run.process.stderr == ""
+    assert f"{len(list(all_calls(run.report['agents'])))} calls" in run.process.stdout
+    for call in all_calls(run.report["agents"]):
+        assert call["name"] in run.process.stdout
+
+
+def test_system_prompt_examples_and_tools_are_at_least_400_shared_tokens(demo: LoadedModel) -> None:
+    tools = [convert_to_openai_tool(tool) for tool in TOOLS.values()]
+    chats = [as_dicts([*shared_messages(), HumanMessage(task)]) for task in TASKS]
+    prompts = [prepare_chat(demo.tokenizer, chat, tools=tools).prompt_token_ids for chat in chats]
+    shared = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
+    assert len(list(shared)) >= MIN_SHARED_TOKENS
+
+
+def test_every_tool_call_of_twenty_runs_with_different_seeds_validates(demo_engine: Engine) -> None:
+    # Two agents of each run, all runs at once: that is quick, and each task has its turn with five seeds.
+    teams = [make_team(len(TASKS), seed)[seed % 4 * 2 :][:2] for seed in range(20)]
+
+    async def run_all() -> None:
+        await asyncio.gather(*(run_team(team, demo_engine) for team in teams))
+
+    asyncio.run(run_all())
+    agents = [agent for team in teams for agent in report(team, demo_engine, 0.0)["agents"]]
+    assert all(agent["tool_calls"] and agent["answer"] for agent in agents)
+    for call in all_calls(agents):
+        assert_is_valid(call)
+    assert {agent["task"] for agent in agents} == set(TASKS)
+    outcomes = {json.dumps(agent["tool_calls"]) + agent["answer"] for agent in agents}
+    assert len(outcomes) > len(TASKS), "the seeds made no difference"
+
+
+def test_two_teams_of_one_seed_are_alike_and_those_of_two_seeds_are_not() -> None:
+    def seeds(seed: int) -> list[int]:
+        return [agent.seed for agent in make_team(4, seed)]
+
+    assert seeds(1) == seeds(1)
+    assert not set(seeds(1)) & set(seeds(2))
+
+
+@pytest.mark.parametrize("name", ["no/such/directory", "missing.gguf"])
+def test_an_unknown_model_is_one_line_and_exit_code_1(name: str) -> None:
+    assert_is_one_line_error(mlx_agent("demo", "--model", name), "ModelLoadError", name)
+
+
+def test_a_file_that_is_no_model_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    file = tmp_path / "corrupt.gguf"
+    file.write_bytes(b"GGUF" + bytes(7))
+    assert_is_one_line_error(mlx_agent("demo", "--model", str(file)), "ModelLoadError", "corrupt.gguf")
+
+
+def test_without_langchain_the_demo_names_the_extra_in_one_line() -> None:
+    process = mlx_agent("demo", setup="sys.modules['langchain_core'] = None")
+    assert_is_one_line_error(process, "mlx-agent-llm[langchain]")
+
+
+@pytest.mark.parametrize("arguments", [("--agents", "0"), ("--seed", "-1"), ("--agents", "many")])
+def test_an_option_out_of_its_range_is_refused_by_name_before_anything_is_loaded(arguments: tuple[str, str]) -> None:
+    process = mlx_agent("demo", *arguments)
+    assert process.returncode == 2
+    assert arguments[0] in process.stderr and "Traceback" not in process.stderr
+    assert "Loading" not in process.stdout
