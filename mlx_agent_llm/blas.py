@@ -12,6 +12,7 @@ import os
 import platform
 import site
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,17 @@ class BLASStatus(NamedTuple):
 
 
 def preload() -> str | None:
-    """Load MKL ahead of mlx and return its path; None where it does not apply, is absent, or mlx came first."""
+    """Load MKL ahead of mlx and return its path; None where it does not apply or is absent.
+
+    When mlx was imported before, it is too late: a RuntimeWarning says so.
+    """
     library = find_mkl()
-    if library is None or "mlx.core" in sys.modules:
+    if library is None:
+        return None
+    if "mlx.core" in sys.modules:
+        if not _is_in_process(library):
+            message = "mlx was imported before mlx_agent_llm, so it keeps its slow BLAS: import mlx_agent_llm first"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
         return None
     try:
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import itertools
 import random
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -56,8 +57,9 @@ class Engine:
         self._lock = threading.Lock()
         self._num_open = 0
         materialize(loaded.model)
-        self._worker = Worker(lambda: self._make_core(loaded.model))
-        atexit.register(self.close)  # a thread inside MLX must not outlive the interpreter
+        self._worker = Worker(partial(_make_core, loaded, self.config, self.max_model_len))
+        # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
+        self._finalizer = weakref.finalize(self, self._worker.close)
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> Self:
@@ -172,8 +174,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop; requests in flight end with EngineClosedError. Harmless when called again."""
-        self._worker.close()
-        atexit.unregister(self.close)
+        self._finalizer()
 
     def __enter__(self) -> Self:
         return self
@@ -182,13 +183,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _make_core(self, model: nn.Module) -> EngineCore:
-        """Runs on the worker's thread, as everything that touches MLX does."""
-        mx.set_default_device(resolve_device(self.config.device))
-        tokenizer = self.tokenizer
-        vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space)
-        return EngineCore(model, probe_model(model), vocabulary, self.config, self.max_model_len)
 
     def _start_chat(
         self,
@@ -242,6 +236,9 @@ class Engine:
         self._worker.core.scheduler.check(len(token_ids), params.max_tokens)
         if params.constraint is not None:
             self._grammars.compile(params.constraint)
+        for token_id in params.stop_token_ids:
+            if token_id >= self._vocab_size:
+                raise RequestError(f"stop_token_ids={token_id} must be below the vocabulary's size, {self._vocab_size}")
 
     def _submit(self, token_ids: list[int], params: SamplingParams) -> Handle:
         self._check(token_ids, params)
@@ -318,6 +315,14 @@ async def _in_thread(start: Callable[..., T], undo: Callable[[T], None], *argume
     except asyncio.CancelledError:
         started.add_done_callback(lambda done: undo(done.result()) if done.exception() is None else None)
         raise
+
+
+def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int) -> EngineCore:
+    """Runs on the worker's thread, as everything that touches MLX does."""
+    mx.set_default_device(resolve_device(config.device))
+    tokenizer = loaded.tokenizer
+    vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space)
+    return EngineCore(loaded.model, probe_model(loaded.model), vocabulary, config, max_model_len)
 
 
 def _cancel_all(handles: Sequence[Handle]) -> None:

@@ -74,7 +74,10 @@ class Handle:
                 self._wake = None
 
     def _take(self, delta: Delta) -> Delta:
-        self._seen.append(delta)
+        if not self.is_finished:
+            self._seen.append(delta)
+        if delta.finish_reason is not None:
+            self._deltas.put(delta)  # for whoever else waits for the end, in another thread
         if delta.error is not None:
             raise delta.error
         return delta

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_agent_llm.config import check_range
-from mlx_agent_llm.constrain.spec import Constraint
+from mlx_agent_llm.constrain.spec import Constraint, JSONSchema
 from mlx_agent_llm.errors import MLXAgentError, RequestError
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
@@ -43,17 +43,18 @@ class SamplingParams:
     min_p: float = 0.0
     seed: int | None = None
     n: int = 1
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
+    stop: str | Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
     priority: int = 0
     timeout: float | None = None
     constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
         try:
+            stop = (self.stop,) if isinstance(self.stop, str) else _as_tuple("stop", self.stop)
+            object.__setattr__(self, "stop", stop)
+            object.__setattr__(self, "stop_token_ids", _as_tuple("stop_token_ids", self.stop_token_ids))
             self._check()
         except ValueError as error:
             raise RequestError(str(error)) from None
@@ -77,8 +78,16 @@ class SamplingParams:
             check_range("stop_token_ids", token_id, 0)
         if self.constraint is not None and not isinstance(self.constraint, Constraint):
             raise ValueError(f"constraint={self.constraint!r} must be a JSONSchema")
+        if isinstance(self.constraint, JSONSchema) and (self.stop or self.stop_token_ids):
+            raise ValueError("stop and stop_token_ids contradict a JSONSchema: they would cut the JSON")
         if self.constraint is not None and self.ignore_eos:
             raise ValueError("ignore_eos=True contradicts a constraint, which ends by the end token")
+
+
+def _as_tuple(name: str, values: object) -> tuple[object, ...]:
+    if not isinstance(values, Sequence):
+        raise ValueError(f"{name}={values!r} must be a sequence")
+    return tuple(values)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Worker:
 
         with self._lock:  # so that no request slips in behind the close
             if self._closed is not None:
-                raise self._closed
+                raise type(self._closed)(*self._closed.args) from self._closed.__cause__
             self._commands.put(command)
 
     def abort(self, request_id: int) -> None:
@@ -91,6 +91,7 @@ class Worker:
                 _deliver(command(core))
         assert self._closed is not None
         _deliver(core.fail_all(self._closed))
+        core.close()
 
 
 def _deliver(outputs: list[Emission]) -> None:

@@ -65,7 +65,7 @@ def _read_message(message: Any, place: str, known_calls: set[str]) -> Message:
 
 def _read_text(content: Any, place: str) -> str:
     if isinstance(content, str):
-        return content
+        return _encodable(content, place)
     if not isinstance(content, list) or not content:
         raise RequestError(f"{place}={content!r} must be a string or a non-empty list of text parts")
     return "".join(_read_part(part, f"{place}[{index}]") for index, part in enumerate(content))
@@ -73,10 +73,18 @@ def _read_text(content: Any, place: str) -> str:
 
 def _read_part(part: Any, place: str) -> str:
     if isinstance(part, str):
-        return part
+        return _encodable(part, place)
     if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
         raise RequestError(f"{place}={part!r} must be {{'type': 'text', 'text': ...}}: only text is supported")
-    return str(part["text"])
+    return _encodable(part["text"], place)
+
+
+def _encodable(text: str, place: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{place} holds a lone surrogate at index {error.start}, which is no text") from None
+    return text
 
 
 def _read_calls(message: Mapping[str, Any], place: str, role: Role) -> tuple[ToolCall, ...]:

@@ -7,15 +7,13 @@ import sys
 import typer
 from rich.console import Console
 
-from mlx_agent_llm.cli.bench import bench
-from mlx_agent_llm.cli.demo import demo
-from mlx_agent_llm.cli.doctor import doctor
+from mlx_agent_llm.cli import bench, demo, doctor
 from mlx_agent_llm.errors import MLXAgentError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Many agents on one in-process engine.")
-app.command()(doctor)
-app.command()(bench)
-app.command()(demo)
+app.command()(bench.bench)
+app.command()(demo.demo)
+app.command()(doctor.doctor)
 
 
 def main() -> None:
@@ -23,5 +21,5 @@ def main() -> None:
     try:
         app()
     except (MLXAgentError, ImportError, ValueError) as error:
-        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)

@@ -49,6 +49,7 @@ class Batch(NamedTuple):
     sampled: tuple[Request, ...]  # (S,) whose they are
     num_tokens: int
     num_rows: int
+    num_prompt_tokens: int  # those of chunks that continue no output
 
 
 def make_batch(schedule: Schedule, in_flight: Sequence[Request], block_size: int, min_shared_blocks: int = 4) -> Batch:
@@ -80,6 +81,7 @@ def make_batch(schedule: Schedule, in_flight: Sequence[Request], block_size: int
         sampled=tuple(request for _, request in sampled),
         num_tokens=int(ends[-1]),
         num_rows=len(schedule.rows),
+        num_prompt_tokens=sum(c.length for c in chunks if c.length > 1 or c.request.num_output_tokens == 0),
     )
 
 

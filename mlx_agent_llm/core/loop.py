@@ -114,6 +114,10 @@ class EngineCore:
         """End every open request with an error."""
         return [self._fail(request, error) for request in list(self._requests.values())]
 
+    def close(self) -> None:
+        """Give the pools' memory back; the counts stay."""
+        self._runner.close()
+
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""
         return self._meter.snapshot(self.scheduler, self.kv_manager)
@@ -158,6 +162,8 @@ class EngineCore:
             assert request.matcher is not None
             try:
                 request.matcher.fill_mask(bitmask, row)
+                if not bitmask[row].any():
+                    raise GenerationError("the grammar allows no token here, although its text is not complete")
             except Exception as fault:  # the fault is this request's alone
                 failures.append(self._fail(request, _as_error(fault)))
         return bitmask, failures

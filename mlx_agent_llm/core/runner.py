@@ -48,8 +48,12 @@ class ModelRunner:
 
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
-        self._layers = []  # give the old ones back first: two sets may not fit
+        self.close()  # first, because two sets may not fit
         self._layers = self._make_layers()
+
+    def close(self) -> None:
+        """Drop the pools."""
+        self._layers = []
 
     def _make_layers(self) -> list[PagedLayer]:
         return [PagedLayer(shape, self._num_blocks, self._block_size) for shape in self._shapes]

@@ -86,7 +86,7 @@ class Scheduler:
         for request in [request for request in self.running if _is_decoding(request)]:
             if request not in self.running or self._reaches_its_length(request):
                 continue  # preempted for an earlier row, or its last token is in flight
-            if (chunk := self._allocate_or_preempt(request, 1, chunks)) is not None:
+            if (chunk := self._allocate_or_preempt(request, 1)) is not None:
                 chunks.append(chunk)
         return chunks
 
@@ -98,7 +98,7 @@ class Scheduler:
             if budget == 0 or request not in self.running:
                 continue
             if may_preempt and not chunks:
-                chunk = self._allocate_or_preempt(request, budget, chunks)
+                chunk = self._allocate_or_preempt(request, budget)
             else:
                 chunk = self._allocate(request, budget, may_split_block=not chunks)
             if chunk is not None:
@@ -134,11 +134,13 @@ class Scheduler:
         end = request.num_computed_tokens
         return Chunk(request, end - length, length, is_sampled=end == request.num_tokens)
 
-    def _allocate_or_preempt(self, request: Request, budget: int, scheduled: list[Chunk]) -> Chunk | None:
-        """Allocate, taking blocks from the last-ranked request until there is room; None when that was this one."""
+    def _allocate_or_preempt(self, request: Request, budget: int) -> Chunk | None:
+        """Allocate, taking blocks from the last-ranked request until there is room; None when that was this one.
+
+        Requests are scheduled in their rank's order, so a victim never has work in this step already.
+        """
         while (chunk := self._allocate(request, budget)) is None:
-            busy = {id(done.request) for done in scheduled}
-            victim = next(running for running in reversed(self.running) if id(running) not in busy)
+            victim = self.running[-1]
             self._preempt(victim)
             if victim is request:
                 return None

@@ -69,7 +69,7 @@ class StepMeter:
             return
         self._num_steps += 1
         self._step_times.append(elapsed)
-        self._num_prompt_tokens += batch.num_tokens - batch.num_rows
+        self._num_prompt_tokens += batch.num_prompt_tokens
         self._num_sampled += len(batch.sampled)
         self._num_sampling_steps += bool(batch.sampled)
         self._max_batch_size = max(self._max_batch_size, len(batch.sampled))

@@ -22,7 +22,8 @@ def demo(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file, too.")] = None,
 ) -> None:
     """Run agents with real tools at the same time on one engine, and show what they share."""
-    # Here and not above: they need LangChain, which the other commands do without.
+    # Here and not above: they need LangChain, which the other commands do without. The first one names the extra.
+    import langchain_mlx_agent  # noqa: F401
     from mlx_agent_llm.cli.demo.panel import agent_tables, engine_table, live_view
     from mlx_agent_llm.cli.demo.team import make_team, report, run_team
 
