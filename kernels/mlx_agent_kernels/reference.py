@@ -186,6 +186,8 @@ def _own_columns(kv_heads: int, dtype: mx.Dtype) -> mx.array:
 
 def _attend(scores: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
     """Softmax over the last axis times values, in float32, and the log-sum-exp with a last axis of 1."""
-    lse = mx.logsumexp(scores, axis=-1, keepdims=True)
-    weights = mx.exp(scores - lse).astype(values.dtype)
-    return (weights @ values).astype(mx.float32), lse
+    highest = mx.max(scores, axis=-1, keepdims=True)
+    weights = mx.exp(scores - highest)
+    mass = mx.sum(weights, axis=-1, keepdims=True)
+    out = (weights.astype(values.dtype) @ values).astype(mx.float32) / mass
+    return out, highest + mx.log(mass)

@@ -20,6 +20,6 @@ def main() -> None:
     """Run the command; what a user can mend is one line and exit code 1, not a traceback."""
     try:
         app()
-    except (MLXAgentError, ImportError, ValueError) as error:
+    except (MLXAgentError, ImportError) as error:
         Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)

@@ -6,7 +6,6 @@ import json
 import platform
 from dataclasses import asdict
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any
 
 import mlx.core as mx
@@ -15,17 +14,20 @@ from rich.console import Console
 from rich.table import Table
 
 from mlx_agent_llm.bench import WORKLOADS, Comparison, compare, make_workload
+from mlx_agent_llm.cli.options import JSONFile, ModelName
 from mlx_agent_llm.models import load_model
 
 
 def bench(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(WORKLOADS)}.")],
-    model: Annotated[str, typer.Option(help='"demo", a hub id, a local directory or a .gguf file.')] = "demo",
+    model: ModelName = "demo",
     rows: Annotated[int | None, typer.Option(min=1, help="Requests instead of the workload's own number.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each in turns; the best counts.")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file, too.")] = None,
+    json_file: JSONFile = None,
 ) -> None:
     """Measure our engine against mlx-lm's BatchGenerator on one workload."""
+    if name not in WORKLOADS:
+        raise typer.BadParameter(f"{name!r} must be one of {', '.join(WORKLOADS)}", param_hint="NAME")
     loaded = load_model(model)
     comparison = compare(loaded, make_workload(name, loaded.vocab_size, rows), repeats)
     console = Console()

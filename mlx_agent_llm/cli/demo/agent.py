@@ -40,7 +40,8 @@ class Agent:
             reply = await self._reply(chat, messages, choice, self.seed + turn, started)
             messages.append(reply)
             if not reply.tool_calls:
-                self.answer = reply.text.strip()
+                cut_off = [f"cut off: {call['args']}" for call in reply.invalid_tool_calls]
+                self.answer = " ".join([reply.text.strip(), *cut_off]).strip()
                 break
             messages += [self._call(call) for call in reply.tool_calls]
         self.seconds = time.perf_counter() - started

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
+from mlx_agent_llm.cli.options import JSONFile, ModelName
 from mlx_agent_llm.engine import Engine
 
 
 def demo(
     agents: Annotated[int, typer.Option(min=1, help="Agents that run at the same time.")] = 4,
-    model: Annotated[str, typer.Option(help='"demo", a hub id, a local directory or a .gguf file.')] = "demo",
+    model: ModelName = "demo",
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other words.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file, too.")] = None,
+    json_file: JSONFile = None,
 ) -> None:
     """Run agents with real tools at the same time on one engine, and show what they share."""
     # Here and not above: they need LangChain, which the other commands do without. The first one names the extra.
@@ -36,7 +36,7 @@ def demo(
             asyncio.run(run_team(team, engine))
             live.refresh()
         seconds = time.perf_counter() - started
-        console.print(agent_tables(team), engine_table(engine.stats(), seconds))
+        console.print("", agent_tables(team), engine_table(engine.stats(), seconds), sep="\n")
         if json_file is not None:
             json_file.write_text(json.dumps(report(team, engine, seconds), indent=2), encoding="utf-8")
     console.print(
