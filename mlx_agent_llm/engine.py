@@ -166,7 +166,9 @@ class Engine:
         [params] = _params_for_each([prompt], params)
         if params.n != 1:
             raise RequestError(f"n={params.n} must be 1 for a single request: generate returns n outputs a prompt")
-        return self._submit(self._encode(prompt), params)
+        token_ids = self._encode(prompt)
+        self._check(token_ids, params)
+        return self._submit(token_ids, params)
 
     def stats(self) -> EngineStats:
         """Queue, blocks, prefix hits, batch sizes and times so far."""
@@ -241,7 +243,7 @@ class Engine:
                 raise RequestError(f"stop_token_ids={token_id} must be below the vocabulary's size, {self._vocab_size}")
 
     def _submit(self, token_ids: list[int], params: SamplingParams) -> Handle:
-        self._check(token_ids, params)
+        """Start a request that was checked."""
         matcher = None if params.constraint is None else self._grammars.compile(params.constraint).matcher()
         seed = self._draw_seed() if params.seed is None else params.seed
         self._open_one()

@@ -15,11 +15,6 @@ class Workload:
     prompts: list[list[int]]
     num_new: int
 
-    @property
-    def num_tokens(self) -> int:
-        """Prompt and new tokens of all requests."""
-        return sum(len(prompt) + self.num_new for prompt in self.prompts)
-
 
 def make_workload(name: str, vocab_size: int, rows: int | None = None, seed: int = 0) -> Workload:
     """Make one of WORKLOADS; rows replaces its own number of requests."""
