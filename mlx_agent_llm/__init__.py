@@ -14,6 +14,7 @@ from mlx_agent_llm.errors import (  # noqa: E402
     ConstraintError,
     ContextLengthError,
     EngineClosedError,
+    ForkedProcessError,
     GenerationError,
     MLXAgentError,
     ModelLoadError,
@@ -24,7 +25,15 @@ from mlx_agent_llm.errors import (  # noqa: E402
     UnsupportedSchemaError,
 )
 from mlx_agent_llm.handle import Handle  # noqa: E402
-from mlx_agent_llm.request import Delta, FinishReason, RequestOutput, SamplingParams, Timings, Usage  # noqa: E402
+from mlx_agent_llm.request import (  # noqa: E402
+    Delta,
+    FinishReason,
+    RequestOutput,
+    SamplingParams,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
 
 __version__ = "0.1.0"
 
@@ -40,6 +49,7 @@ __all__ = [
     "EngineConfig",
     "EngineStats",
     "FinishReason",
+    "ForkedProcessError",
     "GenerationError",
     "Handle",
     "InvalidToolCall",
@@ -51,6 +61,7 @@ __all__ = [
     "RequestTimeout",
     "SamplingParams",
     "Timings",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "ToolChoiceError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ class EngineConfig:
 
     max_num_seqs: requests that run at the same time; further ones wait.
     max_tokens_per_step: token rows of one forward, decode rows and prompt chunks together.
+    max_slowdown: how many times as long a step with running streams may take because of the prompts beside them; the
+        prompts get what fits into that of max_tokens_per_step, at least a block. math.inf gives them all of it.
     block_size: tokens of a KV block.
     kv_cache_tokens, kv_cache_bytes: size of the KV pool, at most one of the two; by default it follows the device.
     max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
@@ -26,6 +29,7 @@ class EngineConfig:
 
     max_num_seqs: int = 32
     max_tokens_per_step: int = 512
+    max_slowdown: float = 1.6
     block_size: int = 16
     kv_cache_tokens: int | None = None
     kv_cache_bytes: int | None = None
@@ -39,6 +43,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         check_range("max_num_seqs", self.max_num_seqs, 1)
         check_range("max_tokens_per_step", self.max_tokens_per_step, 1)
+        check_range("max_slowdown", self.max_slowdown, 1.05, math.inf, integer=False)
         check_range("block_size", self.block_size, 1, 256)
         check_range("max_queue", self.max_queue, 1)
         check_range("seed", self.seed, 0, 2**32 - 1)

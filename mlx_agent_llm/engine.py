@@ -7,7 +7,8 @@ import itertools
 import random
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -22,7 +23,7 @@ from mlx_agent_llm.constrain.compiler import GrammarCompiler
 from mlx_agent_llm.core.attention import probe_model
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.core.stats import EngineStats
-from mlx_agent_llm.errors import CapacityError, RequestError
+from mlx_agent_llm.errors import CapacityError, ContextLengthError, RequestError
 from mlx_agent_llm.handle import Handle
 from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
 from mlx_agent_llm.request import Delta, Request, RequestOutput, SamplingParams
@@ -163,15 +164,20 @@ class Engine:
 
     def submit(self, prompt: Prompt, params: SamplingParams | None = None) -> Handle:
         """Start one request and return at once; the handle yields its deltas, its result or its error."""
+        self._worker.owner.check()
         [params] = _params_for_each([prompt], params)
-        if params.n != 1:
-            raise RequestError(f"n={params.n} must be 1 for a single request: generate returns n outputs a prompt")
-        token_ids = self._encode(prompt)
-        self._check(token_ids, params)
-        return self._submit(token_ids, params)
+        return self._submit_one(self._encode(prompt), params, self._worker.add)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget the KV of everything that was computed so far; returns when it is done.
+
+        Running requests go on, and nothing of what they compute is found by others either.
+        """
+        self._worker.call(EngineCore.reset_prefix_cache)
 
     def stats(self) -> EngineStats:
         """Queue, blocks, prefix hits, batch sizes and times so far."""
+        self._worker.owner.check()
         return self._worker.core.stats()
 
     def close(self) -> None:
@@ -195,7 +201,13 @@ class Engine:
         response_format: Any,
         params: SamplingParams | None,
     ) -> tuple[Handle, PreparedChat]:
+        self._worker.owner.check()
         params = params or SamplingParams()
+        if params.logprobs is not None:
+            raise RequestError(
+                f"logprobs={params.logprobs} must be None in a chat, whose answer has no token ids: "
+                "give the messages to generate, stream or submit"
+            )
         chat = prepare_chat(
             self.tokenizer,
             messages,
@@ -214,6 +226,7 @@ class Engine:
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
     ) -> list[Handle]:
         """Check and encode every prompt before the first one starts; a refusal cancels those that did."""
+        self._worker.owner.check()
         if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
             raise RequestError(
                 f"prompts must be a list of prompts, not {type(prompts).__name__}: put a single one in a list"
@@ -225,30 +238,60 @@ class Engine:
         handles: list[Handle] = []
         try:
             for token_ids, request_params in zip(encoded, each, strict=True):
-                seed = self._draw_seed() if request_params.seed is None else request_params.seed
-                for sample in range(request_params.n):
-                    handles.append(self._submit(token_ids, replace(request_params, n=1, seed=(seed + sample) % 2**32)))
+                for handle in self._submit_samples(token_ids, request_params):
+                    handles.append(handle)  # one by one, so that all that started are cancelled when the next one fails
         except Exception:
             _cancel_all(handles)
             raise
         return handles
+
+    def _submit_samples(self, token_ids: list[int], params: SamplingParams) -> Iterator[Handle]:
+        """Start n samples of a prompt that was checked; the first one computes the prompt for all of them."""
+        seed = self._draw_seed() if params.seed is None else params.seed
+        leader_id = next(self._ids)
+        yield self._submit(leader_id, token_ids, replace(params, n=1, seed=seed), self._worker.add)
+        for sample in range(1, params.n):
+            sample_params = replace(params, n=1, seed=(seed + sample) % 2**32)
+            start = partial(self._worker.add, leader_id=leader_id)
+            yield self._submit(next(self._ids), token_ids, sample_params, start)
+
+    def _submit_one(self, token_ids: list[int], params: SamplingParams, start: Callable[[Request], None]) -> Handle:
+        """Check and start a single request."""
+        if params.n != 1:
+            raise RequestError(f"n={params.n} must be 1 for a single request: generate returns n outputs a prompt")
+        self._check(token_ids, params)
+        return self._submit(next(self._ids), token_ids, params, start)
+
+    def _fork(
+        self, parent_id: int, token_ids: list[int], parent_params: SamplingParams, params: SamplingParams | None
+    ) -> Handle:
+        """Start a request that goes on from an open one; by default with its parameters and another seed."""
+        self._worker.owner.check()
+        [params] = _params_for_each([token_ids], replace(parent_params, seed=None) if params is None else params)
+        return self._submit_one(token_ids, params, partial(self._worker.fork, parent_id=parent_id))
 
     def _check(self, token_ids: list[int], params: SamplingParams) -> None:
         """Raise what is wrong with a request; its grammar is compiled here, and kept."""
         self._worker.core.scheduler.check(len(token_ids), params.max_tokens)
         if params.constraint is not None:
             self._grammars.compile(params.constraint)
-        for token_id in params.stop_token_ids:
-            if token_id >= self._vocab_size:
-                raise RequestError(f"stop_token_ids={token_id} must be below the vocabulary's size, {self._vocab_size}")
+        _check_vocabulary(params, self._vocab_size, self.tokenizer.eos_token_ids)
+        if len(token_ids) + params.min_tokens > self.max_model_len:
+            raise ContextLengthError(
+                f"prompt of {len(token_ids)} tokens + min_tokens={params.min_tokens} must be at most "
+                f"max_model_len={self.max_model_len}"
+            )
 
-    def _submit(self, token_ids: list[int], params: SamplingParams) -> Handle:
+    def _submit(
+        self, request_id: int, token_ids: list[int], params: SamplingParams, start: Callable[[Request], None]
+    ) -> Handle:
         """Start a request that was checked."""
         matcher = None if params.constraint is None else self._grammars.compile(params.constraint).matcher()
         seed = self._draw_seed() if params.seed is None else params.seed
         self._open_one()
-        request_id = next(self._ids)
-        handle = Handle(cancel=lambda: self._worker.abort(request_id))
+        handle = Handle(
+            cancel=partial(self._worker.abort, request_id), fork=partial(self._fork, request_id, token_ids, params)
+        )
 
         def sink(delta: Delta) -> None:
             if delta.finish_reason is not None:
@@ -256,7 +299,7 @@ class Engine:
             handle.deliver(delta)
 
         try:
-            self._worker.add(Request(request_id, token_ids, params, seed, sink, matcher))
+            start(Request(request_id, token_ids, params, seed, sink, matcher))
         except Exception:
             self._close_one()
             raise
@@ -274,6 +317,8 @@ class Engine:
             token_ids = [_check_token_id(index, item, self._vocab_size) for index, item in enumerate(prompt)]
         if not token_ids:
             raise RequestError(f"prompt={prompt!r} must hold at least one token")
+        if max(token_ids) >= self._vocab_size:  # a tokenizer may know tokens that the model has no embedding of
+            raise RequestError(f"prompt has token {max(token_ids)}: must be below the vocabulary's {self._vocab_size}")
         return token_ids
 
     def _draw_seed(self) -> int:
@@ -311,11 +356,17 @@ class _CancellingIterator(Iterator[T]):
 
 async def _in_thread(start: Callable[..., T], undo: Callable[[T], None], *arguments: Any) -> T:
     """Run `start` off the event loop; when the task is cancelled meanwhile, what it started is undone."""
-    started = asyncio.ensure_future(asyncio.to_thread(start, *arguments))
+    started: Future[T] = Future()  # the thread's own, because it may go on for longer than the event loop
+
+    def run() -> T:
+        result = start(*arguments)
+        started.set_result(result)
+        return result
+
     try:
-        return await asyncio.shield(started)
+        return await asyncio.to_thread(run)
     except asyncio.CancelledError:
-        started.add_done_callback(lambda done: undo(done.result()) if done.exception() is None else None)
+        started.add_done_callback(lambda done: undo(done.result()))
         raise
 
 
@@ -350,6 +401,20 @@ def _check_text(prompt: str) -> str:
     except UnicodeEncodeError as error:
         raise RequestError(f"prompt={prompt!r} must be text that UTF-8 can encode: {error}") from None
     return prompt
+
+
+def _check_vocabulary(params: SamplingParams, vocab_size: int, eos_token_ids: Collection[int]) -> None:
+    for name, token_ids in (("stop_token_ids", params.stop_token_ids), ("logit_bias token id", params.logit_bias)):
+        for token_id in token_ids:
+            if token_id >= vocab_size:
+                raise RequestError(f"{name}={token_id} must be below the vocabulary's size, {vocab_size}")
+    if params.logprobs is not None and params.logprobs > vocab_size:
+        raise RequestError(f"logprobs={params.logprobs} must be at most the vocabulary's size, {vocab_size}")
+    ends = {*params.stop_token_ids, *(() if params.ignore_eos else eos_token_ids)}
+    if params.min_tokens and all(token_id in ends for token_id in range(vocab_size)):
+        raise RequestError(
+            f"min_tokens={params.min_tokens} must be 0 where every token of the vocabulary is an end token"
+        )
 
 
 def _check_token_id(index: int, value: Any, vocab_size: int) -> int:

@@ -10,6 +10,7 @@ MLXAgentError
 ├── RequestTimeout (TimeoutError)        the request's own timeout passed
 ├── GenerationError                      a fault inside the engine while the request ran
 ├── EngineClosedError                    the engine is closed
+├── ForkedProcessError (RuntimeError)    the engine belongs to the process that this one was forked from
 └── ModelLoadError                       the model cannot be read
     └── UnsupportedModelError            it can be read, but its kind is not supported
 """
@@ -64,6 +65,10 @@ class GenerationError(MLXAgentError):
 
 class EngineClosedError(MLXAgentError):
     """The engine is closed, or was closed before the request finished."""
+
+
+class ForkedProcessError(MLXAgentError, RuntimeError):
+    """The engine belongs to the process that this one was forked from, and only works there."""
 
 
 class ModelLoadError(MLXAgentError):

@@ -7,8 +7,9 @@ import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from mlx_agent_llm.errors import RequestTimeout
-from mlx_agent_llm.request import Delta, RequestOutput
+from mlx_agent_llm.errors import MLXAgentError, RequestError, RequestTimeout
+from mlx_agent_llm.process import OwnerProcess
+from mlx_agent_llm.request import Delta, RequestOutput, SamplingParams
 
 
 class Handle:
@@ -17,8 +18,12 @@ class Handle:
     A request that failed raises its error from whichever of them meets its end.
     """
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, cancel: Callable[[], None], fork: Callable[[SamplingParams | None], Handle] | None = None
+    ) -> None:
         self._cancel = cancel
+        self._fork = fork
+        self._owner = OwnerProcess()
         self._deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         self._seen: list[Delta] = []
         self._wake: Callable[[], None] | None = None
@@ -34,6 +39,18 @@ class Handle:
         if not self.is_finished:
             self._cancel()
 
+    def fork(self, params: SamplingParams | None = None) -> Handle:
+        """Start a request that goes on from the tokens this one has when the engine gets to it, and shares their KV.
+
+        params: by default this request's with a fresh seed. max_tokens, stop texts and the constraint hold for the
+        whole output: the first delta repeats what there is of it, so that the result is complete, and may end there and
+        then. The new handle raises RequestError when this request has ended by then, or when its output so far does not
+        fit the new constraint, or lacks the new logprobs.
+        """
+        if self._fork is None:
+            raise RequestError("this handle's request cannot be forked: Engine.submit gives handles that can")
+        return self._fork(params)
+
     @property
     def is_finished(self) -> bool:
         """Whether the last delta was taken."""
@@ -43,6 +60,7 @@ class Handle:
         """Wait for the end and return the whole output; RequestTimeout after `timeout` seconds, the request goes on."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.is_finished:
+            self._owner.check()
             try:
                 self._take(self._deltas.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0)))
             except queue.Empty:
@@ -57,6 +75,7 @@ class Handle:
 
     def __iter__(self) -> Iterator[Delta]:
         while not self.is_finished:
+            self._owner.check()
             yield self._take(self._deltas.get())
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
@@ -64,6 +83,7 @@ class Handle:
         self._wake = wake = lambda: _wake_loop(loop, arrived)
         try:
             while not self.is_finished:
+                self._owner.check()
                 arrived.clear()
                 while not self.is_finished and not self._deltas.empty():
                     yield self._take(self._deltas.get_nowait())
@@ -79,7 +99,7 @@ class Handle:
         if delta.finish_reason is not None:
             self._deltas.put(delta)  # for whoever else waits for the end, in another thread
         if delta.error is not None:
-            raise delta.error
+            raise _copy(delta.error)
         return delta
 
 
@@ -87,7 +107,7 @@ def fold(deltas: list[Delta]) -> RequestOutput:
     """The whole output that a finished list of deltas adds up to."""
     last = deltas[-1]
     if last.error is not None:
-        raise last.error
+        raise _copy(last.error)
     assert last.finish_reason is not None and last.usage is not None and last.timings is not None
     return RequestOutput(
         text="".join(delta.text for delta in deltas),
@@ -95,7 +115,15 @@ def fold(deltas: list[Delta]) -> RequestOutput:
         finish_reason=last.finish_reason,
         usage=last.usage,
         timings=last.timings,
+        logprobs=None if last.logprobs is None else tuple(one for delta in deltas for one in delta.logprobs or ()),
     )
+
+
+def _copy(error: MLXAgentError) -> MLXAgentError:
+    """A raised error holds the frames of whoever caught it: not for one that several see and that a handle keeps."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def _wake_loop(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -204,6 +204,10 @@ class _ScriptReader(_FakeInner):
         return mx.array(wanted) + ignored
 
     def _read(self, token_ids: mx.array, batch: Batch, block_size: int, wanted: npt.NDArray[np.int32]) -> None:
+        if batch.copies is not None:
+            sources, targets = _integers(batch.copies.sources), _integers(batch.copies.targets)
+            contents = [self._slots.get(source) for source in sources]
+            self._slots.update((t, token) for t, token in zip(targets, contents, strict=True) if token is not None)
         self._slots.update(zip(_integers(batch.slot_mapping), _integers(token_ids), strict=True))
         positions = _integers(batch.positions)
         for row, request in zip(_integers(batch.sampled_rows), batch.sampled, strict=True):

@@ -90,8 +90,10 @@ def test_free_blocks_are_taken_before_any_cached_one_is_evicted() -> None:
     pool.release([block_id])
     pool.allocate(2)
     assert pool.find(b"content") == block_id
+    assert pool.num_evictions == 0
     pool.allocate(1)
     assert pool.find(b"content") is None
+    assert pool.num_evictions == 1
 
 
 def test_the_least_recently_used_table_is_evicted_first_and_its_end_before_its_start() -> None:

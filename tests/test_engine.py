@@ -120,14 +120,21 @@ def test_usage_and_timings_add_up(make_engine: MakeEngine) -> None:
 
 ROW_PARAMS = st.builds(
     SamplingParams,
-    max_tokens=st.integers(1, 16),
+    max_tokens=st.integers(8, 16),
+    min_tokens=st.sampled_from([0, 0, 8]),
     temperature=st.sampled_from([0.0, 0.7, 1.5]),
     top_k=st.sampled_from([0, 3, 40]),
     top_p=st.sampled_from([0.5, 0.9, 1.0]),
     min_p=st.sampled_from([0.0, 0.05]),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 0.8, 1.4]),
+    presence_penalty=st.sampled_from([0.0, 0.0, -0.5, 2.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, -0.2, 1.0]),
+    logit_bias=st.sampled_from([{}, {}, {ord("a"): 3.0, 257: 3.0}]),
+    logprobs=st.sampled_from([None, None, 0, 3]),
     seed=st.integers(0, 5),
     priority=st.sampled_from([0, 0, 1]),
-    ignore_eos=st.just(True),
+    ignore_eos=st.sampled_from([True, True, False]),
+    stop_token_ids=st.sampled_from([(), tuple(range(0, 256, 5))]),
 )
 
 
@@ -154,9 +161,10 @@ def test_a_rows_tokens_depend_on_its_prompt_parameters_and_seed_alone(rows: list
         assert [output.token_ids for output in engine.generate(prompts, params)] == alone
 
 
-def test_a_preempted_row_draws_the_same_tokens(make_engine: MakeEngine) -> None:
-    prompts = [f"{number} is a number and so is the next one" for number in range(6)]
-    params = replace(RANDOM, max_tokens=60, top_k=50)
+@pytest.mark.parametrize("fields", [{}, {"repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": 1.0}])
+def test_a_preempted_row_draws_the_same_tokens(make_engine: MakeEngine, fields: dict[str, Any]) -> None:
+    prompts = [f"{number} is a number and so is the next one" for number in range(28)]  # ten times what the pool holds
+    params = replace(RANDOM, max_tokens=60, top_k=50, **fields)
     free = make_engine().generate(prompts, params)
     crowded = make_engine(kv_cache_tokens=256)
     assert [o.token_ids for o in crowded.generate(prompts, params)] == [o.token_ids for o in free]
@@ -233,6 +241,32 @@ def test_a_single_stop_string_need_not_be_in_a_tuple() -> None:
     fields: dict[str, Any] = {"stop": "END", "stop_token_ids": [3]}
     params = SamplingParams(**fields)
     assert (params.stop, params.stop_token_ids) == (("END",), (3,))
+
+
+def test_no_end_token_comes_before_min_tokens(make_engine: MakeEngine) -> None:
+    engine = make_engine(ScriptedModel(["ab"]))
+    [output] = engine.generate(["x"], SamplingParams(min_tokens=5, max_tokens=9))
+    assert (output.token_ids, output.finish_reason) == ((ord("a"), ord("b"), 0, 0, 0, 257), "stop")
+    [output] = engine.generate(["x"], SamplingParams(min_tokens=1, stop_token_ids=[ord("a"), ord("b")]))
+    assert (output.token_ids, output.finish_reason) == ((0, ord("b")), "stop")
+    [output] = engine.generate(["x"], SamplingParams(min_tokens=5, max_tokens=5))
+    assert (len(output.token_ids), output.finish_reason) == (5, "length")
+
+
+def test_a_stop_string_ends_an_output_also_before_min_tokens(make_engine: MakeEngine) -> None:
+    engine = make_engine(ScriptedModel(["one two STOP three"]))
+    [output] = engine.generate(["x"], SamplingParams(stop="STOP", min_tokens=50))
+    assert (output.text, output.finish_reason) == ("one two ", "stop")
+
+
+def test_penalties_and_biases_count_the_tokens_of_their_own_request(make_engine: MakeEngine) -> None:
+    """The model gives the scripted token 100 and all others 0; a bias that outweighs it leaves it to the penalties."""
+    engine = make_engine(ScriptedModel(["a" * 6]))
+    bias = {ord("a"): -100.0, ord("b"): 1.0}
+    params = SamplingParams(max_tokens=6, logit_bias=bias)
+    presence, frequency = replace(params, presence_penalty=0.9), replace(params, frequency_penalty=0.4)
+    outputs = engine.generate(["b" * 20] * 3, [params, replace(presence, logit_bias=bias | {ord("c"): 0.5}), frequency])
+    assert [output.text for output in outputs] == ["bbbbbb", "bcbbbb", "bbb\0\1\2"]
 
 
 def test_an_output_ends_at_the_end_of_the_context(make_engine: MakeEngine) -> None:
@@ -471,6 +505,20 @@ BAD_PARAMS: list[tuple[dict[str, Any], str]] = [
     ({"top_p": math.nan}, "top_p=nan must be between"),
     ({"top_k": -1}, "top_k=-1 must be at least 0"),
     ({"min_p": 1.1}, r"min_p=1.1 must be between 0 and 1"),
+    ({"min_tokens": -1}, "min_tokens=-1 must be between 0 and 512"),
+    ({"min_tokens": 4, "max_tokens": 3}, "min_tokens=4 must be between 0 and 3"),
+    ({"min_tokens": 1, "constraint": JSONSchema({"type": "object"})}, "min_tokens=1 must be 0 with a constraint"),
+    ({"repetition_penalty": 0}, r"repetition_penalty=0 must be between 0.0001 and 10000"),
+    ({"repetition_penalty": math.inf}, "repetition_penalty=inf must be between"),
+    ({"presence_penalty": 2.1}, r"presence_penalty=2.1 must be between -2 and 2"),
+    ({"frequency_penalty": math.nan}, "frequency_penalty=nan must be between -2 and 2"),
+    ({"logit_bias": [(1, 1.0)]}, r"logit_bias=\[\(1, 1.0\)\] must be a mapping of token ids to numbers"),
+    ({"logit_bias": {"1": 1.0}}, "logit_bias token id='1' must be an integer"),
+    ({"logit_bias": {-1: 1.0}}, "logit_bias token id=-1 must be at least 0"),
+    ({"logit_bias": {1: -101}}, r"logit_bias\[1\]=-101 must be between -100 and 100"),
+    ({"logit_bias": {1: math.nan}}, r"logit_bias\[1\]=nan must be between -100 and 100"),
+    ({"logprobs": 21}, "logprobs=21 must be between 0 and 20"),
+    ({"logprobs": True}, "logprobs=True must be an integer"),
     ({"n": 0}, "n=0 must be at least 1"),
     ({"seed": -1}, "seed=-1 must be between 0 and 4294967295"),
     ({"seed": 2**32 - 1, "n": 2}, "seed=4294967295 must be between 0 and 4294967294"),
@@ -535,6 +583,31 @@ BAD_CALLS: list[tuple[Callable[[Any], Any], type[MLXAgentError], str]] = [
         lambda e: e.generate(["x", "x"], [RANDOM, SamplingParams(constraint=JSONSchema({"not": {}}))]),
         UnsupportedSchemaError,
         "'not' cannot be enforced exactly",
+    ),
+    (
+        lambda e: e.submit("x", SamplingParams(stop_token_ids=(258,))),
+        RequestError,
+        "stop_token_ids=258 must be below the vocabulary's size, 258",
+    ),
+    (
+        lambda e: e.submit("x", SamplingParams(logit_bias={5: 1.0, 258: 1.0})),
+        RequestError,
+        "logit_bias token id=258 must be below the vocabulary's size, 258",
+    ),
+    (
+        lambda e: e.submit("x", SamplingParams(min_tokens=1, stop_token_ids=range(257))),
+        RequestError,
+        "min_tokens=1 must be 0 where every token of the vocabulary is an end token",
+    ),
+    (
+        lambda e: e.submit([1] * 10, SamplingParams(max_tokens=4087, min_tokens=4087)),
+        ContextLengthError,
+        r"prompt of 10 tokens \+ min_tokens=4087 must be at most max_model_len=4096",
+    ),
+    (
+        lambda e: e.chat([{"role": "user", "content": "x"}], params=SamplingParams(logprobs=0)),
+        RequestError,
+        "logprobs=0 must be None in a chat",
     ),
     (lambda e: e.chat([]), RequestError, r"messages=\[\] must be a non-empty list"),
     (lambda e: e.chat([{"role": "elf", "content": ""}]), RequestError, r"messages\[0\].role='elf' must be one of"),

@@ -1,6 +1,7 @@
 """Faults that are put into the engine: only the requests they concern fail, with the cause, and the engine goes on."""
 
 import itertools
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlx_agent_llm import Delta, Engine, GenerationError, Handle, SamplingParams
+from mlx_agent_llm import Delta, Engine, GenerationError, Handle, RequestTimeout, SamplingParams
+from mlx_agent_llm.core.attention import PagedLayer
 from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.core.runner import ModelRunner
 from mlx_agent_llm.core.stopping import TextStop
@@ -138,6 +140,29 @@ def test_a_fault_while_a_preempted_request_waits_changes_none_of_its_tokens(make
         engine.close()
 
 
+def test_the_old_pools_are_gone_before_new_ones_are_made_because_two_may_not_fit(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FaultyModel()
+    engine = make_engine(model, kv_cache_tokens=2**16)
+    engine.generate(["x"], PARAMS)
+    with_pools = mx.get_active_memory()
+    without_pools: list[int] = []
+    make_layers = ModelRunner._make_layers
+
+    def measure(self: ModelRunner) -> list[PagedLayer]:
+        without_pools.append(mx.get_active_memory())
+        return make_layers(self)
+
+    monkeypatch.setattr(ModelRunner, "_make_layers", measure)
+    model.calls_left = 5
+    with pytest.raises(GenerationError, match="the forward broke") as caught:
+        engine.generate(["x"], PARAMS)
+    pools = 2**16 * 2 * 2 * 2 * 8 * 4  # tokens, layers, keys and values, heads, dimensions, bytes
+    assert without_pools[0] < with_pools - 0.9 * pools
+    assert "in __call__" in "".join(traceback.format_exception(caught.value)), "the cause still says where it was"
+
+
 @pytest.mark.parametrize("fault", ["accept raises", "accept rejects", "fill_mask raises", "is_finished raises"])
 def test_a_fault_in_a_matcher_fails_its_request_alone(make_engine: MakeEngine, fault: str) -> None:
     engine = make_engine()
@@ -239,3 +264,23 @@ def test_a_bug_in_the_loop_itself_leaves_nobody_waiting(
     for handle in handles:
         with pytest.raises(GenerationError, match="the engine stopped: Fault: a bug"):
             handle.result(timeout=20)
+
+
+def test_what_ended_in_the_step_after_which_the_engine_stops_is_answered_too(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FaultyModel()
+    engine = make_engine(model, max_num_seqs=2)
+
+    def broken_reset(self: ModelRunner) -> None:
+        raise Fault("no memory is left")
+
+    monkeypatch.setattr(ModelRunner, "reset", broken_reset)
+    long = engine.submit("x", replace(PARAMS, max_tokens=4000))
+    next(iter(long))
+    late = engine.submit("y", replace(PARAMS, timeout=0))  # fails at the beginning of the step that breaks
+    model.calls_left = 1
+    with pytest.raises(RequestTimeout):
+        late.result(timeout=20)
+    with pytest.raises(GenerationError, match="no memory is left"):
+        long.result(timeout=20)

@@ -12,8 +12,8 @@ def manager(num_blocks: int = 16, *, prefix_cache: bool = True) -> KVManager:
     return KVManager(num_blocks, SIZE, prefix_cache=prefix_cache)
 
 
-def request(prompt: Sequence[int], request_id: int = 0) -> Request:
-    return Request(request_id, list(prompt), SamplingParams(), 0, lambda delta: None)
+def request(prompt: Sequence[int], request_id: int = 0, *, salt: str | None = None) -> Request:
+    return Request(request_id, list(prompt), SamplingParams(cache_salt=salt), 0, lambda delta: None)
 
 
 def test_a_new_request_gets_just_the_blocks_that_its_tokens_need() -> None:
@@ -128,3 +128,88 @@ def test_the_hash_of_a_block_depends_on_every_token_before_it() -> None:
         tokens[position] = 77
         hashes.add(kv._block_hash(request(tokens), 2))
     assert len(hashes) == 12
+
+
+@pytest.mark.parametrize(("first", "second", "found"), [(None, "a", 0), ("a", None, 0), ("a", "b", 0), ("a", "a", 8)])
+def test_a_prefix_is_shared_only_under_one_salt(first: str | None, second: str | None, found: int) -> None:
+    kv, one, other = manager(), request(range(9), salt=first), request(range(9), 1, salt=second)
+    kv.allocate(one, 100)
+    kv.allocate(other, 100)
+    assert other.num_cached_tokens == found
+
+
+def test_after_a_reset_nothing_is_found_of_what_was_there_or_is_added_by_who_held_blocks() -> None:
+    kv, ended, running = manager(), request(range(9)), request(range(20, 31), 1)
+    kv.allocate(ended, 100)
+    kv.free(ended)
+    kv.allocate(running, 100)
+    kv.reset_prefix_cache([running])
+    running.token_ids += [31, 32]
+    kv.allocate(running, 100)  # fills its third block
+    kv.pool.check_integrity()
+    assert (running.num_published_blocks, kv.pool.num_cached) == (2, 0)
+    for number, prompt in enumerate([range(9), range(20, 40)]):
+        later = request(prompt, 2 + number)
+        kv.allocate(later, 100)
+        assert later.num_cached_tokens == 0
+        kv.free(later)
+    kv.free(running)
+    assert kv.pool.num_cached == 2 + 5
+
+
+def test_a_request_that_starts_after_a_reset_is_found_again() -> None:
+    kv, one, two = manager(), request(range(9)), request(range(9), 1)
+    kv.allocate(one, 100)
+    kv.reset_prefix_cache([one])
+    kv.free(one)
+    kv.allocate(one, 100)
+    assert one.num_cached_tokens == 0
+    kv.allocate(two, 100)
+    assert two.num_cached_tokens == 8
+
+
+def child_of(parent: Request, *, num_tokens: int | None = None) -> Request:
+    child = request(parent.prompt_token_ids, 50)
+    child.token_ids, child.parent = parent.token_ids[:num_tokens], parent
+    return child
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+@pytest.mark.parametrize(
+    ("num_tokens", "num_shared", "is_copied"), [(1, 0, False), (4, 0, True), (5, 1, False), (7, 1, True)]
+)
+def test_a_child_shares_full_blocks_and_gets_a_copy_of_the_one_it_goes_on_in(
+    num_tokens: int, num_shared: int, is_copied: bool, prefix_cache: bool
+) -> None:
+    kv, parent = manager(prefix_cache=prefix_cache), request(range(11))
+    kv.allocate(parent, 100)
+    child = child_of(parent, num_tokens=num_tokens)
+    assert kv.num_missing_blocks(child) == 1
+    assert kv.allocate(child, 100) == 1
+    assert kv.pool.num_shared == num_shared and len(child.block_table) == num_shared + 1
+    copies = kv.take_copies()
+    assert copies == ([(parent.block_table[num_shared], child.block_table[num_shared])] if is_copied else [])
+    assert kv.take_copies() == [] and child.parent is None
+
+
+def test_a_child_that_finds_no_room_holds_nothing_and_keeps_its_parent() -> None:
+    kv, parent = manager(3), request(range(11))
+    kv.allocate(parent, 100)
+    child = child_of(parent)
+    assert kv.allocate(child, 100) is None
+    assert (child.block_table, child.num_computed_tokens, child.parent) == ([], 0, parent)
+    assert (kv.pool.num_shared, kv.take_copies()) == (0, [])
+
+
+def test_a_child_of_a_request_that_the_reset_made_private_is_private_too() -> None:
+    kv, parent = manager(), request(range(11))
+    kv.allocate(parent, 100)
+    kv.reset_prefix_cache([parent])
+    child = child_of(parent)
+    child.token_ids += [11, 12, 13]
+    parent.token_ids += [11, 12, 13]
+    kv.allocate(parent, 100)
+    kv.allocate(child, 100)
+    kv.free(parent)
+    kv.free(child)
+    assert kv.pool.num_cached == 0

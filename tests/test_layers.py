@@ -17,8 +17,14 @@ CORE_ORDER = [
     ["block_pool", "kv_manager", "scheduler", "batch", "attention", "runner", "loop"],
     ["batch", "attention", "memory", "loop"],
     ["kv_manager", "scheduler", "batch", "stats", "loop"],
+    ["step_clock", "stats", "loop"],
+    ["step_clock", "runner", "loop"],
+    ["allocator", "runner"],
+    ["cpu_modules", "runner"],
+    ["pacing", "scheduler"],
     ["detokenizer", "stopping", "loop"],
-    ["sampler", "loop"],
+    ["penalties", "sampler", "loop"],
+    ["logprobs", "loop"],
 ]
 
 

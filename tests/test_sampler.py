@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_agent_llm.core.sampler import SamplingRows, _keep_likely, sample, sampling_rows
-from mlx_agent_llm.request import Request, SamplingParams
+from mlx_agent_llm.core.penalties import change_logits
+from mlx_agent_llm.core.sampler import Sampler, SamplingRows, _keep_likely, sample
+from mlx_agent_llm.request import Delta, Request, SamplingParams
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -204,5 +205,171 @@ def test_logits_of_half_precision_are_sampled_in_float32(dtype: mx.Dtype) -> Non
 
 def test_a_rows_parameters_are_those_of_its_request_and_its_position_the_token_to_come() -> None:
     params = SamplingParams(temperature=0.5, top_k=3, top_p=0.25, min_p=0.125)
-    rows = sampling_rows([Request(0, [1, 2, 3], params, 2**32 - 1, lambda delta: None)])
-    assert [field.tolist() for field in rows] == [[0.5], [3], [0.25], [0.125], [2**32 - 1], [3]]
+    rows = Sampler(no_end, SIZE).rows((Request(0, [1, 2, 3], params, 2**32 - 1, ignore),))
+    assert [field.tolist() for field in rows[:6]] == [[0.5], [3], [0.25], [0.125], [2**32 - 1], [3]]
+    assert rows[6:] == (None, None, None, None, False), "what nobody asks for must cost nothing"
+
+
+# --- penalties, biases, min_tokens -----------------------------------------------------------------------------------
+
+SIZE = 12
+END = 11
+
+
+def no_end(request: Request) -> frozenset[int]:
+    return frozenset()
+
+
+def ignore(delta: Delta) -> None:
+    pass
+
+
+def make_request(request_id: int, params: SamplingParams, prompt: list[int], output: list[int]) -> Request:
+    request = Request(request_id, prompt, params, request_id, ignore)
+    request.token_ids += output
+    return request
+
+
+def changed_by_hand(logits: FloatArray, request: Request) -> FloatArray:
+    """The logits of one request as SamplingParams says it, token by token."""
+    params, changed = request.params, logits.copy()
+    output = request.token_ids[request.num_prompt_tokens :]
+    for token in range(len(logits)):
+        if token in request.token_ids:
+            factor = np.float32(params.repetition_penalty)
+            changed[token] = logits[token] / factor if logits[token] > 0 else logits[token] * factor
+        offset = params.logit_bias.get(token, 0.0) - params.frequency_penalty * output.count(token)
+        changed[token] += np.float32(offset - params.presence_penalty * (token in output))
+        if token == END and len(output) < params.min_tokens:
+            changed[token] = -math.inf
+    return changed
+
+
+def logits_seen(monkeypatch: pytest.MonkeyPatch, logits: FloatArray, rows: SamplingRows) -> FloatArray:
+    """The logits that the most probable token of each row is taken from."""
+    seen: list[FloatArray] = []
+    argmax = mx.argmax
+
+    def seeing_argmax(array: mx.array, axis: int) -> mx.array:
+        seen.append(np.array(array))
+        return argmax(array, axis=axis)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mx, "argmax", seeing_argmax)
+        sample(mx.array(logits), None, rows)
+    return seen[0]
+
+
+TOKENS = st.lists(st.integers(0, SIZE - 1), max_size=10)
+REQUEST = st.tuples(
+    st.builds(
+        SamplingParams,
+        max_tokens=st.just(20),
+        min_tokens=st.sampled_from([0, 0, 1, 4, 20]),
+        repetition_penalty=st.sampled_from([1.0, 1.0, 0.5, 1.3]),
+        presence_penalty=st.sampled_from([0.0, 0.0, -2.0, 0.7]),
+        frequency_penalty=st.sampled_from([0.0, 0.0, -0.3, 1.1]),
+        logit_bias=st.dictionaries(st.integers(0, SIZE - 1), st.sampled_from([-100.0, 0.0, 1.7]), max_size=3),
+    ),
+    TOKENS.filter(bool),
+    st.lists(TOKENS, min_size=1, max_size=4),  # the output, as it grows from step to step
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(REQUEST, min_size=1, max_size=6), st.integers(0, 100))
+def test_each_rows_logits_are_changed_as_its_parameters_say_and_no_other_bit(
+    described: list[tuple[SamplingParams, list[int], list[list[int]]]], seed: int
+) -> None:
+    requests = [make_request(number, params, prompt, []) for number, (params, prompt, _) in enumerate(described)]
+    sampler = Sampler(lambda request: frozenset([END]), SIZE)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for step in range(4):
+            for request, (_, _, growth) in zip(requests, described, strict=True):
+                request.token_ids += growth[step] if step < len(growth) else []
+            batch = requests if step % 2 else requests[::-1]
+            logits = np.random.default_rng(seed + step).normal(size=(len(batch), SIZE)).astype(np.float32)
+            expected = [changed_by_hand(row, request) for row, request in zip(logits, batch, strict=True)]
+            seen = logits_seen(monkeypatch, logits, sampler.rows(tuple(batch)))
+            np.testing.assert_allclose(seen, expected, rtol=1e-6, atol=1e-6)
+            for row, request in enumerate(batch):
+                alone = Sampler(lambda request: frozenset([END]), SIZE).rows((request,))
+                assert seen[row].tobytes() == logits_seen(monkeypatch, logits[row : row + 1], alone)[0].tobytes()
+            for row, request in enumerate(batch):
+                touched = {*request.params.logit_bias, *request.token_ids, END}
+                others = [token for token in range(SIZE) if token not in touched]
+                assert seen[row][others].tobytes() == logits[row][others].tobytes()
+
+
+def test_sampling_leaves_the_models_logits_as_they_are() -> None:
+    params = SamplingParams(logit_bias={1: 5.0}, repetition_penalty=2.0, min_tokens=3)
+    logits = mx.array(spread_logits(0, SIZE)[None])
+    before = np.array(logits)
+    request = make_request(0, params, [2], [3])
+    rows = Sampler(lambda request: frozenset([END]), SIZE).rows((request,))
+    mx.eval(sample(logits, None, rows))
+    assert np.array(logits).tobytes() == before.tobytes()
+    mx.eval(sample(logits, None, rows._replace(prompt_changes=None, output_changes=None)))
+    assert np.array(logits).tobytes() == before.tobytes()
+    assert rows.output_changes is not None
+    assert not np.array_equal(change_logits(logits, rows.output_changes), before)
+    assert np.array(logits).tobytes() == before.tobytes()
+
+
+def test_a_bias_gets_around_neither_the_grammar_nor_min_tokens() -> None:
+    params = SamplingParams(logit_bias={4: 100.0, END: 100.0}, min_tokens=1)
+    rows = Sampler(lambda request: frozenset([END]), SIZE).rows((make_request(0, params, [2], []),))
+    logits = mx.array(spread_logits(0, SIZE)[None])
+    assert sample(logits, None, rows).item() == 4
+    assert sample(logits, mask_of([{0, 1, END}], SIZE), rows).item() in (0, 1)
+
+
+def test_end_tokens_wait_for_as_many_tokens_as_min_tokens_and_no_longer() -> None:
+    logits = mx.array(np.array([[0.0] * END + [9.0]], dtype=np.float32))
+    sampler = Sampler(lambda request: frozenset([END, SIZE + 5]), SIZE)
+    request = make_request(0, SamplingParams(min_tokens=2), [1], [])
+    drawn = []
+    for _ in range(3):
+        drawn.append(sample(logits, None, sampler.rows((request,))).item())
+        request.token_ids.append(0)
+    assert drawn == [0, 0, END]
+    assert sampler.rows((request,)).forbidden is None
+
+
+def entries_of(*arrays: mx.array) -> list[tuple[int, ...]]:
+    return sorted(tuple(map(int, entry)) for entry in np.stack([np.array(array) for array in arrays], axis=1))
+
+
+def test_only_the_rows_that_ask_send_entries_and_each_token_once() -> None:
+    sampler = Sampler(no_end, SIZE)
+    plain = make_request(0, SamplingParams(), [1, 2, 3], [4])
+    counted = make_request(1, SamplingParams(frequency_penalty=1.0), [1, 2, 3], [4, 4, 5])
+    biased = make_request(2, SamplingParams(logit_bias={7: 1.0}), [1, 2, 3], [4, 4, 5])
+    rows = sampler.rows((plain, counted, biased))
+    changes = rows.output_changes
+    assert changes is not None and changes.offsets is not None and changes.factors is None
+    assert entries_of(changes.rows, changes.token_ids, changes.offsets) == [(1, 4, -2), (1, 5, -1), (2, 7, 1)]
+    assert rows.prompt_changes is None
+    assert sampler.rows((plain,)).output_changes is None
+
+
+def test_the_prompts_changes_are_sent_once_for_the_same_rows() -> None:
+    sampler = Sampler(no_end, SIZE)
+    requests = tuple(make_request(i, SamplingParams(repetition_penalty=2.0), [i, 3, 3], []) for i in range(2))
+    first = sampler.rows(requests).prompt_changes
+    requests[0].token_ids.append(5)
+    assert first is not None and sampler.rows(requests).prompt_changes is first
+    assert entries_of(first.rows, first.token_ids) == [(0, 0), (0, 3), (1, 1), (1, 3)]
+    swapped = sampler.rows(requests[::-1]).prompt_changes
+    assert swapped is not None
+    assert entries_of(swapped.rows, swapped.token_ids) == [(0, 1), (0, 3), (1, 0), (1, 3)]
+
+
+def test_nothing_is_kept_of_a_request_that_ended() -> None:
+    sampler = Sampler(no_end, SIZE)
+    request = make_request(0, SamplingParams(presence_penalty=1.0), [1], [2])
+    sampler.rows((request,))
+    request.finish_reason = "stop"
+    sampler.forget(request)
+    assert sampler.rows((request,)).output_changes is None
+    assert sampler._penalties == {}

@@ -13,8 +13,8 @@ from langchain_mlx_agent.messages import as_dicts
 from langchain_mlx_agent.structured import response_format_of
 from mlx_agent_llm import RequestError, SamplingParams
 
-SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams)) - {"n", "constraint"}
-"""The fields of SamplingParams that a chat model or a call may set."""
+SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams)) - {"n", "constraint", "logprobs"}
+"""The fields of SamplingParams that a chat model or a call may set; the engine gives no logprobs in chats."""
 
 _CHAT_OPTIONS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
 _OPTIONS = SAMPLING_OPTIONS | _CHAT_OPTIONS | {"model"}

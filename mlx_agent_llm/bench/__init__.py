@@ -1,6 +1,18 @@
-"""The workloads of the design, our engine and mlx-lm side by side: same process, same model, same BLAS."""
+"""The workloads of docs/bench.md: our engine beside mlx-lm, same process, same weights, same BLAS; and ours alone."""
 
-from mlx_agent_llm.bench.compare import Comparison, compare
-from mlx_agent_llm.bench.workload import WORKLOADS, Workload, make_workload
+from collections.abc import Mapping
 
-__all__ = ["WORKLOADS", "Comparison", "Workload", "compare", "make_workload"]
+from mlx_agent_llm.bench.divergence import DIVERGENCE
+from mlx_agent_llm.bench.host import HOST
+from mlx_agent_llm.bench.mask import MASK
+from mlx_agent_llm.bench.mixed import MIXED
+from mlx_agent_llm.bench.result import Bars, Chart, Result, Spread
+from mlx_agent_llm.bench.together import AGENTS, BATCH, SINGLE
+from mlx_agent_llm.bench.turns import TURNS
+from mlx_agent_llm.bench.workload import Options, Workload
+
+__all__ = ["WORKLOADS", "Bars", "Chart", "Options", "Result", "Spread", "Workload"]
+
+_ALL = (SINGLE, BATCH, AGENTS, TURNS, MIXED, MASK, DIVERGENCE, HOST)
+
+WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}

@@ -1,48 +1,83 @@
-"""What is measured: prompts of random tokens with a fixed seed, and how many tokens each gets."""
+"""What every workload is: a name, the options that it takes, and a run that ends in a Result."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from mlx_agent_llm.bench.result import Result
+from mlx_agent_llm.config import DType, check_range
+from mlx_agent_llm.errors import ContextLengthError, RequestError
+from mlx_agent_llm.models import LoadedModel, load_model
+
+Load = Callable[[DType], LoadedModel]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a workload may be told; None leaves it to the workload, a bad value is a ValueError that names it.
+
+    model: reads the weights anew at each call, by default the demo model's. rows: requests at the same time, instead of
+    the workload's own number. repeats: runs of each, the best of which counts. prompt_tokens: the long prompt's length.
+    dtypes: what the weights are cast to, one run each.
+    """
+
+    model: Load | None = None
+    rows: int | None = None
+    repeats: int | None = None
+    prompt_tokens: int | None = None
+    dtypes: tuple[DType, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "repeats", "prompt_tokens"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), 1)
+        if self.dtypes is not None and not self.dtypes:
+            raise ValueError("dtypes=() must hold at least one dtype")
+
+    def load(self, dtype: DType = "auto") -> LoadedModel:
+        """A model that nobody else holds: the engine may change the one that it serves, so the peer has its own."""
+        return load_model("demo", dtype=dtype) if self.model is None else self.model(dtype)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The fields that somebody set."""
+        return frozenset(field.name for field in fields(self) if getattr(self, field.name) is not None)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Prompts that arrive together, each continued by num_new tokens whatever it says."""
+    """One workload; `takes` names the options that mean something to it."""
 
     name: str
-    prompts: list[list[int]]
-    num_new: int
+    takes: frozenset[str]
+    measure: Callable[[Options], Result]
+
+    def run(self, options: Options) -> Result:
+        """Measure; an option that the workload would not look at is a RequestError."""
+        if idle := sorted(options.given - self.takes):
+            raise RequestError(
+                f"{self.name} takes no {', '.join(idle)}: only {', '.join(sorted(self.takes)) or 'none'}"
+            )
+        return self.measure(options)
 
 
-def make_workload(name: str, vocab_size: int, rows: int | None = None, seed: int = 0) -> Workload:
-    """Make one of WORKLOADS; rows replaces its own number of requests."""
-    generator = random.Random(seed)
-    return WORKLOADS[name](lambda length: [generator.randrange(vocab_size // 2) for _ in range(length)], rows)
+class RandomTokens:
+    """Prompts without sense, the same at every run."""
+
+    def __init__(self, vocab_size: int, seed: int = 0) -> None:
+        self._generator = random.Random(seed)
+        self._bound = max(vocab_size // 2, 1)  # the ids beyond are more often special tokens
+
+    def __call__(self, length: int) -> list[int]:
+        """`length` token ids."""
+        return [self._generator.randrange(self._bound) for _ in range(length)]
 
 
-Tokens = Callable[[int], list[int]]
-
-
-def _single(tokens: Tokens, rows: int | None) -> Workload:
-    """One stream: 512 prompt tokens, 128 new ones."""
-    return Workload("single", [tokens(512) for _ in range(rows or 1)], 128)
-
-
-def _batch(tokens: Tokens, rows: int | None) -> Workload:
-    """Short prompts of 16 to 47 tokens, 64 new ones."""
-    return Workload("batch", [tokens(16 + index % 32) for index in range(rows or 32)], 64)
-
-
-def _agents(tokens: Tokens, rows: int | None) -> Workload:
-    """Agents with one system prompt of 1,024 tokens and 64 of their own, 64 new ones."""
-    system = tokens(1024)
-    return Workload("agents", [system + tokens(64) for _ in range(rows or 16)], 64)
-
-
-WORKLOADS: Mapping[str, Callable[[Tokens, int | None], Workload]] = {
-    "single": _single,
-    "batch": _batch,
-    "agents": _agents,
-}
+def check_context(loaded: LoadedModel, num_tokens: int, what: str) -> None:
+    """Raise a ContextLengthError for a workload that the model's context does not hold."""
+    if num_tokens > loaded.max_model_len:
+        raise ContextLengthError(
+            f"{what} needs {num_tokens} tokens, and the context of {loaded.name!r} ends at {loaded.max_model_len}"
+        )

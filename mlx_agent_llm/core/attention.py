@@ -35,14 +35,14 @@ class KVShape(NamedTuple):
 
 
 class PagedLayer:
-    """One attention layer's pools, (num_blocks * block_size, kv_heads, head_dim) each, in the shape of an mlx-lm cache.
+    """One attention layer's pools, (slots, kv_heads, head_dim) each, in the shape of an mlx-lm cache.
 
-    `batch` is set for the time of one forward, in which every token is a sequence of its own: queries are
-    (T, heads, 1, head_dim).
+    Behind the blocks that requests get lies one more, which padding is written to. `batch` is set for the time of one
+    forward, in which every token is a sequence of its own: queries are (T, heads, 1, head_dim).
     """
 
     def __init__(self, shape: KVShape, num_blocks: int, block_size: int) -> None:
-        slots = num_blocks * block_size
+        slots = (num_blocks + 1) * block_size
         self.keys = mx.zeros((slots, shape.kv_heads, shape.key_dim), dtype=shape.dtype)
         self.values = mx.zeros((slots, shape.kv_heads, shape.value_dim), dtype=shape.dtype)
         mx.eval(self.keys, self.values)  # the memory is taken here, not by the first request
@@ -66,16 +66,25 @@ class PagedLayer:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write the tokens' keys and values, (T, kv_heads, 1, head_dim), to their slots."""
-        slots = self.current_batch.slot_mapping
-        self.keys = write_kv(self.keys, slots, keys[:, :, 0])
-        self.values = write_kv(self.values, slots, values[:, :, 0])
+        self.write(self.current_batch.slot_mapping, keys[:, :, 0], values[:, :, 0])
         return keys, values
+
+    def read(self, slots: mx.array) -> tuple[mx.array, mx.array]:
+        """The keys and values in (C,) slots, (C, kv_heads, head_dim) each."""
+        return self.keys[slots], self.values[slots]
+
+    def write(self, slots: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots."""
+        self.keys = write_kv(self.keys, slots, keys)
+        self.values = write_kv(self.values, slots, values)
 
     def attend(self, queries: mx.array, scale: float) -> mx.array:
         """Attention of (T, heads, 1, head_dim) queries over the pool; same shape."""
         batch, flat = self.current_batch, queries[:, :, 0]
         parts = [] if batch.rows is None else [self._attend_rows(flat[: batch.num_rows], batch.rows, scale)]
         parts += [self._attend_prompt(flat[span.begin : span.end], span, scale) for span in batch.prompts]
+        if batch.num_padding:
+            parts.append(mx.zeros((batch.num_padding, *parts[0].shape[1:]), dtype=parts[0].dtype))
         return (mx.concatenate(parts) if len(parts) > 1 else parts[0])[:, :, None]
 
     def _attend_rows(self, queries: mx.array, rows: RowSpan, scale: float) -> mx.array:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_agent_llm.core.kv_manager import BlockCopy
 from mlx_agent_llm.core.scheduler import Chunk, Schedule
 from mlx_agent_llm.request import Request
 
@@ -32,6 +34,13 @@ class RowSpan(NamedTuple):
     seq_lens: mx.array  # (R,) tokens after the prefix
 
 
+class SlotCopies(NamedTuple):
+    """Pool slots whose keys and values go to other slots before the forward writes anything; (C,) each."""
+
+    sources: mx.array
+    targets: mx.array
+
+
 class Batch(NamedTuple):
     """T packed tokens of one forward, S of which are sampled.
 
@@ -47,60 +56,87 @@ class Batch(NamedTuple):
     prompts: tuple[PromptSpan, ...]
     sampled_rows: mx.array  # (S,) packed tokens whose logits are wanted
     sampled: tuple[Request, ...]  # (S,) whose they are
-    num_tokens: int
+    num_tokens: int  # without the padding
+    num_padding: int  # tokens at the end that nobody asked for
     num_rows: int
     num_prompt_tokens: int  # those of chunks that continue no output
+    copies: SlotCopies | None
 
 
-def make_batch(schedule: Schedule, in_flight: Sequence[Request], block_size: int, min_shared_blocks: int = 4) -> Batch:
-    """Pack a schedule; `in_flight` names the requests, row by row, whose last samples were not read yet."""
+def make_batch(
+    schedule: Schedule,
+    in_flight: Sequence[Request],
+    block_size: int,
+    *,
+    min_shared_blocks: int = 4,
+    min_tokens: int = 1,
+    padding_slot: int = 0,
+) -> Batch:
+    """Pack a schedule; `in_flight` names the requests, row by row, whose last samples were not read yet.
+
+    Fewer than min_tokens tokens are padded with tokens that nobody attends to; they write to padding_slot.
+    """
     chunks = schedule.chunks
-    lengths = np.array([chunk.length for chunk in chunks], dtype=np.int32)
-    ends = np.cumsum(lengths, dtype=np.int32)
-    positions = np.concatenate([np.arange(c.start, c.start + c.length, dtype=np.int32) for c in chunks])
-    sampled = [(int(end) - 1, chunk.request) for end, chunk in zip(ends, chunks, strict=True) if chunk.is_sampled]
+    ends = list(accumulate(chunk.length for chunk in chunks))
+    padding = [0] * max(min_tokens - ends[-1], 0)
+    last_rows = [(end - 1, chunk) for end, chunk in zip(ends, chunks, strict=True)]
+    sampled = [(row, chunk.request) for row, chunk in last_rows if chunk.is_sampled]
     source_of = {id(request): row for row, request in enumerate(in_flight)}
-    pending = [
-        (int(end) - 1, source_of[id(chunk.request)])
-        for end, chunk in zip(ends, chunks, strict=True)
-        if chunk.start + chunk.length > len(chunk.request.token_ids)
-    ]
+    pending = [(row, source_of[id(chunk.request)]) for row, chunk in last_rows if _ends_in_flight(chunk)]
     return Batch(
-        token_ids=mx.array(np.concatenate([_known_tokens(chunk) for chunk in chunks])),
-        in_flight_rows=mx.array(np.array([row for row, _ in pending], dtype=np.int32)),
-        in_flight_sources=mx.array(np.array([source for _, source in pending], dtype=np.int32)),
-        positions=mx.array(positions),
-        slot_mapping=mx.array(np.concatenate([_slots(chunk, block_size) for chunk in chunks])),
+        token_ids=_array([token_id for chunk in chunks for token_id in _known_tokens(chunk)] + padding),
+        in_flight_rows=_array([row for row, _ in pending]),
+        in_flight_sources=_array([source for _, source in pending]),
+        positions=_array([p for chunk in chunks for p in range(chunk.start, chunk.start + chunk.length)] + padding),
+        slot_mapping=_array(
+            [slot for chunk in chunks for slot in _slots(chunk, block_size)] + [padding_slot] * len(padding)
+        ),
         rows=_row_span(schedule.rows, block_size, min_shared_blocks) if schedule.rows else None,
         prompts=tuple(
-            PromptSpan(int(end) - chunk.length, int(end), chunk.start + chunk.length, _table(chunk, block_size))
+            PromptSpan(end - chunk.length, end, chunk.start + chunk.length, _table(chunk, block_size))
             for end, chunk in zip(ends, chunks, strict=True)
             if chunk.length > 1
         ),
-        sampled_rows=mx.array(np.array([row for row, _ in sampled], dtype=np.int32)),
+        sampled_rows=_array([row for row, _ in sampled]),
         sampled=tuple(request for _, request in sampled),
-        num_tokens=int(ends[-1]),
+        num_tokens=ends[-1],
+        num_padding=len(padding),
         num_rows=len(schedule.rows),
         num_prompt_tokens=sum(c.length for c in chunks if c.length > 1 or c.request.num_output_tokens == 0),
+        copies=_slot_copies(schedule.copies, block_size) if schedule.copies else None,
     )
 
 
-def _known_tokens(chunk: Chunk) -> IntArray:
+def _array(values: Sequence[int]) -> mx.array:
+    return mx.array(np.array(values, dtype=np.int32))
+
+
+def _ends_in_flight(chunk: Chunk) -> bool:
+    return chunk.start + chunk.length > len(chunk.request.token_ids)
+
+
+def _known_tokens(chunk: Chunk) -> list[int]:
     """(length,) token ids, with 0 for a last one that is in flight."""
     known = chunk.request.token_ids[chunk.start : chunk.start + chunk.length]
-    return np.array(known + [0] * (chunk.length - len(known)), dtype=np.int32)
+    return known + [0] * (chunk.length - len(known))
 
 
-def _slots(chunk: Chunk, block_size: int) -> IntArray:
+def _slots(chunk: Chunk, block_size: int) -> list[int]:
     """(length,) pool slots that the chunk's keys and values are written to."""
-    positions = np.arange(chunk.start, chunk.start + chunk.length, dtype=np.int32)
-    table = np.array(chunk.request.block_table, dtype=np.int32)
-    return table[positions // block_size] * block_size + positions % block_size
+    table = chunk.request.block_table
+    positions = range(chunk.start, chunk.start + chunk.length)
+    return [table[position // block_size] * block_size + position % block_size for position in positions]
+
+
+def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies:
+    blocks = np.array(copies, dtype=np.int32)
+    slots = blocks[:, :, None] * block_size + np.arange(block_size, dtype=np.int32)
+    return SlotCopies(mx.array(slots[:, 0].ravel()), mx.array(slots[:, 1].ravel()))
 
 
 def _table(chunk: Chunk, block_size: int) -> mx.array:
     num_blocks = -(-(chunk.start + chunk.length) // block_size)
-    return mx.array(np.array(chunk.request.block_table[:num_blocks], dtype=np.int32))
+    return _array(chunk.request.block_table[:num_blocks])
 
 
 def _row_span(rows: Sequence[Chunk], block_size: int, min_shared_blocks: int) -> RowSpan:

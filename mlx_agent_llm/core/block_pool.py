@@ -29,6 +29,7 @@ class BlockPool:
         self._cached: OrderedDict[int, None] = OrderedDict()  # least recently used first
         self._by_hash: dict[bytes, int] = {}
         self.num_shared = 0  # blocks with more than one reference
+        self.num_evictions = 0  # cached blocks whose content was given up for another one
 
     @property
     def num_blocks(self) -> int:
@@ -132,6 +133,7 @@ class BlockPool:
         assert block.block_hash is not None
         del self._by_hash[block.block_hash]
         block.block_hash = None
+        self.num_evictions += 1
         return block_id
 
     def _retire(self, block: Block) -> None:

@@ -8,7 +8,9 @@ turns out to have ended wasted one row of one forward.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -20,14 +22,15 @@ from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.attention import ModelShape
 from mlx_agent_llm.core.batch import Batch, make_batch
 from mlx_agent_llm.core.kv_manager import KVManager
+from mlx_agent_llm.core.logprobs import LogprobArrays, compute_logprobs, read_logprobs
 from mlx_agent_llm.core.memory import num_pool_blocks
 from mlx_agent_llm.core.runner import ModelRunner
-from mlx_agent_llm.core.sampler import sample, sampling_rows
-from mlx_agent_llm.core.scheduler import Scheduler
+from mlx_agent_llm.core.sampler import Sampler, sample
+from mlx_agent_llm.core.scheduler import Chunk, Schedule, Scheduler
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
 from mlx_agent_llm.core.stopping import Stopping
-from mlx_agent_llm.errors import GenerationError, MLXAgentError, RequestTimeout
-from mlx_agent_llm.request import Delta, FinishReason, Request
+from mlx_agent_llm.errors import GenerationError, MLXAgentError, RequestError, RequestTimeout
+from mlx_agent_llm.request import Delta, FinishReason, Request, SamplingParams, TokenLogprob
 
 
 class Vocabulary(NamedTuple):
@@ -49,7 +52,13 @@ class _InFlight(NamedTuple):
     """Tokens that were sampled on the device and not yet read."""
 
     tokens: mx.array  # (S,)
-    requests: tuple[Request, ...]  # (S,)
+    logprobs: LogprobArrays | None
+    batch: Batch  # that they were sampled from
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """(S,) whose tokens they are."""
+        return self.batch.sampled
 
 
 class EngineCore:
@@ -61,28 +70,50 @@ class EngineCore:
         num_blocks = num_pool_blocks(shape.layers, config, max_model_len)
         self.kv_manager = KVManager(num_blocks, config.block_size, prefix_cache=config.prefix_cache)
         self.scheduler = Scheduler(config, self.kv_manager, max_model_len)
-        self._runner = ModelRunner(model, shape.layers, num_blocks, config.block_size)
+        self.meter = StepMeter()
+        self._clock = self.meter.clock
+        self._runner = ModelRunner(model, shape.layers, num_blocks, config.block_size, self._clock)
         self._stopping = Stopping(
             vocabulary.token_bytes,
             vocabulary.eos_token_ids,
             max_model_len,
             strip_leading_space=vocabulary.strip_leading_space,
         )
+        self._sampler = Sampler(self._stopping.end_token_ids, shape.vocab_size)
+        self._kv_cache_bytes = num_blocks * config.block_size * sum(layer.num_bytes for layer in shape.layers)
         self._mask_words = -(-shape.vocab_size // 32)
         self._block_size = config.block_size
+        self.fault: Exception | None = None  # after which nothing more can be computed
         self._requests: dict[int, Request] = {}
         self._in_flight: _InFlight | None = None
-        self._meter = StepMeter()
+        self._read_at: float | None = None  # when the last step's tokens were read
+        self._warm_up()
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return bool(self._requests)
 
-    def add(self, request: Request) -> None:
-        """Queue a request that the scheduler's check let through."""
+    def add(self, request: Request, parent_id: int | None = None) -> None:
+        """Queue a request that the scheduler's check let through; it waits for an open parent, to share its KV."""
+        parent = None if parent_id is None else self._requests.get(parent_id)
+        if parent is not None and parent.cache_key == request.cache_key:
+            request.parent = parent
         self.scheduler.waiting.append(request)
         self._requests[request.request_id] = request
+
+    def fork(self, request: Request, parent_id: int) -> list[Emission]:
+        """Queue a request that goes on from the tokens its parent has by now: they are its first delta.
+
+        One that ends with them is not queued, and one that cannot go on from them fails.
+        """
+        try:
+            delta = self._replay(request, self._requests.get(parent_id))
+        except Exception as fault:  # the fault is this request's alone
+            return [Emission(request, self._stopping.fail(request, _as_error(fault)))]
+        if not request.is_finished:
+            self.add(request, parent_id)
+        return [Emission(request, delta)] if delta.token_ids else []
 
     def abort(self, request_id: int) -> list[Emission]:
         """End a request as cancelled, with the text so far; its blocks are free at once. Unknown ids are none."""
@@ -91,23 +122,13 @@ class EngineCore:
 
     def step(self) -> list[Emission]:
         """Compute one batch and return what the batch before it produced."""
+        self.meter.begin()
         outputs = self._time_out()
-        self._meter.begin()
-        batch: Batch | None = None
         try:
-            schedule = self.scheduler.schedule()
-            in_flight, self._in_flight = self._in_flight, None
-            if schedule is not None:
-                batch = make_batch(schedule, in_flight.requests if in_flight else (), self._block_size)
-                logits = self._runner.forward(batch, in_flight.tokens if in_flight else None)
-            outputs += self._collect(in_flight)  # only here is the last step's token read
-            if batch is not None and batch.sampled:
-                bitmask, failures = self._fill_masks(batch.sampled)
-                outputs += failures
-                self._in_flight = self._sample(batch.sampled, logits, bitmask)
+            batch = self._run_batch(outputs)
         except Exception as fault:
-            return outputs + self._fail_running(fault)
-        self._meter.end(batch, self.kv_manager)
+            return outputs + self._recover(fault)
+        self.meter.end(batch, self.kv_manager)
         return outputs
 
     def fail_all(self, error: MLXAgentError) -> list[Emission]:
@@ -118,33 +139,103 @@ class EngineCore:
         """Give the pools' memory back; the counts stay."""
         self._runner.close()
 
+    def reset_prefix_cache(self) -> None:
+        """Forget the content of every block; what runs goes on."""
+        self.kv_manager.reset_prefix_cache(self.scheduler.running)
+
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""
-        return self._meter.snapshot(self.scheduler, self.kv_manager)
+        return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_cache_bytes)
 
     def check_integrity(self) -> None:
         """Assert that the pool is whole and, when nothing is open, that no block is held."""
         self.kv_manager.pool.check_integrity()
         assert self._requests or self.kv_manager.pool.num_used == 0, "blocks are held by nobody"
 
+    def _run_batch(self, outputs: list[Emission]) -> Batch | None:
+        """Dispatch a forward, add to `outputs` what the one before it produced, and sample."""
+        schedule = self.scheduler.schedule()
+        self._clock.mark("schedule")
+        in_flight, self._in_flight = self._in_flight, None
+        batch: Batch | None = None
+        if schedule is not None:
+            batch = self._make_batch(schedule, in_flight)
+            self._clock.mark("batch")
+            logits = self._runner.forward(batch, in_flight.tokens if in_flight else None)
+            self._clock.mark("dispatch")
+        outputs += self._collect(in_flight)  # only here is the last step's token read
+        self._clock.mark("advance")
+        if batch is not None and batch.sampled and self._requests:
+            bitmask, failures = self._fill_masks(batch.sampled)
+            outputs += failures
+            self._clock.mark("masks")
+            self._in_flight = self._sample(batch, logits, bitmask)
+        return batch
+
+    def _replay(self, request: Request, parent: Request | None) -> Delta:
+        """Take what the parent has put out so far, up to what ends the request."""
+        if parent is None:
+            raise RequestError("the request to fork has ended: only one that waits or runs can be forked")
+        token_ids = parent.token_ids[parent.num_prompt_tokens :]
+        logprobs = _inherit_logprobs(request, parent) if token_ids else []
+        request.first_token_at = time.perf_counter() if token_ids else None
+        try:
+            delta = self._stopping.replay(request, token_ids)
+        except GenerationError as rejection:
+            raise RequestError(f"the constraint of a fork must allow the output so far: {rejection}") from None
+        if request.params.logprobs is None:
+            return delta
+        request.logprobs = logprobs[: len(delta.token_ids)]
+        return replace(delta, logprobs=tuple(request.logprobs))
+
+    def _warm_up(self) -> None:
+        """Compute a row and a chunk for nobody, so that no request pays for what MLX compiles when it is first used."""
+        nobody = Request(-1, (0, 0), SamplingParams(), 0, lambda delta: None)
+        nobody.block_table = [self._runner.padding_slot // self._block_size] * 2
+        row, chunk = Chunk(nobody, 1, 1, is_sampled=False), Chunk(nobody, 0, 2, is_sampled=False)
+        mx.eval(self._runner.forward(self._make_batch(Schedule([row], [chunk]), None), None))
+
+    def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
+        return make_batch(
+            schedule,
+            in_flight.requests if in_flight else (),
+            self._block_size,
+            min_tokens=self._runner.min_tokens,
+            padding_slot=self._runner.padding_slot,
+        )
+
     def _collect(self, in_flight: _InFlight | None) -> list[Emission]:
         """Read the last step's tokens, let each request take its own, and end those that are done."""
         if in_flight is None:
+            self._read_at = None
             return []
         outputs = []
-        for request, token_id in zip(in_flight.requests, _read(in_flight.tokens), strict=True):
+        token_ids = _read(in_flight.tokens)
+        self._clock.mark("wait")
+        self._observe(in_flight.batch)
+        logprobs = _read_logprobs(in_flight, token_ids)
+        for request, token_id, logprob in zip(in_flight.requests, token_ids, logprobs, strict=True):
             request.num_in_flight = 0
             if not request.is_finished:
-                outputs.append(self._advance(request, token_id))
+                outputs.append(self._advance(request, token_id, logprob))
         return outputs
 
-    def _advance(self, request: Request, token_id: int) -> Emission:
+    def _observe(self, batch: Batch) -> None:
+        """Tell the pacer how long the step took whose tokens were read just now, if it came right behind another."""
+        last_read_at, self._read_at = self._read_at, time.perf_counter()
+        if last_read_at is not None and batch.num_rows > 0:
+            self.scheduler.pacer.observe(batch.num_prompt_tokens, self._read_at - last_read_at)
+
+    def _advance(self, request: Request, token_id: int, logprob: TokenLogprob | None) -> Emission:
         request.first_token_at = request.first_token_at or time.perf_counter()
-        self._meter.num_generated_tokens += 1
+        self.meter.num_generated_tokens += 1
         try:
             delta = self._stopping.advance(request, token_id)
         except Exception as fault:  # the fault is this request's alone
             return self._fail(request, _as_error(fault))
+        if logprob is not None:
+            request.logprobs.append(logprob)
+            delta = replace(delta, logprobs=(logprob,))
         if request.is_finished:
             self._forget(request)
         return Emission(request, delta)
@@ -168,14 +259,18 @@ class EngineCore:
                 failures.append(self._fail(request, _as_error(fault)))
         return bitmask, failures
 
-    def _sample(
-        self, requests: tuple[Request, ...], logits: mx.array, bitmask: npt.NDArray[np.int32] | None
-    ) -> _InFlight:
-        tokens = sample(logits, bitmask, sampling_rows(requests))
-        mx.async_eval(tokens)
-        for request in requests:
+    def _sample(self, batch: Batch, logits: mx.array, bitmask: npt.NDArray[np.int32] | None) -> _InFlight:
+        rows = self._sampler.rows(batch.sampled)
+        self._clock.mark("parameters")
+        tokens = sample(logits, bitmask, rows)
+        logprobs = None
+        if rows.logprob_rows is not None:
+            logprobs = compute_logprobs(logits, tokens, rows.logprob_rows, with_top=rows.with_top_logprobs)
+        mx.async_eval(tokens, *(logprobs.arrays if logprobs else ()))
+        self._clock.mark("sample")
+        for request in batch.sampled:
             request.num_in_flight = 0 if request.is_finished else 1
-        return _InFlight(tokens, requests)
+        return _InFlight(tokens, logprobs, batch)
 
     def _time_out(self) -> list[Emission]:
         now = time.perf_counter()
@@ -185,17 +280,27 @@ class EngineCore:
             for r in late
         ]
 
+    def _recover(self, fault: Exception) -> list[Emission]:
+        """Fail what ran; when not even that works, fail everything and say so in `fault`."""
+        try:
+            return self._fail_running(fault)
+        except Exception as worse:
+            self.fault = worse
+            return self.fail_all(_as_error(worse))
+
     def _fail_running(self, fault: Exception) -> list[Emission]:
         """After a fault in a forward nobody knows what the pools hold: running requests fail, the pools are made anew.
 
         Waiting requests hold no blocks; they run as soon as the engine goes on.
         """
         self._in_flight = None
-        self._runner.reset()  # first: when that fails too, the requests are still open, and the worker fails them
+        _drop_locals(fault)
+        self._runner.reset()  # first: when that fails too, the requests are still open
         outputs = [self._fail(request, _as_error(fault)) for request in list(self.scheduler.running)]
         for request in self.scheduler.waiting:
             request.num_in_flight = 0  # a token lost in flight is sampled again, the same one
         self.kv_manager.pool.forget()
+        self.kv_manager.take_copies()  # those of a step that broke before its forward
         return outputs
 
     def _fail(self, request: Request, error: MLXAgentError) -> Emission:
@@ -210,13 +315,40 @@ class EngineCore:
 
     def _forget(self, request: Request) -> None:
         self.scheduler.finish(request)
+        self._sampler.forget(request)
         del self._requests[request.request_id]
+        if not self._requests:
+            self._in_flight = None  # or an idle engine would hold on to those it served last, and to their callers
 
 
 def _read(tokens: mx.array) -> list[int]:
     """Wait for sampled tokens: the only point of a step where the host waits for the device."""
     token_ids: list[int] = tokens.tolist()  # type: ignore[assignment]
     return token_ids
+
+
+def _read_logprobs(in_flight: _InFlight, token_ids: list[int]) -> list[TokenLogprob | None]:
+    """Those of tokens that were read: they were computed together, so that nothing is waited for."""
+    if in_flight.logprobs is None:
+        return [None] * len(token_ids)
+    return read_logprobs(in_flight.logprobs, token_ids, in_flight.requests)
+
+
+def _inherit_logprobs(request: Request, parent: Request) -> list[TokenLogprob]:
+    """Those of the parent's output so far, with as many alternatives as the request asks for."""
+    wanted, known = request.params.logprobs, parent.params.logprobs
+    if wanted is None:
+        return []
+    if known is None or known < wanted:
+        raise RequestError(f"logprobs={wanted} of a fork must be at most those of its parent, logprobs={known}")
+    return [logprob._replace(top=logprob.top[:wanted]) for logprob in parent.logprobs]
+
+
+def _drop_locals(fault: BaseException | None) -> None:
+    """Empty the frames that a fault came through: they hold the pools, and whoever keeps the error keeps them."""
+    while fault is not None:
+        traceback.clear_frames(fault.__traceback__)
+        fault = fault.__cause__ or fault.__context__
 
 
 def _as_error(fault: Exception) -> MLXAgentError:

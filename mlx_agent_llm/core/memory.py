@@ -31,8 +31,27 @@ def num_pool_blocks(shapes: Sequence[KVShape], config: EngineConfig, max_model_l
 
 def default_pool_bytes() -> int:
     """A safe fraction of what a GPU has left beside the weights; a fixed bound on the CPU."""
-    if mx.default_device() == mx.Device(mx.cpu):
+    if _is_cpu():
         return CPU_POOL_BYTES
+    return int(max(_gpu_bytes() - mx.get_active_memory(), 0) * GPU_POOL_FRACTION)
+
+
+def describe_default_pool() -> str:
+    """The default size, and how it comes about, in words."""
+    origin = "fixed on the CPU"
+    if not _is_cpu():
+        origin = f"{GPU_POOL_FRACTION:.0%} of what the model's weights leave of {_gpu_bytes() / 2**30:.1f} GiB"
+    return (
+        f"{default_pool_bytes() / 2**30:.1f} GiB: {origin}; less when max_num_seqs full contexts need less; "
+        "EngineConfig's kv_cache_bytes and kv_cache_tokens change it"
+    )
+
+
+def _is_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def _gpu_bytes() -> int:
+    """What the device recommends to use at most, or else all it has."""
     info = mx.device_info()
-    total = int(info.get("max_recommended_working_set_size") or info["total_memory"])
-    return int(max(total - mx.get_active_memory(), 0) * GPU_POOL_FRACTION)
+    return int(info.get("max_recommended_working_set_size") or info["total_memory"])

@@ -7,13 +7,17 @@ closer to num_tokens within the budget. Decode rows come first, so that a long p
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlx_agent_llm.config import EngineConfig
-from mlx_agent_llm.core.kv_manager import KVManager
+from mlx_agent_llm.core.kv_manager import BlockCopy, KVManager
+from mlx_agent_llm.core.pacing import PromptPacer
 from mlx_agent_llm.errors import CapacityError, ContextLengthError
 from mlx_agent_llm.request import Request
+
+PRIORITY_AGING_SECONDS = 10.0  # of waiting raise a request by one level of priority
 
 
 class Chunk(NamedTuple):
@@ -31,6 +35,7 @@ class Schedule:
 
     rows: list[Chunk]
     prompts: list[Chunk]
+    copies: list[BlockCopy] = field(default_factory=list)  # to be done before anything is written
 
     @property
     def chunks(self) -> list[Chunk]:
@@ -47,6 +52,7 @@ class Scheduler:
         self._max_model_len = max_model_len
         self.waiting: list[Request] = []
         self.running: list[Request] = []
+        self.pacer = PromptPacer(config.max_slowdown, config.block_size)
         self.num_preemptions = 0
 
     def check(self, num_prompt_tokens: int, max_tokens: int) -> None:
@@ -65,16 +71,24 @@ class Scheduler:
 
     def schedule(self) -> Schedule | None:
         """The next step's work, with its blocks allocated; None when nothing can run."""
-        self.running.sort(key=_rank)
-        self.waiting.sort(key=_rank)
+        # New lists, because other threads ask for the lengths, and a list is empty while it is sorted in place.
+        self.running = sorted(self.running, key=_rank)
+        self.waiting = sorted(self.waiting, key=_rank)
+        settled = self._num_settled_tokens()
+        has_streams = any(_is_decoding(request) for request in self.running)
         chunks = self._schedule_decode()
         num_decode_rows = len(chunks)
-        chunks += self._schedule_running_prompts(self._config.max_tokens_per_step - num_decode_rows)
-        budget = self._config.max_tokens_per_step - sum(chunk.length for chunk in chunks)
-        chunks += self._admit(budget, may_split_block=len(chunks) == num_decode_rows)
+        budget = self._config.max_tokens_per_step - num_decode_rows
+        if has_streams:  # also those that wait for their last token only
+            budget = int(min(budget, self.pacer.limit()))
+        chunks += self._schedule_running_prompts(budget)
+        budget -= sum(chunk.length for chunk in chunks) - num_decode_rows
+        chunks += self._admit(budget, settled, may_split_block=len(chunks) == num_decode_rows)
         if not chunks:
             return None
-        return Schedule([c for c in chunks if c.length == 1], [c for c in chunks if c.length > 1])
+        return Schedule(
+            [c for c in chunks if c.length == 1], [c for c in chunks if c.length > 1], self._kv.take_copies()
+        )
 
     def finish(self, request: Request) -> None:
         """Take a request out and give its blocks back: the only place where blocks are freed for good."""
@@ -106,21 +120,51 @@ class Scheduler:
                 budget -= chunk.length
         return chunks
 
-    def _admit(self, budget: int, *, may_split_block: bool) -> list[Chunk]:
-        """Start waiting requests in order, as long as their whole prompts fit beside those that already run."""
+    def _num_settled_tokens(self) -> Mapping[Request, int]:
+        """How many tokens of each running request earlier forwards compute; empty when nobody waits for a parent."""
+        if all(request.parent is None for request in self.waiting):
+            return {}
+        return {request: request.num_computed_tokens for request in self.running}
+
+    def _admit(self, budget: int, settled: Mapping[Request, int], *, may_split_block: bool) -> list[Chunk]:
+        """Start waiting requests in order, as long as their whole prompts fit beside those that already run.
+
+        One that waits for its parent is passed over.
+        """
+        # One that was preempted in this step may come back in it, and has settled nothing then.
+        settled = {running: settled[running] for running in self.running if running in settled}
         chunks: list[Chunk] = []
-        while self.waiting and budget > 0 and len(self.running) < self._config.max_num_seqs:
-            request = self.waiting[0]
+        for request in list(self.waiting):
+            if budget == 0 or len(self.running) == self._config.max_num_seqs:
+                break
+            if self._waits_for_parent(request, settled):
+                continue
             reserved = sum(self._kv.num_missing_blocks(running) for running in self.running)
             if self.running and self._kv.num_missing_blocks(request) + reserved > self._kv.pool.num_available:
                 break
             if (chunk := self._allocate(request, budget, may_split_block=may_split_block and not chunks)) is None:
                 break
-            self.running.append(self.waiting.pop(0))
+            self.waiting.remove(request)
+            self.running.append(request)
             request.started_at = request.started_at or time.perf_counter()
             chunks.append(chunk)
             budget -= chunk.length
         return chunks
+
+    def _waits_for_parent(self, request: Request, settled: Mapping[Request, int]) -> bool:
+        """Whether it is worth waiting for the parent's KV; a parent that has nothing to give is dropped.
+
+        What the parent computes in this very step is not there yet when a block of it is copied.
+        """
+        parent = request.parent
+        if parent is None:
+            return False
+        if parent.block_table:  # it runs
+            return settled.get(parent, 0) < request.num_tokens - 1
+        if not parent.is_finished and _rank(parent) < _rank(request):
+            return True
+        request.parent = None
+        return False
 
     def _allocate(self, request: Request, budget: int, *, may_split_block: bool = True) -> Chunk | None:
         """Only a step's first prompt may end within a block.
@@ -162,5 +206,6 @@ def _is_decoding(request: Request) -> bool:
     return request.num_tokens - request.num_computed_tokens <= 1 and request.num_output_tokens > 0
 
 
-def _rank(request: Request) -> tuple[int, int]:
-    return (-request.params.priority, request.request_id)
+def _rank(request: Request) -> tuple[float, int]:
+    """Lower goes first. Waiting raises every request's priority alike, so the order of two never changes."""
+    return (request.submitted_at - PRIORITY_AGING_SECONDS * request.params.priority, request.request_id)

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_agent_llm.core.batch import Batch
 from mlx_agent_llm.core.kv_manager import KVManager
 from mlx_agent_llm.core.scheduler import Scheduler
+from mlx_agent_llm.core.step_clock import Phase, StepClock
 
 
 @dataclass(frozen=True)
 class EngineStats:
     """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
-    num_shared_blocks: blocks that more than one running request holds. prefix_hit_rate: found over looked-up prompt
-    tokens. tokens_per_second: generated tokens over the time spent in steps.
+    kv_cache_bytes: memory of the KV pools of all layers, taken when the engine starts. num_shared_blocks: blocks that
+    more than one running request holds. num_evictions: cached blocks that were given up for others. prefix_query_tokens
+    of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
+    prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
+    mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
+    that they add up to a little more than mean_step_time.
     """
 
     num_waiting: int
     num_running: int
+    kv_cache_bytes: int
     num_blocks: int
     num_free_blocks: int
     num_cached_blocks: int
     num_used_blocks: int
     num_shared_blocks: int
     peak_shared_blocks: int
+    num_evictions: int
     prefix_query_tokens: int
     prefix_hit_tokens: int
+    prefix_miss_tokens: int
     prefix_hit_rate: float
     num_steps: int
     num_prompt_tokens_computed: int
@@ -38,6 +47,7 @@ class EngineStats:
     tokens_per_second: float
     mean_step_time: float
     max_step_time: float
+    mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
 
 
@@ -46,6 +56,7 @@ class StepMeter:
 
     def __init__(self) -> None:
         self.num_generated_tokens = 0
+        self.clock = StepClock()
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_sampled = 0
@@ -58,6 +69,7 @@ class StepMeter:
 
     def begin(self) -> None:
         """A step begins."""
+        self.clock.begin()
         self._began_at = time.perf_counter()
 
     def end(self, batch: Batch | None, kv_manager: KVManager) -> None:
@@ -67,27 +79,32 @@ class StepMeter:
         self._peak_shared_blocks = max(self._peak_shared_blocks, kv_manager.pool.num_shared)
         if batch is None:
             return
+        self.clock.keep(len(batch.sampled), batch.num_prompt_tokens)
         self._num_steps += 1
         self._step_times.append(elapsed)
         self._num_prompt_tokens += batch.num_prompt_tokens
         self._num_sampled += len(batch.sampled)
         self._num_sampling_steps += bool(batch.sampled)
         self._max_batch_size = max(self._max_batch_size, len(batch.sampled))
+        self.clock.mark("account")
 
-    def snapshot(self, scheduler: Scheduler, kv_manager: KVManager) -> EngineStats:
+    def snapshot(self, scheduler: Scheduler, kv_manager: KVManager, kv_cache_bytes: int) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
         return EngineStats(
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
+            kv_cache_bytes=kv_cache_bytes,
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
             num_cached_blocks=pool.num_cached,
             num_used_blocks=pool.num_used,
             num_shared_blocks=pool.num_shared,
             peak_shared_blocks=self._peak_shared_blocks,
+            num_evictions=pool.num_evictions,
             prefix_query_tokens=prefix.query_tokens,
             prefix_hit_tokens=prefix.hit_tokens,
+            prefix_miss_tokens=prefix.query_tokens - prefix.hit_tokens,
             prefix_hit_rate=prefix.hit_tokens / max(prefix.query_tokens, 1),
             num_steps=self._num_steps,
             num_prompt_tokens_computed=self._num_prompt_tokens,
@@ -97,5 +114,6 @@ class StepMeter:
             tokens_per_second=self.num_generated_tokens / self._busy_time if self._busy_time else 0.0,
             mean_step_time=sum(times) / len(times) if times else 0.0,
             max_step_time=max(times, default=0.0),
+            mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from mlx_agent_llm.core.detokenizer import Detokenizer
@@ -47,6 +47,17 @@ class Stopping:
             return self.end(request, "length", text, (token_id,))
         return Delta(text, (token_id,))
 
+    def replay(self, request: Request, token_ids: Iterable[int]) -> Delta:
+        """Take tokens that another request has sampled, up to one that ends this one; all of it as one delta."""
+        text, taken, delta = "", [], Delta()
+        for token_id in token_ids:
+            delta = self.advance(request, token_id)
+            text += delta.text
+            taken.append(token_id)
+            if request.is_finished:
+                break
+        return replace(delta, text=text, token_ids=tuple(taken))
+
     def end(self, request: Request, reason: FinishReason, text: str = "", token_ids: tuple[int, ...] = ()) -> Delta:
         """The last delta, with the text that was held back; a stop string may still cut it."""
         detokenizer, text_stop = self._open(request)
@@ -57,9 +68,13 @@ class Stopping:
         """The last delta of a request that failed; nothing of its text is touched, which may be what is broken."""
         return replace(self._close(request, "error", "", ()), error=error)
 
+    def end_token_ids(self, request: Request) -> frozenset[int]:
+        """The tokens that end the request's output: the model's own, unless they are ignored, and the caller's."""
+        own = frozenset[int]() if request.params.ignore_eos else self._eos_token_ids
+        return own.union(request.params.stop_token_ids) if request.params.stop_token_ids else own
+
     def _is_end_token(self, request: Request, token_id: int) -> bool:
-        is_eos = token_id in self._eos_token_ids and not request.params.ignore_eos
-        return is_eos or token_id in request.params.stop_token_ids
+        return token_id in self.end_token_ids(request)
 
     def _open(self, request: Request) -> tuple[Detokenizer, TextStop]:
         if request.request_id not in self._texts:
@@ -70,7 +85,8 @@ class Stopping:
     def _close(self, request: Request, reason: FinishReason, text: str, token_ids: tuple[int, ...]) -> Delta:
         self._texts.pop(request.request_id, None)
         request.finish_reason = reason
-        return Delta(text, token_ids, reason, request.usage, request.timings)
+        logprobs = None if request.params.logprobs is None else ()  # the loop fills in those of the tokens
+        return Delta(text, token_ids, reason, request.usage, request.timings, logprobs=logprobs)
 
 
 class TextStop:

@@ -1,0 +1,43 @@
+"""What a workload found, as plain data: a table to read, numbers for JSON, charts to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+OURS, PEER = "mlx_agent_llm", "mlx-lm"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One bar for each label and series; NaN where a series has none."""
+
+    title: str
+    unit: str
+    labels: Sequence[str]
+    series: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """All values of each series, drawn from the smallest to the largest: where the tail is the point."""
+
+    title: str
+    unit: str
+    series: Mapping[str, Sequence[float]]
+
+
+Chart = Bars | Spread
+
+
+@dataclass(frozen=True)
+class Result:
+    """Table rows are text as it is shown; `numbers` is what JSON carries, unrounded; notes stand below the table."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Mapping[str, Any]
+    charts: Sequence[Chart]
+    notes: Sequence[str] = ()

@@ -1,0 +1,274 @@
+"""Every workload of `mlx-agent bench` runs to its end on a tiny model; nothing here depends on how long it takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from typer.testing import CliRunner
+
+from mlx_agent_llm.bench import WORKLOADS, Bars, Options, Result, Spread
+from mlx_agent_llm.bench.arrivals import Arrivals
+from mlx_agent_llm.bench.divergence import agreement
+from mlx_agent_llm.bench.mask import NUM_NEW as NUM_MASKED
+from mlx_agent_llm.bench.mixed import NUM_STREAMED, Scene, Stall, _read
+from mlx_agent_llm.bench.ours import decode_steps, fixed_length
+from mlx_agent_llm.bench.turns import NUM_ASKED, NUM_NEW, NUM_SYSTEM, NUM_TURNS
+from mlx_agent_llm.cli import app
+from mlx_agent_llm.config import DType, EngineConfig
+from mlx_agent_llm.constrain.matcher import GrammarMatcher
+from mlx_agent_llm.core.step_clock import PHASES
+from mlx_agent_llm.engine import Engine
+from mlx_agent_llm.errors import ContextLengthError, RequestError
+from mlx_agent_llm.models import LoadedModel, from_parts
+from mlx_agent_llm.testing import ByteTokenizer, tiny_model
+
+TYPES = {"auto": mx.float32, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def load_tiny(dtype: DType = "auto") -> LoadedModel:
+    model = tiny_model()
+    model.set_dtype(TYPES[dtype])
+    return from_parts(model, ByteTokenizer())
+
+
+def run(name: str, **options: Any) -> dict[str, Any]:
+    """The numbers of a workload, after they went through JSON; every number in them is finite."""
+    model = {} if name == "host" else {"model": load_tiny}
+    result = WORKLOADS[name].run(Options(**model, **options))
+    check_form(result)
+    numbers: dict[str, Any] = json.loads(json.dumps(result.numbers, allow_nan=False))
+    return numbers
+
+
+def check_form(result: Result) -> None:
+    assert result.rows and all(len(row) == len(result.columns) for row in result.rows)
+    assert result.charts
+    for chart in result.charts:
+        values = [value for one in chart.series.values() for value in one]
+        assert values and all(math.isfinite(value) and value >= 0 for value in values)
+        if isinstance(chart, Bars):
+            assert all(len(one) == len(chart.labels) for one in chart.series.values())
+
+
+@pytest.mark.parametrize(("name", "new_tokens"), [("single", 128), ("batch", 64), ("agents", 64)])
+def test_requests_that_arrive_together_are_measured_on_both_sides(name: str, new_tokens: int) -> None:
+    numbers = run(name, rows=2, repeats=1)
+    assert (numbers["requests"], numbers["new_tokens"]) == (2, new_tokens)
+    for side in ("ours", "mlx_lm"):
+        assert 0 < numbers[side]["all_started_seconds"] < numbers[side]["total_seconds"]
+        assert numbers[side]["decode_tokens_per_second"] > 0
+    assert numbers["ratios"]["total"] == numbers["mlx_lm"]["total_seconds"] / numbers["ours"]["total_seconds"]
+
+
+def test_a_turn_computes_its_new_tokens_and_less_than_a_block_beside_them() -> None:
+    numbers = run("turns")
+    mine, theirs = numbers["ours"], numbers["mlx_lm"]
+    assert len(mine) == len(theirs) == NUM_TURNS
+    for index, (turn, other) in enumerate(zip(mine, theirs, strict=True)):
+        assert turn["prompt_tokens"] == NUM_SYSTEM + NUM_ASKED + index * (NUM_ASKED + NUM_NEW) == other["prompt_tokens"]
+        assert turn["found_tokens"] + turn["computed_tokens"] == turn["prompt_tokens"]
+        assert turn["new_tokens"] == (NUM_ASKED + 1 if index else NUM_SYSTEM + NUM_ASKED)
+        assert 0 <= turn["excess_tokens"] < EngineConfig.block_size
+        assert other["computed_tokens"] == (NUM_ASKED if index else NUM_SYSTEM + NUM_ASKED)
+    assert numbers["computed_tokens"] == sum(turn["computed_tokens"] for turn in mine)
+    assert sum(turn["excess_tokens"] for turn in mine) == numbers["computed_tokens"] - numbers["new_tokens"] > 0
+
+
+def test_a_long_prompt_arrives_while_streams_run() -> None:
+    numbers = run("mixed", rows=2, prompt_tokens=700)
+    assert (numbers["streams"], numbers["prompt_tokens"]) == (2, 700)
+    for side in ("ours", "mlx_lm"):
+        stall = numbers[side]
+        assert stall["num_gaps"] == 2 * (NUM_STREAMED - 1)
+        assert stall["num_still_running"] == 2
+        assert 0 < stall["waiting_median"] <= stall["waiting_worst"] <= stall["overall_worst"]
+        assert stall["late_first_token_seconds"] > 0
+
+
+def test_only_the_gaps_beside_the_wait_count_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stream with a token a second, but for one of five seconds; the long prompt arrives and gets its token."""
+    moments = [float(index) for index in range(101)] + [float(index) for index in range(105, 105 + NUM_STREAMED - 101)]
+
+    def stall(arrived_at: float, first: float) -> Stall:
+        arrivals = Arrivals()
+        for moment, request in sorted([(moment, 0) for moment in moments] + [(first, 1)]):
+            monkeypatch.setattr(Arrivals, "now", moment)
+            arrivals.note(request)
+        return _read(Scene([[1]], [1]), arrivals, arrived_at)
+
+    across, before, after = stall(97.5, 105.0), stall(49.5, 60.0), stall(105.5, 300.0)
+    assert (across.waiting_median, across.waiting_worst, across.overall_worst) == (1.0, 5.0, 5.0)
+    assert (across.late_first_token_seconds, across.worst_over_median, across.num_still_running) == (7.5, 5.0, 1)
+    assert (before.waiting_worst, before.overall_worst) == (1.0, 5.0)
+    assert (after.waiting_worst, after.num_still_running) == (1.0, 0)
+
+
+def test_masks_are_timed_with_none_one_and_all_rows_constrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled: list[int] = []
+    fill_mask = GrammarMatcher.fill_mask
+
+    def count(matcher: GrammarMatcher, mask: Any, row: int) -> None:
+        filled.append(row)
+        fill_mask(matcher, mask, row)
+
+    monkeypatch.setattr(GrammarMatcher, "fill_mask", count)
+    costs = run("mask", rows=3)["ours"]
+    assert [cost["constrained_rows"] for cost in costs] == [0, 1, 3]
+    assert costs[0]["overhead"] == 1.0
+    assert all(0 <= cost["mask_seconds"] <= cost["step_seconds"] for cost in costs)
+    assert all(50 < cost["num_steps"] < NUM_MASKED for cost in costs)
+    assert len(filled) == (3 + 0 + 1 + 3) * NUM_MASKED, "a run that warms up, and three that count"
+
+
+def test_a_batch_of_one_row_says_what_the_row_says_alone() -> None:
+    numbers = run("divergence", rows=1, dtypes=("float32", "bfloat16"))
+    for side in ("ours", "mlx_lm"):
+        assert [one["dtype"] for one in numbers[side]] == ["float32", "bfloat16"]
+        assert all(one["identical_requests"] == one["agreeing_tokens"] == 1.0 for one in numbers[side])
+
+
+def test_agreement_ends_at_the_first_difference() -> None:
+    one = agreement("float32", [[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4], [5, 0, 7, 8]])
+    assert (one.identical_requests, one.agreeing_tokens) == (0.5, 5 / 8)
+
+
+def test_the_host_time_is_told_by_phase() -> None:
+    numbers = run("host", rows=4)
+    assert numbers["rows"] == 4
+    assert list(numbers["phases"]) == list(PHASES)
+    assert 200 < numbers["num_steps"] <= 256
+    for spent in (*numbers["phases"].values(), *numbers["totals"].values()):
+        assert 0 <= spent["median"] <= spent["p99"]
+    for name in ("schedule", "batch", "forward", "dispatch", "advance", "parameters", "sample", "deliver"):
+        assert numbers["phases"][name]["median"] > 0, name
+
+
+def test_ours_and_the_peer_never_share_a_model() -> None:
+    """The engine changes the classes of sub-modules of the model that it serves."""
+    models: list[LoadedModel] = []
+
+    def load(dtype: DType) -> LoadedModel:
+        models.append(load_tiny(dtype))
+        return models[-1]
+
+    for name in ("batch", "turns", "mixed", "divergence"):
+        options = Options(load, rows=None if name == "turns" else 1)
+        WORKLOADS[name].run(options if name != "mixed" else replace(options, prompt_tokens=64))
+        rival = models.pop().model
+        assert len(models) == 1 and models.pop().model is not rival
+        assert type(rival.model).__module__ == "mlx_lm.models.llama", f"{name}: the engine served the peer's model"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "refused"),
+    [
+        ("host", {"model": load_tiny}, "model"),
+        ("turns", {"rows": 2}, "rows"),
+        ("batch", {"prompt_tokens": 9}, "prompt_tokens"),
+        ("mixed", {"dtypes": ("float32",)}, "dtypes"),
+        ("divergence", {"repeats": 2}, "repeats"),
+    ],
+)
+def test_an_option_that_means_nothing_to_a_workload_is_refused(
+    name: str, options: dict[str, Any], refused: str
+) -> None:
+    with pytest.raises(RequestError, match=f"{name} takes no {refused}"):
+        WORKLOADS[name].run(Options(**options))
+
+
+def test_a_prompt_beyond_the_context_is_refused() -> None:
+    with pytest.raises(ContextLengthError, match=r"prompt_tokens=4096 needs 4128 tokens, .* ends at 4096"):
+        WORKLOADS["mixed"].run(Options(load_tiny))
+
+
+def test_rows_that_never_ran_all_at_once_have_no_step_to_show(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(max_num_seqs=2)
+    engine.generate([[1], [2], [3]], fixed_length(4))
+    assert decode_steps(engine, 2)
+    with pytest.raises(RequestError, match="rows=3: no step decoded all of them"):
+        decode_steps(engine, 3)
+
+
+@pytest.mark.parametrize("field", ["rows", "repeats", "prompt_tokens"])
+def test_options_below_one_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}=0 must be at least 1"):
+        Options(**{field: 0})  # type: ignore[arg-type]
+
+
+Bench = Callable[..., Any]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Type `mlx-agent bench ...`."""
+
+    def invoke(*arguments: str) -> Any:
+        words = ["bench", *arguments]
+        monkeypatch.setattr(sys, "argv", ["/somewhere/mlx-agent", *words])
+        return CliRunner().invoke(app, words)
+
+    return invoke
+
+
+def test_the_command_writes_json_with_machine_and_versions_and_a_plot(bench: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report, picture = tmp_path / "host.json", tmp_path / "host.png"
+    done = bench("host", "--rows", "2", "--json", str(report), "--plot", str(picture))
+    assert done.exit_code == 0, done.output
+    assert "decode steps of 2 rows" in done.output
+    written = json.loads(report.read_text())
+    assert (written["workload"], written["rows"], written["model"]) == ("host", 2, None)
+    assert written["command"].startswith("mlx-agent bench host --rows 2")
+    assert set(written["machine"]["versions"]) == {"mlx-agent-llm", "mlx", "mlx-lm"}
+    assert {"device", "platform", "python", "date"} <= set(written["machine"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_kind_of_chart_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from mlx_agent_llm.bench.plot import write_plot
+
+    charts = [
+        Bars("few", "s", ["a", "b"], {"ours": [1.0, 2.0], "peer": [2.0, 3.0]}),
+        Bars("many", "s", [f"phase {index}" for index in range(9)], {"ours": [1.0] * 9}),
+        Spread("gaps", "s", {"ours": [0.3, 0.1, 0.2], "peer": [0.5]}),
+    ]
+    sizes = []
+    for index in range(len(charts)):
+        path = tmp_path / f"{index}.png"
+        write_plot(path, Result("title", ("",), [("",)], {}, charts[: index + 1]), "a machine, a day")
+        sizes.append(path.stat().st_size)
+    assert sizes == sorted(set(sizes)), "each chart is drawn beside those before it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "must be one of single, batch"),
+        (["host", "--rows", "0"], "--rows"),
+        (["divergence", "--dtype", "float8"], "must be one of auto, float32"),
+        (["host", "--plot", "picture.jpg"], "must end in .png"),
+        (["host", "--plot", "no/such/folder/picture.png"], "is no folder"),
+    ],
+)
+def test_what_the_command_cannot_do_is_said_at_once(bench: Bench, arguments: list[str], said: str) -> None:
+    done = bench(*arguments)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_missing_matplotlib_names_the_extra(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "mlx_agent_llm.bench.plot", raising=False)
+    done = bench("host", "--rows", "1", "--plot", str(tmp_path / "host.png"))
+    assert isinstance(done.exception, ImportError)
+    assert "mlx-agent-llm[bench]" in str(done.exception)

@@ -1,0 +1,116 @@
+"""What a forward computes and what it leaves alone: rows of the LM head, the pools' memory, the padding."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from mlx_agent_llm import EngineConfig, SamplingParams
+from mlx_agent_llm.core.attention import PagedLayer, probe_model
+from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.request import Request
+from mlx_agent_llm.testing import tiny_model
+
+
+@pytest.fixture
+def on_the_cpu() -> None:
+    mx.set_default_device(mx.Device(mx.cpu))
+
+
+def make_core(model: nn.Module, **config: Any) -> EngineCore:
+    settings = EngineConfig(**({"kv_cache_tokens": 1024, "max_tokens_per_step": 64} | config))
+    return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), settings, 512)
+
+
+def run(core: EngineCore, *prompts: list[int], each_step: Callable[[], None] = lambda: None) -> list[list[int]]:
+    """Each prompt continued by ten tokens."""
+    outputs: list[list[int]] = [[] for _ in prompts]
+    for index, prompt in enumerate(prompts):
+        core.add(Request(index, prompt, SamplingParams(max_tokens=10), 0, lambda delta: None))
+    while core.has_work:
+        for request, delta in core.step():
+            outputs[request.request_id] += delta.token_ids
+        each_step()
+    return outputs
+
+
+def test_only_sampled_rows_reach_the_lm_head() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.num_rows: list[int] = []
+            inner = tiny_model()
+            self.args, self.model = inner.args, inner.model
+
+        @property
+        def layers(self) -> Any:
+            return self.model.layers
+
+        def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
+            hidden = self.model(inputs, cache)
+            self.num_rows.append(hidden.shape[0])
+            logits: mx.array = self.model.embed_tokens.as_linear(hidden)
+            return logits
+
+    model = Counting()
+    core = make_core(model)
+    model.num_rows.clear()
+    run(core, list(range(150)), list(range(30)))
+    # Chunks of 64, 64 and 22 tokens with the second prompt behind: no logits before the first prompt's end.
+    assert model.num_rows[:2] == [0, 0]
+    assert set(model.num_rows[2:]) <= {1, 2}
+    assert sum(model.num_rows) == 20
+
+
+def test_a_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
+    core = make_core(tiny_model())
+    layers: list[PagedLayer] = core._runner._layers
+    addresses = set()
+
+    def note() -> None:
+        mx.eval([pool for layer in layers for pool in (layer.keys, layer.values)])
+        for pool in (layer.keys for layer in layers):
+            addresses.add(np.array(pool, copy=False).ctypes.data)
+
+    note()
+    run(core, list(range(150)), list(range(30)), each_step=note)
+    assert len(addresses) == len(layers)
+
+
+def test_padding_is_computed_beside_a_lone_row_and_leaves_the_pools_alone(on_the_cpu: None) -> None:
+    model, seen = tiny_model(), []
+    core = make_core(model, kv_cache_tokens=32)
+    layer = core._runner._layers[0]
+    write = layer.write
+
+    def recorded_write(slots: mx.array, keys: mx.array, values: mx.array) -> None:
+        seen.append(np.array(slots).tolist())
+        write(slots, keys, values)
+
+    layer.write = recorded_write  # type: ignore[method-assign]
+    run(core, [1, 2, 3])
+    decode_slots = seen[1:]
+    assert len(decode_slots) == 9
+    assert [padding for _, padding in decode_slots] == [32] * 9, "the first slot behind the blocks"
+    assert all(own < 32 for own, _ in decode_slots)
+
+
+def test_the_warm_up_writes_to_no_block_that_a_request_may_get() -> None:
+    core = make_core(tiny_model())
+    for layer in core._runner._layers:
+        assert not mx.any(layer.keys[:1024]).item() and not mx.any(layer.values[:1024]).item()
+    assert core.stats().num_steps == 0
+
+
+def test_pools_are_made_anew_while_something_that_is_in_flight_breaks() -> None:
+    core = make_core(tiny_model())
+    for _ in range(20):
+        broken = mx.linalg.inv(mx.zeros((300, 300)), stream=mx.cpu)
+        with suppress(RuntimeError):
+            mx.async_eval(broken)
+        core._runner.reset()
+    assert run(core, [1, 2, 3]) == run(make_core(tiny_model()), [1, 2, 3])
