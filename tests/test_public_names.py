@@ -19,6 +19,7 @@ NAMES = [
     "EngineConfig",
     "EngineStats",
     "FinishReason",
+    "ForkedProcessError",
     "GenerationError",
     "Handle",
     "InvalidToolCall",
@@ -30,6 +31,7 @@ NAMES = [
     "RequestTimeout",
     "SamplingParams",
     "Timings",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "ToolChoiceError",
@@ -58,9 +60,11 @@ def test_the_exported_names_are_sorted_and_exist() -> None:
 def test_the_kernels_export_these_names_and_no_others() -> None:
     assert mlx_agent_kernels.__all__ == [
         "apply_token_bitmask",
+        "backend",
         "chunk_attention",
         "paged_attention",
         "shared_prefix_attention",
+        "swiglu",
         "write_kv",
     ]
 

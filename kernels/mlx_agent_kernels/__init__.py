@@ -1,14 +1,20 @@
 """Attention over paged KV pools, the KV write and the token bitmask, as typed functions on MLX arrays.
 
-Every function stands in `reference` in plain MLX operations: the specification and the path of the CPU.
+Every function stands in `reference` in plain MLX operations: the specification and the path of the CPU. On a GPU the
+attention functions run the kernels of src/; `backend` says which of the three is used.
 """
 
-from mlx_agent_kernels.reference import (
-    apply_token_bitmask,
-    chunk_attention,
-    paged_attention,
-    shared_prefix_attention,
-    write_kv,
-)
+from mlx_agent_kernels.attention import chunk_attention, paged_attention, shared_prefix_attention
+from mlx_agent_kernels.elementwise import swiglu
+from mlx_agent_kernels.loader import backend
+from mlx_agent_kernels.reference import apply_token_bitmask, write_kv
 
-__all__ = ["apply_token_bitmask", "chunk_attention", "paged_attention", "shared_prefix_attention", "write_kv"]
+__all__ = [
+    "apply_token_bitmask",
+    "backend",
+    "chunk_attention",
+    "paged_attention",
+    "shared_prefix_attention",
+    "swiglu",
+    "write_kv",
+]

@@ -7,11 +7,14 @@ A pool is (num_blocks * block_size, K, D); slot = block_id * block_size + offset
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, reduce
+from typing import Literal, overload
 
 import mlx.core as mx
 
-_QUERY_SPAN = 128
+from mlx_agent_kernels.elementwise import exp_bounded
+
+_SCORES_IN_CACHE = 2**19
 
 
 def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.array:
@@ -24,6 +27,7 @@ def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.arr
     return pool
 
 
+@overload
 def paged_attention(
     queries: mx.array,
     k_pool: mx.array,
@@ -33,15 +37,62 @@ def paged_attention(
     *,
     scale: float,
     block_size: int,
-) -> mx.array:
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+    return_lse: Literal[False] = False,
+) -> mx.array: ...
+
+
+@overload
+def paged_attention(
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_tables: mx.array,
+    seq_lens: mx.array,
+    *,
+    scale: float,
+    block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+    return_lse: Literal[True],
+) -> tuple[mx.array, mx.array]: ...
+
+
+def paged_attention(
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_tables: mx.array,
+    seq_lens: mx.array,
+    *,
+    scale: float,
+    block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+    return_lse: bool = False,
+) -> mx.array | tuple[mx.array, mx.array]:
     """Attention of decode rows, each over its own blocks.
 
     queries: (R, H, D), one token a row; block_tables: (R, W) block ids, padded with any valid id; seq_lens: (R,)
-    tokens to attend to. Returns (R, H, D) in the queries' type.
+    tokens to attend to, at least one. Only a row's last `window` tokens count; scores become softcap * tanh(score /
+    softcap); sinks, (H,) scores, add to a head's softmax mass as a token without a value would. Returns (R, H, D) in
+    the queries' type, and with return_lse also the (R, H) float32 log-sum-exp of all scores and the sink. A masked
+    slot's weight is zero, so this reference (not the kernels) wants finite values in every slot that a table names.
     """
-    scores, values = _row_scores(queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size)
-    weights = mx.softmax(scores, axis=-1, precise=True).astype(values.dtype)
-    return _pick_heads(weights @ values, k_pool.shape[1]).astype(queries.dtype)
+    scores, values = _row_scores(
+        queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size, window=window, softcap=softcap
+    )
+    out, lse = _attend((scores, values))
+    out = _pick_heads(out, k_pool.shape[1])
+    if sinks is not None:
+        sink = sinks.astype(mx.float32)[:, None]
+        out, lse = out * mx.sigmoid(lse - sink), mx.logaddexp(lse, sink)
+    out = out.astype(queries.dtype)
+    return (out, lse[..., 0]) if return_lse else out
 
 
 def shared_prefix_attention(
@@ -69,8 +120,8 @@ def shared_prefix_attention(
     prefix_scores = ((grouped.reshape(kv_heads, -1, dim) * scale) @ keys.swapaxes(-1, -2)).astype(mx.float32)
     own_scores, own_values = _row_scores(queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size)
 
-    prefix_out, prefix_lse = _attend(prefix_scores, values)
-    own_out, own_lse = _attend(own_scores, own_values)
+    prefix_out, prefix_lse = _attend((prefix_scores, values))
+    own_out, own_lse = _attend((own_scores, own_values))
     unfold = (kv_heads, rows, heads // kv_heads, -1)
     prefix_out = prefix_out.reshape(unfold).transpose(1, 0, 2, 3).reshape(rows, heads, -1)
     prefix_lse = prefix_lse.reshape(unfold).transpose(1, 0, 2, 3).reshape(rows, heads, 1)
@@ -91,26 +142,33 @@ def chunk_attention(
     """Causal attention of one sequence's prompt chunk, its last n tokens, over all of its seq_len tokens.
 
     queries: (n, H, D); block_table: (W,) block ids that hold the sequence. Returns (n, H, D). Computed span by span of
-    the queries, each over the keys up to its own end: what a whole causal mask would throw away is not computed.
+    the queries, each over the keys up to its own end: what a whole causal mask would throw away is not computed, and
+    the scores stay in a core's cache (twice as fast as spans of 128 queries at 512 on 1,024 tokens).
     """
-    keys = _gather(k_pool, block_table, block_size)[None]
-    values = _gather(v_pool, block_table, block_size)[None]
-    by_head = queries.swapaxes(0, 1)[None]
+    keys, values = _gather(k_pool, block_table, block_size), _gather(v_pool, block_table, block_size)
     start = seq_len - queries.shape[0]
-    parts = []
-    for begin in range(0, queries.shape[0], _QUERY_SPAN):
-        end = min(begin + _QUERY_SPAN, queries.shape[0])
-        seen = mx.arange(start + end)[None] <= mx.arange(start + begin, start + end)[:, None]
-        parts.append(
-            mx.fast.scaled_dot_product_attention(
-                by_head[:, :, begin:end],
-                keys[:, :, : start + end],
-                values[:, :, : start + end],
-                scale=scale,
-                mask=mx.where(seen, 0.0, -math.inf).astype(queries.dtype),
-            )
-        )
-    return mx.concatenate(parts, axis=2)[0].swapaxes(0, 1)
+    span = max(_SCORES_IN_CACHE // (queries.shape[1] * seq_len), 8)
+    parts = [
+        _attend_span(queries[begin : begin + span] * scale, keys, values, start + begin)
+        for begin in range(0, queries.shape[0], span)
+    ]
+    return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _attend_span(queries: mx.array, keys: mx.array, values: mx.array, start: int) -> mx.array:
+    """Causal attention of scaled queries (n, H, D) at positions start and on, over (K, L, D): (n, H, D)."""
+    num_queries, heads, dim = queries.shape
+    kv_heads, end = keys.shape[0], start + num_queries
+    by_head = queries.swapaxes(0, 1).reshape(kv_heads, -1, dim)
+    own_scores = (by_head @ keys[:, start:end].swapaxes(-1, -2)).astype(mx.float32)
+    seen = mx.tri(num_queries, dtype=mx.bool_)
+    own_scores = mx.where(seen, own_scores.reshape(heads, num_queries, -1), -math.inf).reshape(own_scores.shape)
+    parts = [(own_scores, values[:, start:end])]
+    if start > 0:  # every query sees all that lies before the span
+        scores = (by_head @ keys[:, :start].swapaxes(-1, -2)).astype(mx.float32)
+        parts.append((scores, values[:, :start]))
+    out, _ = _attend(*parts)
+    return out.reshape(heads, num_queries, -1).swapaxes(0, 1).astype(queries.dtype)
 
 
 def apply_token_bitmask(logits: mx.array, bitmask: mx.array) -> mx.array:
@@ -142,6 +200,9 @@ def _row_scores(
     seq_lens: mx.array,
     scale: float,
     block_size: int,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> tuple[mx.array, mx.array]:
     """Masked float32 scores (R, H, L) of each row over its own blocks, and its values (R, L, K * D) of all heads.
 
@@ -152,7 +213,12 @@ def _row_scores(
     kv_heads = k_pool.shape[1]
     keys = _gather_blocks(k_pool, block_tables, block_size)
     scores = (_spread_heads(queries * scale, kv_heads) @ keys.swapaxes(-1, -2)).astype(mx.float32)
-    seen = mx.arange(scores.shape[-1])[None] < seq_lens[:, None]
+    if softcap is not None:
+        scores = softcap * mx.tanh(scores / softcap)
+    positions = mx.arange(scores.shape[-1])[None]
+    seen = positions < seq_lens[:, None]
+    if window is not None:
+        seen = seen & (positions >= seq_lens[:, None] - window)
     return mx.where(seen[:, None], scores, -math.inf), _gather_blocks(v_pool, block_tables, block_size)
 
 
@@ -184,10 +250,13 @@ def _own_columns(kv_heads: int, dtype: mx.Dtype) -> mx.array:
     return own
 
 
-def _attend(scores: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-    """Softmax over the last axis times values, in float32, and the log-sum-exp with a last axis of 1."""
-    highest = mx.max(scores, axis=-1, keepdims=True)
-    weights = mx.exp(scores - highest)
-    mass = mx.sum(weights, axis=-1, keepdims=True)
-    out = (weights.astype(values.dtype) @ values).astype(mx.float32) / mass
-    return out, highest + mx.log(mass)
+def _attend(*parts: tuple[mx.array, mx.array]) -> tuple[mx.array, mx.array]:
+    """Softmax over all parts' scores (..., L) times their values (..., L, D), and its log-sum-exp (..., 1); float32."""
+    highest = reduce(mx.maximum, [mx.max(scores, axis=-1, keepdims=True) for scores, _ in parts])
+    weights = [exp_bounded(scores - highest) for scores, _ in parts]
+    mass = reduce(mx.add, [mx.sum(weight, axis=-1, keepdims=True) for weight in weights])
+    sums = [
+        (weight.astype(values.dtype) @ values).astype(mx.float32)
+        for weight, (_, values) in zip(weights, parts, strict=True)
+    ]
+    return reduce(mx.add, sums) / mass, highest + mx.log(mass)

@@ -1,0 +1,140 @@
+"""The attention functions of the package: arguments checked, then the kernels on a GPU, or the reference on the CPU."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import mlx.core as mx
+
+from mlx_agent_kernels import gpu, reference
+from mlx_agent_kernels.checks import check_kernel, check_options, check_pools, check_rows
+from mlx_agent_kernels.loader import backend
+
+
+@overload
+def paged_attention(
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_tables: mx.array,
+    seq_lens: mx.array,
+    *,
+    scale: float,
+    block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+    return_lse: Literal[False] = False,
+) -> mx.array: ...
+
+
+@overload
+def paged_attention(
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_tables: mx.array,
+    seq_lens: mx.array,
+    *,
+    scale: float,
+    block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+    return_lse: Literal[True],
+) -> tuple[mx.array, mx.array]: ...
+
+
+def paged_attention(
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_tables: mx.array,
+    seq_lens: mx.array,
+    *,
+    scale: float,
+    block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
+    return_lse: bool = False,
+) -> mx.array | tuple[mx.array, mx.array]:
+    """Attention of decode rows, one query token each, over their own blocks, as reference.paged_attention says.
+
+    Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
+    """
+    check_pools(queries, k_pool, v_pool, block_size)
+    check_rows(queries, block_tables, seq_lens)
+    check_options(queries, window, sinks, softcap)
+    rows = (queries, k_pool, v_pool, block_tables, seq_lens)
+    if _uses_kernels(queries, k_pool, v_pool, block_size):
+        out, lse = gpu.paged_attention(
+            *rows, scale=scale, block_size=block_size, window=window, sinks=sinks, softcap=softcap
+        )
+    elif return_lse or window is not None or sinks is not None or softcap is not None:
+        out, lse = reference.paged_attention(
+            *rows,
+            scale=scale,
+            block_size=block_size,
+            window=window,
+            sinks=sinks,
+            softcap=softcap,
+            return_lse=True,
+        )
+    else:
+        return reference.paged_attention(*rows, scale=scale, block_size=block_size)
+    return (out, lse) if return_lse else out
+
+
+def shared_prefix_attention(
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    prefix_table: mx.array,
+    block_tables: mx.array,
+    seq_lens: mx.array,
+    *,
+    scale: float,
+    block_size: int,
+) -> mx.array:
+    """Attention of decode rows whose sequences begin with the same blocks, as reference.shared_prefix_attention says.
+
+    Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
+    """
+    check_pools(queries, k_pool, v_pool, block_size)
+    check_rows(queries, block_tables, seq_lens)
+    attend = (
+        gpu.shared_prefix_attention
+        if _uses_kernels(queries, k_pool, v_pool, block_size)
+        else reference.shared_prefix_attention
+    )
+    rows = (queries, k_pool, v_pool, prefix_table, block_tables, seq_lens)
+    return attend(*rows, scale=scale, block_size=block_size)
+
+
+def chunk_attention(
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_table: mx.array,
+    seq_len: int,
+    *,
+    scale: float,
+    block_size: int,
+) -> mx.array:
+    """Causal attention of a prompt chunk over its sequence, as reference.chunk_attention says.
+
+    Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
+    """
+    check_pools(queries, k_pool, v_pool, block_size)
+    uses_kernels = _uses_kernels(queries, k_pool, v_pool, block_size)
+    attend = gpu.chunk_attention if uses_kernels else reference.chunk_attention
+    return attend(queries, k_pool, v_pool, block_table, seq_len, scale=scale, block_size=block_size)
+
+
+def _uses_kernels(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> bool:
+    """Whether the arrays go to the GPU kernels, which must then be made for them: nothing falls back in silence."""
+    if backend() == "reference":
+        return False
+    check_kernel(queries, k_pool, v_pool, block_size)
+    return True

@@ -1,0 +1,68 @@
+"""What the attention functions refuse: arrays that do not fit each other, and what the GPU kernels are not made for."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+HEAD_SIZES = (64, 80, 96, 112, 128, 192, 256)
+DTYPES = (mx.float32, mx.float16, mx.bfloat16)
+BLOCK_SIZES = range(8, 65)
+MAX_GROUP = 16  # query heads a KV head
+
+
+def check_pools(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
+    """Raise ValueError where (R, H, D) queries and (slots, K, D) pools of keys and values do not fit each other."""
+    if queries.ndim != 3 or k_pool.ndim != 3 or v_pool.ndim != 3:
+        raise _misfit("queries (rows, heads, dim) and pools (slots, kv_heads, dim)", queries, k_pool, v_pool)
+    if k_pool.shape[:2] != v_pool.shape[:2]:
+        raise _misfit("k_pool and v_pool differ in slots or heads", k_pool, v_pool)
+    if queries.shape[2] != k_pool.shape[2]:
+        raise _misfit("queries and k_pool differ in head size", queries, k_pool)
+    if queries.shape[1] % k_pool.shape[1]:
+        raise _misfit("the heads of queries are no multiple of those of k_pool", queries, k_pool)
+    if block_size < 1 or k_pool.shape[0] % block_size:
+        raise ValueError(f"block_size={block_size} does not divide the {k_pool.shape[0]} slots of k_pool")
+
+
+def check_rows(queries: mx.array, block_tables: mx.array, seq_lens: mx.array) -> None:
+    """Raise ValueError where the rows' (R, W) tables and (R,) lengths do not fit (R, H, D) queries."""
+    if block_tables.ndim != 2 or len(block_tables) != len(queries):
+        raise _misfit("block_tables must be (rows of queries, width)", queries, block_tables)
+    if seq_lens.ndim != 1 or len(seq_lens) != len(queries):
+        raise _misfit("seq_lens must be (rows of queries,)", queries, seq_lens)
+
+
+def check_options(queries: mx.array, window: int | None, sinks: mx.array | None, softcap: float | None) -> None:
+    """Raise ValueError for a window or softcap that is not positive, and for sinks that are not one a query head."""
+    if window is not None and window < 1:
+        raise ValueError(f"window={window} must be at least 1")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap={softcap} must be above 0")
+    if sinks is not None and sinks.shape != queries.shape[1:2]:
+        raise _misfit("sinks must be (heads of queries,)", queries, sinks)
+
+
+def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
+    """Raise ValueError for what the GPU kernels are not made for, naming it and what they are made for."""
+    dim, group = k_pool.shape[2], queries.shape[1] // k_pool.shape[1]
+    if dim not in HEAD_SIZES:
+        raise ValueError(f"head size {dim}: the GPU kernels serve {_listed(HEAD_SIZES)}")
+    if v_pool.shape[2] != dim:
+        raise ValueError(f"values of width {v_pool.shape[2]} beside keys of {dim}: the GPU kernels serve equal ones")
+    if k_pool.dtype not in DTYPES:
+        raise ValueError(f"pools of {k_pool.dtype}: the GPU kernels serve {_listed(DTYPES)}")
+    if not queries.dtype == k_pool.dtype == v_pool.dtype:
+        dtypes = _listed((queries.dtype, k_pool.dtype, v_pool.dtype))
+        raise ValueError(f"queries, k_pool and v_pool of {dtypes}: the GPU kernels serve one type for all three")
+    if block_size not in BLOCK_SIZES:
+        raise ValueError(f"block_size={block_size}: the GPU kernels serve {BLOCK_SIZES[0]} to {BLOCK_SIZES[-1]}")
+    if group > MAX_GROUP:
+        raise ValueError(f"{group} query heads a KV head: the GPU kernels serve 1 to {MAX_GROUP}")
+
+
+def _misfit(rule: str, *arrays: mx.array) -> ValueError:
+    return ValueError(f"{rule}; got shapes {' and '.join(str(tuple(array.shape)) for array in arrays)}")
+
+
+def _listed(values: tuple[object, ...]) -> str:
+    return ", ".join(str(value).removeprefix("mlx.core.") for value in values)
