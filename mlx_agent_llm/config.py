@@ -16,14 +16,15 @@ class EngineConfig:
 
     max_num_seqs: requests that run at the same time; further ones wait.
     max_tokens_per_step: token rows of one forward, decode rows and prompt chunks together.
-    max_slowdown: how many times as long a step with running streams may take because of the prompts beside them; the
-        prompts get what fits into that of max_tokens_per_step, at least a block. math.inf gives them all of it.
+    max_slowdown: about how many times as long a step with running streams may take because of the prompts beside them;
+        the prompts get what fits into that of max_tokens_per_step, at least a block. math.inf gives them all of it.
     block_size: tokens of a KV block.
     kv_cache_tokens, kv_cache_bytes: size of the KV pool, at most one of the two; by default it follows the device.
     max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
     max_queue: requests that may wait before submit raises CapacityError.
     prefix_cache: keep the KV of finished requests for later prompts that begin alike.
     device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
+    compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.
     seed: the seed of requests that bring none is drawn from a generator seeded with this.
     """
 
@@ -38,6 +39,7 @@ class EngineConfig:
     prefix_cache: bool = True
     device: Device = "auto"
     dtype: DType = "auto"
+    compile: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class EngineConfig:
         check_range("max_slowdown", self.max_slowdown, 1.05, math.inf, integer=False)
         check_range("block_size", self.block_size, 1, 256)
         check_range("max_queue", self.max_queue, 1)
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile={self.compile!r} must be True or False")
         check_range("seed", self.seed, 0, 2**32 - 1)
         if self.max_tokens_per_step < self.max_num_seqs:
             raise ValueError(

@@ -78,6 +78,8 @@ class ScriptedModel(nn.Module):
     shows as a wrong reply.
     """
 
+    reads_values = True  # while the graph is built
+
     def __init__(self, replies: Sequence[str] | Callable[[str], str]) -> None:
         super().__init__()
         self.args = _FakeArgs()
@@ -131,7 +133,7 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
         "intermediate_size": 64,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 8,
+        "head_dim": 8 if _on_cpu() else 64,  # the smallest that the kernels serve
         "rms_norm_eps": 1e-5,
         "vocab_size": ByteTokenizer.vocab_size,
         "max_position_embeddings": 4096,
@@ -156,11 +158,16 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
 _NUM_FEATURES = 16
 
 
+def _on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
 class _FakeAttention(nn.Module):
     """A layer that takes part in paging as a real one does, and whose output nobody uses."""
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
-        states = inputs[:, :, None, None].astype(mx.float32)
+        shape = (*inputs.shape, 1, 1 if _on_cpu() else 64)  # the smallest that the kernels serve
+        states = mx.broadcast_to(inputs[:, :, None, None].astype(mx.float32), shape)
         keys, values = cache.update_and_fetch(states, states)
         attend: Callable[..., mx.array] = mlx_lm.models.base.scaled_dot_product_attention
         return attend(states, keys, values, cache, scale=1.0, mask=None)

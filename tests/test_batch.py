@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_agent_llm.core.batch import make_batch
+from mlx_agent_llm.core.batch import Padding, bucket, make_batch
 from mlx_agent_llm.core.scheduler import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
 
@@ -98,3 +98,39 @@ def test_prefix_and_own_blocks_of_a_row_are_its_table_again(shapes: list[tuple[i
         assert len(prefix) * SIZE + seq_len == chunk.start + 1
         own_blocks = own_table[: -(-seq_len // SIZE)].tolist()
         assert prefix + own_blocks == chunk.request.block_table
+
+
+@given(st.integers(1, 5000))
+def test_buckets_are_few_and_at_most_half_as_large_again(count: int) -> None:
+    assert count <= bucket(count) < max(1.5 * count, 2)
+    assert bin(bucket(count)).count("1") <= 2
+
+
+def test_a_batch_of_rows_alone_is_filled_up_to_a_bucket_with_rows_that_read_and_write_nobodys_block() -> None:
+    rows = [row(request(list(range(9)), [7, 2, 3])) for _ in range(5)]
+    batch = make_batch(Schedule(rows, []), (), SIZE, Padding(99, in_buckets=True))
+    assert (batch.num_tokens, batch.num_rows, batch.num_padding, len(batch.sampled)) == (5, 6, 0, 5)
+    assert values(batch.slot_mapping)[-1] == 99 * SIZE
+    assert batch.rows is not None
+    assert values(batch.rows.block_tables)[-1] == [99, 99, 99]
+    assert values(batch.rows.seq_lens) == [9] * 5 + [1]
+
+
+def test_a_long_prefix_is_shared_up_to_one_of_few_lengths_and_the_rest_is_read_row_by_row() -> None:
+    common = list(range(45))
+    rows = [row(request([*range(45 * SIZE), index], [*common, 50 + index])) for index in range(3)]
+    span = make_batch(Schedule(rows, []), (), SIZE, Padding(99, in_buckets=True)).rows
+    assert span is not None and span.prefix_table is not None
+    assert values(span.prefix_table) == list(range(40))
+    assert values(span.block_tables)[1] == [40, 41, 42, 43, 44, 51]
+    assert values(span.seq_lens) == [21, 21, 21]
+    with_prompt = Schedule(rows, [Chunk(request([1, 2], [60]), 0, 2, is_sampled=True)])
+    exact = make_batch(with_prompt, (), SIZE, Padding(99, in_buckets=True)).rows
+    assert exact is not None and exact.prefix_table is not None
+    assert len(values(exact.prefix_table)) == 45
+
+
+def test_a_lone_token_gets_company_that_attends_to_nothing() -> None:
+    batch = make_batch(Schedule([row(request([1, 2, 3], [4]))], []), (), SIZE, Padding(9, min_tokens=2))
+    assert (batch.num_tokens, batch.num_rows, batch.num_padding) == (1, 1, 1)
+    assert values(batch.slot_mapping) == [18, 36]

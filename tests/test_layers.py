@@ -20,6 +20,7 @@ CORE_ORDER = [
     ["step_clock", "stats", "loop"],
     ["step_clock", "runner", "loop"],
     ["allocator", "runner"],
+    ["batch", "attention", "compiled_forward", "runner"],
     ["cpu_modules", "runner"],
     ["pacing", "scheduler"],
     ["detokenizer", "stopping", "loop"],

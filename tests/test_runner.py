@@ -11,7 +11,10 @@ import pytest
 
 from mlx_agent_llm import EngineConfig, SamplingParams
 from mlx_agent_llm.core.attention import PagedLayer, probe_model
+from mlx_agent_llm.core.batch import Padding
+from mlx_agent_llm.core.compiled_forward import CompiledForward
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import tiny_model
 
@@ -99,6 +102,50 @@ def test_padding_is_computed_beside_a_lone_row_and_leaves_the_pools_alone(on_the
     assert all(own < 32 for own, _ in decode_slots)
 
 
+def compiled(core: EngineCore) -> CompiledForward:
+    """Let the core run its rows as a GPU's does, on whatever device."""
+    runner = core._runner
+    runner._compiled = CompiledForward(runner._model)
+    runner.padding = Padding(runner.padding.padding_block, in_buckets=True)
+    return runner._compiled
+
+
+@pytest.mark.parametrize("num_common", [0, 100])
+def test_a_compiled_forward_gives_the_same_tokens_in_few_shapes(num_common: int, on_the_cpu: None) -> None:
+    model = tiny_model()
+    prompts = [[*range(num_common), *range(200 - index, 205)] for index in range(7)]
+    expected = run(make_core(model), *prompts)
+    core = make_core(model)
+    forward, shapes = compiled(core), set()
+    trace = forward._trace
+
+    def recorded_trace(*arguments: Any) -> Any:
+        shapes.add(str([each.shape for each in (arguments[0], *arguments[4]) if each is not None]))
+        return trace(*arguments)
+
+    forward._trace = recorded_trace
+    assert run(core, *prompts) == expected
+    assert run(core, *prompts[:5]) == expected[:5]
+    assert 1 <= len(shapes) <= 8
+    assert core.stats().num_steps > 2 * len(shapes)
+
+
+def test_a_compiled_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
+    core = make_core(tiny_model())
+    compiled(core)
+    layers: list[PagedLayer] = core._runner._layers
+    addresses = set()
+
+    def note() -> None:
+        for layer in layers:
+            mx.eval(layer.keys, layer.values)
+            addresses.add(np.array(layer.keys, copy=False).ctypes.data)
+
+    note()
+    run(core, list(range(30)), list(range(20)), each_step=note)
+    assert len(addresses) == len(layers)
+
+
 def test_the_warm_up_writes_to_no_block_that_a_request_may_get() -> None:
     core = make_core(tiny_model())
     for layer in core._runner._layers:
@@ -114,3 +161,9 @@ def test_pools_are_made_anew_while_something_that_is_in_flight_breaks() -> None:
             mx.async_eval(broken)
         core._runner.reset()
     assert run(core, [1, 2, 3]) == run(make_core(tiny_model()), [1, 2, 3])
+
+
+def test_what_the_gpu_kernels_do_not_serve_is_refused_when_the_engine_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_agent_kernels.attention.backend", lambda: "cuda")
+    with pytest.raises(UnsupportedModelError, match="head size 24: the GPU kernels serve 64, 80, 96"):
+        make_core(tiny_model(head_dim=24))

@@ -5,11 +5,13 @@ attention functions run the kernels of src/; `backend` says which of the three i
 """
 
 from mlx_agent_kernels.attention import chunk_attention, paged_attention, shared_prefix_attention
+from mlx_agent_kernels.checks import UnsupportedKernelError
 from mlx_agent_kernels.elementwise import swiglu
 from mlx_agent_kernels.loader import backend
 from mlx_agent_kernels.reference import apply_token_bitmask, write_kv
 
 __all__ = [
+    "UnsupportedKernelError",
     "apply_token_bitmask",
     "backend",
     "chunk_attention",

@@ -10,6 +10,10 @@ BLOCK_SIZES = range(8, 65)
 MAX_GROUP = 16  # query heads a KV head
 
 
+class UnsupportedKernelError(ValueError):
+    """Arrays that the GPU kernels are not made for; `reference` has no such limits."""
+
+
 def check_pools(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
     """Raise ValueError where (R, H, D) queries and (slots, K, D) pools of keys and values do not fit each other."""
     if queries.ndim != 3 or k_pool.ndim != 3 or v_pool.ndim != 3:
@@ -43,21 +47,27 @@ def check_options(queries: mx.array, window: int | None, sinks: mx.array | None,
 
 
 def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
-    """Raise ValueError for what the GPU kernels are not made for, naming it and what they are made for."""
+    """Raise UnsupportedKernelError for what the GPU kernels are not made for, naming it and what they are made for."""
     dim, group = k_pool.shape[2], queries.shape[1] // k_pool.shape[1]
     if dim not in HEAD_SIZES:
-        raise ValueError(f"head size {dim}: the GPU kernels serve {_listed(HEAD_SIZES)}")
+        raise UnsupportedKernelError(f"head size {dim}: the GPU kernels serve {_listed(HEAD_SIZES)}")
     if v_pool.shape[2] != dim:
-        raise ValueError(f"values of width {v_pool.shape[2]} beside keys of {dim}: the GPU kernels serve equal ones")
+        raise UnsupportedKernelError(
+            f"values of width {v_pool.shape[2]} beside keys of {dim}: the GPU kernels serve equal ones"
+        )
     if k_pool.dtype not in DTYPES:
-        raise ValueError(f"pools of {k_pool.dtype}: the GPU kernels serve {_listed(DTYPES)}")
+        raise UnsupportedKernelError(f"pools of {k_pool.dtype}: the GPU kernels serve {_listed(DTYPES)}")
     if not queries.dtype == k_pool.dtype == v_pool.dtype:
         dtypes = _listed((queries.dtype, k_pool.dtype, v_pool.dtype))
-        raise ValueError(f"queries, k_pool and v_pool of {dtypes}: the GPU kernels serve one type for all three")
+        raise UnsupportedKernelError(
+            f"queries, k_pool and v_pool of {dtypes}: the GPU kernels serve one type for all three"
+        )
     if block_size not in BLOCK_SIZES:
-        raise ValueError(f"block_size={block_size}: the GPU kernels serve {BLOCK_SIZES[0]} to {BLOCK_SIZES[-1]}")
+        raise UnsupportedKernelError(
+            f"block_size={block_size}: the GPU kernels serve {BLOCK_SIZES[0]} to {BLOCK_SIZES[-1]}"
+        )
     if group > MAX_GROUP:
-        raise ValueError(f"{group} query heads a KV head: the GPU kernels serve 1 to {MAX_GROUP}")
+        raise UnsupportedKernelError(f"{group} query heads a KV head: the GPU kernels serve 1 to {MAX_GROUP}")
 
 
 def _misfit(rule: str, *arrays: mx.array) -> ValueError:

@@ -11,6 +11,7 @@ import mlx.core as mx
 from rich.console import Console
 from rich.table import Table
 
+from mlx_agent_kernels import backend
 from mlx_agent_llm import blas
 from mlx_agent_llm.core.memory import describe_default_pool
 from mlx_agent_llm.models.source import find_demo
@@ -60,6 +61,7 @@ def _report(gflops: float) -> Table:
     for name, value in _memory().items():
         table.add_row(name, value)
     table.add_row("KV pool by default", describe_default_pool())
+    table.add_row("attention", {"metal": "Metal kernels", "cuda": "CUDA kernels"}.get(backend(), "MLX operations"))
     table.add_row("BLAS", _blas_name(blas.status()) if _on_cpu() else "not used on this device")
     table.add_row("float32 matmul", f"{gflops:,.1f} GFLOP/s")
     table.add_row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")

@@ -69,6 +69,16 @@ class PagedLayer:
         self.write(self.current_batch.slot_mapping, keys[:, :, 0], values[:, :, 0])
         return keys, values
 
+    def take_pools(self) -> tuple[mx.array, mx.array]:
+        """Hand the pools over to a function that writes them; put_pools brings back what it made of them."""
+        pools = self.keys, self.values
+        del self.keys, self.values
+        return pools
+
+    def put_pools(self, keys: mx.array, values: mx.array) -> None:
+        """Set the pools."""
+        self.keys, self.values = keys, values
+
     def read(self, slots: mx.array) -> tuple[mx.array, mx.array]:
         """The keys and values in (C,) slots, (C, kv_heads, head_dim) each."""
         return self.keys[slots], self.values[slots]

@@ -18,6 +18,7 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+from mlx_agent_kernels import UnsupportedKernelError
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.attention import ModelShape
 from mlx_agent_llm.core.batch import Batch, make_batch
@@ -29,7 +30,13 @@ from mlx_agent_llm.core.sampler import Sampler, sample
 from mlx_agent_llm.core.scheduler import Chunk, Schedule, Scheduler
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
 from mlx_agent_llm.core.stopping import Stopping
-from mlx_agent_llm.errors import GenerationError, MLXAgentError, RequestError, RequestTimeout
+from mlx_agent_llm.errors import (
+    GenerationError,
+    MLXAgentError,
+    RequestError,
+    RequestTimeout,
+    UnsupportedModelError,
+)
 from mlx_agent_llm.request import Delta, FinishReason, Request, SamplingParams, TokenLogprob
 
 
@@ -72,7 +79,9 @@ class EngineCore:
         self.scheduler = Scheduler(config, self.kv_manager, max_model_len)
         self.meter = StepMeter()
         self._clock = self.meter.clock
-        self._runner = ModelRunner(model, shape.layers, num_blocks, config.block_size, self._clock)
+        self._runner = ModelRunner(
+            model, shape.layers, num_blocks, config.block_size, self._clock, compile=config.compile
+        )
         self._stopping = Stopping(
             vocabulary.token_bytes,
             vocabulary.eos_token_ids,
@@ -191,18 +200,18 @@ class EngineCore:
     def _warm_up(self) -> None:
         """Compute a row and a chunk for nobody, so that no request pays for what MLX compiles when it is first used."""
         nobody = Request(-1, (0, 0), SamplingParams(), 0, lambda delta: None)
-        nobody.block_table = [self._runner.padding_slot // self._block_size] * 2
+        nobody.block_table = [self._runner.padding.padding_block] * 2
         row, chunk = Chunk(nobody, 1, 1, is_sampled=False), Chunk(nobody, 0, 2, is_sampled=False)
-        mx.eval(self._runner.forward(self._make_batch(Schedule([row], [chunk]), None), None))
+        for schedule in (Schedule([row], [chunk]), Schedule([row], [])):
+            batch = self._make_batch(schedule, None)
+            try:
+                mx.eval(self._runner.forward(batch, None))
+            except UnsupportedKernelError as error:
+                raise UnsupportedModelError(str(error)) from None
 
     def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
-        return make_batch(
-            schedule,
-            in_flight.requests if in_flight else (),
-            self._block_size,
-            min_tokens=self._runner.min_tokens,
-            padding_slot=self._runner.padding_slot,
-        )
+        requests = in_flight.requests if in_flight else ()
+        return make_batch(schedule, requests, self._block_size, self._runner.padding)
 
     def _collect(self, in_flight: _InFlight | None) -> list[Emission]:
         """Read the last step's tokens, let each request take its own, and end those that are done."""

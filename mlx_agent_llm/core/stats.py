@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlx_agent_kernels import backend
 from mlx_agent_llm.core.batch import Batch
 from mlx_agent_llm.core.kv_manager import KVManager
 from mlx_agent_llm.core.scheduler import Scheduler
@@ -25,6 +26,7 @@ class EngineStats:
     that they add up to a little more than mean_step_time.
     """
 
+    attention_backend: str  # "metal", "cuda" or "reference"
     num_waiting: int
     num_running: int
     kv_cache_bytes: int
@@ -92,6 +94,7 @@ class StepMeter:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
         return EngineStats(
+            attention_backend=backend(),
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
             kv_cache_bytes=kv_cache_bytes,

@@ -1,7 +1,7 @@
 // The names the bodies use, in Metal. Included after MLX's own utilities, which bring metal_stdlib and bfloat16_t.
 #define SHARED threadgroup
 #define DEVICE device
-#define BARRIER() threadgroup_barrier(metal::mem_flags::mem_threadgroup)
+#define BARRIER() metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup)
 #define UNROLLED _Pragma("clang loop unroll(full)")
 
 typedef ELEMENT_TYPE element;
