@@ -1,5 +1,7 @@
 """The faster forms of mlx-lm's modules compute what the modules did, for packed tokens and for mlx-lm's own calls."""
 
+import threading
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -82,3 +84,41 @@ def test_doing_it_again_changes_nothing() -> None:
     classes = [type(module) for _, module in model.named_modules()]
     speed_up_modules(model)
     assert [type(module) for _, module in model.named_modules()] == classes
+
+
+def test_a_layer_with_many_outputs_is_computed_tile_by_tile() -> None:
+    holder = nn.Module()
+    holder.head, holder.narrow = nn.Linear(8, 20_000), nn.Linear(8, 4096)
+    holder.embedding = nn.Embedding(20_001, 8)
+    x = mx.random.normal((3, 1, 8), key=mx.random.key(0))
+    expected = holder.head(x), holder.embedding.as_linear(x)
+    mx.eval(expected)
+    speed_up_modules(holder)
+    assert type(holder.narrow) is nn.Linear
+    assert type(holder.head) is not nn.Linear
+    close(holder.head(x), expected[0])
+    close(holder.embedding.as_linear(x), expected[1])
+
+
+def test_engines_in_several_threads_may_serve_one_model() -> None:
+    rope = nn.RoPE(16)
+    holder = nn.Module()
+    holder.rope = rope
+    speed_up_modules(holder)
+    wrong = []
+
+    def rotate(start: int) -> None:
+        x = mx.ones((3, 2, 1, 16))
+        for step in range(100):
+            positions = mx.arange(start + step, start + step + 3)
+            first, second = rope(x, offset=positions), rope(x, offset=positions)
+            expected = nn.RoPE(16)(x, offset=positions)
+            if not mx.allclose(first, expected, atol=1e-4) or not mx.allclose(second, expected, atol=1e-4):
+                wrong.append(step)
+
+    threads = [threading.Thread(target=rotate, args=(1000 * index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

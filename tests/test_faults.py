@@ -230,6 +230,25 @@ def test_a_text_that_cannot_even_be_ended_fails_its_request_alone(
     assert len(sound.result(timeout=20).token_ids) == 30
 
 
+def test_a_cancelled_request_whose_text_cannot_be_ended_fails_alone(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    cancelled, sound = engine.submit("x", replace(PARAMS, max_tokens=4000)), engine.submit("x", PARAMS)
+    next(iter(cancelled))
+
+    def broken_finish(self: TextStop) -> str:
+        raise Fault("the text broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextStop, "finish", broken_finish)
+        cancelled.cancel()
+        with pytest.raises(GenerationError, match="the text broke"):
+            cancelled.result(timeout=20)
+    assert len(engine.generate(["x"], PARAMS)[0].token_ids) == 30
+    sound.cancel()
+
+
 def test_when_not_even_the_pools_can_be_made_anew_every_request_fails_and_the_engine_is_closed(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

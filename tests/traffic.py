@@ -186,7 +186,7 @@ class Traffic:
             or (isinstance(error, RequestTimeout) and ask.params.timeout is not None and "no end" not in str(error))
             or (isinstance(error, GenerationError) and is_ours(error))
             or (isinstance(error, RequestError) and ask.way == "bad")
-            or (isinstance(error, RequestError) and ask.way == "fork" and "has ended" in str(error))
+            or (isinstance(error, RequestError) and ask.way == "fork" and is_of_a_fork(error))
         )
         if not is_right:
             error.add_note(f"the question was {ask}")
@@ -234,6 +234,11 @@ def ask_in_thread(engine: Engine, ask: Ask) -> str:
             list(itertools.islice(chat, ask.patience))
             chat.close()
     return ask.way
+
+
+def is_of_a_fork(error: RequestError) -> bool:
+    """Whether the parent had ended, or a matcher's fault struck while the fork took over its tokens."""
+    return "has ended" in str(error) or "must allow the output so far" in str(error)
 
 
 async def ask_in_loop(engine: Engine, ask: Ask) -> str:

@@ -15,6 +15,7 @@ import mlx.nn as nn
 from mlx_agent_kernels import swiglu
 
 _TILE = 2048
+_MANY_OUTPUTS = 16384  # those of an LM head
 
 
 def speed_up_modules(model: nn.Module) -> None:
@@ -26,9 +27,9 @@ def speed_up_modules(model: nn.Module) -> None:
             key = (module.dims, module.traditional, module.base, module.scale)
             module._angles = angles.setdefault(key, _Angles(*key))
             module.__class__ = _SharedAnglesRoPE
-        elif type(module) is nn.Linear and module.weight.shape[0] > _TILE:
+        elif type(module) is nn.Linear and module.weight.shape[0] > _MANY_OUTPUTS:
             module.__class__ = _TiledLinear
-        elif type(module) is nn.Embedding:
+        elif type(module) is nn.Embedding and module.weight.shape[0] > _MANY_OUTPUTS:
             module.__class__ = _TiledEmbedding
         elif _is_gated_mlp(module):
             base = type(module)
@@ -75,7 +76,7 @@ class _TiledEmbedding(nn.Embedding):
 def _tiled_product(x: mx.array, weight: mx.array) -> mx.array:
     """Multiply by the transposed weight, tile by tile of the outputs: a fifth faster at 16 rows and 49,152 outputs."""
     tiles = [weight[start : start + _TILE] for start in range(0, weight.shape[0], _TILE)]
-    return mx.concatenate([x @ tile.T for tile in tiles], axis=-1) if len(tiles) > 1 else x @ weight.T
+    return mx.concatenate([x @ tile.T for tile in tiles], axis=-1)
 
 
 class _Angles:
@@ -94,16 +95,16 @@ class _Angles:
         self.quarter_turn[second, first] = -1.0
         self.quarter_turn[first, second] = 1.0
         mx.eval(self._frequencies, self._angle_of, self.quarter_turn)
-        self._positions: mx.array | None = None
-        self._cosines_and_sines: tuple[mx.array, mx.array] | None = None
+        self._last: tuple[mx.array, mx.array, mx.array] | None = None  # positions, cosines, sines
 
     def of(self, positions: mx.array) -> tuple[mx.array, mx.array]:
         """(T,) positions -> the cosines and the sines, (T, 1, 1, dims) each."""
-        if self._cosines_and_sines is None or self._positions is not positions:
+        last = self._last  # read once: engines of several threads may serve one model
+        if last is None or last[0] is not positions:
             angles = (positions.astype(mx.float32) * self._scale)[:, None] * self._frequencies
             angles = angles[:, self._angle_of][:, None, None]
-            self._positions, self._cosines_and_sines = positions, (mx.cos(angles), mx.sin(angles))
-        return self._cosines_and_sines
+            last = self._last = (positions, mx.cos(angles), mx.sin(angles))
+        return last[1], last[2]
 
 
 class _SharedAnglesRoPE(nn.RoPE):

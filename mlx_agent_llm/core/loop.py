@@ -318,7 +318,10 @@ class EngineCore:
         return Emission(request, delta)
 
     def _end(self, request: Request, reason: FinishReason) -> Emission:
-        delta = self._stopping.end(request, reason)
+        try:
+            delta = self._stopping.end(request, reason)
+        except Exception as fault:  # the fault is this request's alone
+            return self._fail(request, _as_error(fault))
         self._forget(request)
         return Emission(request, delta)
 
