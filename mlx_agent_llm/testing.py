@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_map_with_path
 
+from mlx_agent_kernels import backend
 from mlx_agent_llm.core.attention import PagedLayer
 from mlx_agent_llm.core.batch import Batch
 from mlx_agent_llm.errors import RequestError
@@ -133,7 +134,7 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
         "intermediate_size": 64,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 8 if _on_cpu() else 64,  # the smallest that the kernels serve
+        "head_dim": 8 if backend() == "reference" else 64,  # the smallest that the kernels serve
         "rms_norm_eps": 1e-5,
         "vocab_size": ByteTokenizer.vocab_size,
         "max_position_embeddings": 4096,
@@ -158,15 +159,11 @@ def tiny_model(model_type: str = "llama", *, seed: int = 0, **overrides: Any) ->
 _NUM_FEATURES = 16
 
 
-def _on_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
 class _FakeAttention(nn.Module):
     """A layer that takes part in paging as a real one does, and whose output nobody uses."""
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
-        shape = (*inputs.shape, 1, 1 if _on_cpu() else 64)  # the smallest that the kernels serve
+        shape = (*inputs.shape, 1, 1 if backend() == "reference" else 64)  # the smallest that the kernels serve
         states = mx.broadcast_to(inputs[:, :, None, None].astype(mx.float32), shape)
         keys, values = cache.update_and_fetch(states, states)
         attend: Callable[..., mx.array] = mlx_lm.models.base.scaled_dot_product_attention

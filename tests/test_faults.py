@@ -249,15 +249,15 @@ def test_a_cancelled_request_whose_text_cannot_be_ended_fails_alone(
     sound.cancel()
 
 
+def broken_reset(self: ModelRunner) -> None:
+    raise Fault("no memory is left")
+
+
 def test_when_not_even_the_pools_can_be_made_anew_every_request_fails_and_the_engine_is_closed(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = FaultyModel()
     engine = make_engine(model, max_num_seqs=2)
-
-    def broken_reset(self: ModelRunner) -> None:
-        raise Fault("no memory is left")
-
     monkeypatch.setattr(ModelRunner, "reset", broken_reset)
     handles = [engine.submit("x", replace(PARAMS, max_tokens=4000)) for _ in range(4)]
     next(iter(handles[0]))
@@ -290,10 +290,6 @@ def test_what_ended_in_the_step_after_which_the_engine_stops_is_answered_too(
 ) -> None:
     model = FaultyModel()
     engine = make_engine(model, max_num_seqs=2)
-
-    def broken_reset(self: ModelRunner) -> None:
-        raise Fault("no memory is left")
-
     monkeypatch.setattr(ModelRunner, "reset", broken_reset)
     long = engine.submit("x", replace(PARAMS, max_tokens=4000))
     next(iter(long))

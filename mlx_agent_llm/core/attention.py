@@ -8,6 +8,7 @@ goes to mlx-lm's own function, so the same process can still use mlx-lm as ever.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -109,6 +110,18 @@ class PagedLayer:
         return chunk_attention(
             queries, self.keys, self.values, span.block_table, span.seq_len, scale=scale, block_size=self.block_size
         )
+
+
+def call_model(model: Any, token_ids: mx.array, batch: Batch, layers: Sequence[PagedLayer]) -> mx.array:
+    """(S, vocab) logits of a batch's sampled rows, with (T,) token_ids in place of its own; layers are written."""
+    for layer in layers:
+        layer.batch = batch
+    try:
+        logits: mx.array = model(token_ids[:, None], cache=layers)[:, 0]
+    finally:
+        for layer in layers:
+            layer.batch = None
+    return logits
 
 
 def install_seam() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_agent_llm.core.attention import PagedLayer
+from mlx_agent_llm.core.attention import PagedLayer, call_model
 from mlx_agent_llm.core.batch import Batch, RowSpan
 
 Pools = list[tuple[mx.array, mx.array]]
@@ -56,12 +56,7 @@ class CompiledForward:
         batch = _rows_batch(token_ids, positions, slot_mapping, sampled_rows, RowSpan(*rows))
         for layer, pool in zip(self._layers, pools, strict=True):
             layer.put_pools(*pool)
-            layer.batch = batch
-        try:
-            logits = self._model(token_ids[:, None], cache=self._layers)[:, 0]
-        finally:
-            for layer in self._layers:
-                layer.batch = None
+        logits = call_model(self._model, token_ids, batch, self._layers)
         return logits, [layer.take_pools() for layer in self._layers]
 
 

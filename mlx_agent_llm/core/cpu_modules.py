@@ -7,6 +7,7 @@ stay what they are, for mlx-lm's own functions too. Knows no cache and no reques
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
@@ -20,20 +21,18 @@ _MANY_OUTPUTS = 16384  # those of an LM head
 
 def speed_up_modules(model: nn.Module) -> None:
     """Give every module that has a faster form here that form; harmless when called again."""
-    angles: dict[tuple[int, bool, float, float], _Angles] = {}
-    classes: dict[type, type] = {}
+    shared_angles, fast_class = cache(_Angles), cache(_with_fast_swiglu)
     for _, module in model.named_modules():
         if type(module) is nn.RoPE:
-            key = (module.dims, module.traditional, module.base, module.scale)
-            module._angles = angles.setdefault(key, _Angles(*key))
+            module._angles = shared_angles(module.dims, module.traditional, module.base, module.scale)
             module.__class__ = _SharedAnglesRoPE
         elif type(module) is nn.Linear and module.weight.shape[0] > _MANY_OUTPUTS:
             module.__class__ = _TiledLinear
         elif type(module) is nn.Embedding and module.weight.shape[0] > _MANY_OUTPUTS:
             module.__class__ = _TiledEmbedding
         elif _is_gated_mlp(module):
-            base = type(module)
-            module.__class__ = classes.setdefault(base, type(f"FastSwiglu{base.__name__}", (_FastSwiglu, base), {}))
+            base: type = type(module)
+            module.__class__ = fast_class(base)
 
 
 class _FastSwiglu:
@@ -42,6 +41,10 @@ class _FastSwiglu:
     def __call__(self: Any, x: mx.array) -> mx.array:
         output: mx.array = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
         return output
+
+
+def _with_fast_swiglu(base: type) -> type:
+    return type(f"FastSwiglu{base.__name__}", (_FastSwiglu, base), {})
 
 
 def _is_gated_mlp(module: Any) -> bool:

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.core.allocator import keep_freed_buffers
-from mlx_agent_llm.core.attention import KVShape, PagedLayer
+from mlx_agent_llm.core.attention import KVShape, PagedLayer, call_model
 from mlx_agent_llm.core.batch import Batch, Padding, SlotCopies
 from mlx_agent_llm.core.compiled_forward import CompiledForward
 from mlx_agent_llm.core.cpu_modules import speed_up_modules
@@ -71,14 +71,7 @@ class ModelRunner:
         """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
         if self._compiled is not None and not batch.prompts:
             return self._compiled(token_ids, batch, self._layers)
-        for layer in self._layers:
-            layer.batch = batch
-        try:
-            logits: mx.array = self._model(token_ids[:, None], cache=self._layers)[:, 0]
-        finally:
-            for layer in self._layers:
-                layer.batch = None
-        return logits
+        return call_model(self._model, token_ids, batch, self._layers)
 
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
