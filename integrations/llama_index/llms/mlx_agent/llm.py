@@ -1,0 +1,290 @@
+"""MLXAgentLLM: LlamaIndex's LLM over one engine; every call, sync or async, chat or prompt, folds one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from llama_index.core.base.llms.generic_utils import (
+    astream_chat_response_to_completion_response,
+    chat_response_to_completion_response,
+    prompt_to_messages,
+    stream_chat_response_to_completion_response,
+)
+from llama_index.core.base.llms.generic_utils import messages_to_prompt as default_messages_to_prompt
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+)
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
+from llama_index.core.tools import BaseTool
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from llama_index.llms.mlx_agent.callbacks import observed_astream, observed_stream
+from llama_index.llms.mlx_agent.errors import AnswerError, llm_errors
+from llama_index.llms.mlx_agent.messages import as_dicts
+from llama_index.llms.mlx_agent.request import chat_options, completion_options
+from llama_index.llms.mlx_agent.responses import (
+    AsyncDeltas,
+    Deltas,
+    astream_responses,
+    awhole_response,
+    stream_responses,
+    whole_response,
+)
+from llama_index.llms.mlx_agent.structured import SchemaDecodingLLM
+from llama_index.llms.mlx_agent.tools import as_tool_dict, read_selections, tool_choice_of
+from mlx_agent_llm import Engine, EngineClosedError, EngineConfig
+from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
+from mlx_agent_llm.chat.tools import as_tools, plan_tools
+from mlx_agent_llm.shared_engines import SHARED_ENGINES, EngineHolder, EngineRegistry
+
+
+class MLXAgentLLM(SchemaDecodingLLM):
+    """An LLM over one engine in this process, made for many agents and queries at a time.
+
+    model: "demo", a hub id, a local directory or a .gguf file. It is loaded when the LLM is made, because LlamaIndex
+        asks for its context on event loops, and shared with every LLM of the same model and engine_config until the
+        last one of them is closed.
+    engine: a running Engine instead; it stays its owner's to close.
+    temperature, max_tokens, top_p, top_k, min_p, seed, stop, timeout: as in SamplingParams, whose defaults hold for
+        None. Further fields of SamplingParams go into additional_kwargs. Each can be given in a call, too, beside a
+        constraint, and tools, tool_choice, parallel_tool_calls and response_format as Engine.stream_chat takes them.
+    system_prompt: comes first in every chat and completion, sync or async, unless it stands there already.
+
+    Pickled, copied through to_dict or written as JSON, an LLM is its settings; callbacks and engine stay behind.
+
+        llm = MLXAgentLLM(model="demo", max_tokens=64)
+        llm.complete("The capital of France is").text
+        await llm.achat([ChatMessage("Hello")])
+        llm.structured_predict(City, PromptTemplate("Name a city in {country}."), country="France")
+        FunctionAgent(tools=[multiply], llm=llm)
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    engines: ClassVar[EngineRegistry] = SHARED_ENGINES
+
+    model: str = Field(default="", description="What Engine.load takes; with an engine, that engine's model.")
+    engine: Engine | None = Field(default=None, exclude=True, repr=False, description="A running engine.")
+    engine_config: EngineConfig | None = Field(default=None, description="How an engine that is loaded is set up.")
+    temperature: float | None = Field(default=None, description="0 takes the most probable token.")
+    max_tokens: int | None = Field(default=None, description="Most new tokens of an answer.")
+    top_p: float | None = Field(default=None, description="Keep the smallest set of tokens with this probability mass.")
+    top_k: int | None = Field(default=None, description="Keep this many most probable tokens; 0 keeps all.")
+    min_p: float | None = Field(
+        default=None, description="Keep tokens at least this many times as probable as the best."
+    )
+    seed: int | None = Field(default=None, description="Answers are a function of messages, parameters and seed.")
+    stop: list[str] | None = Field(default=None, description="Texts that end an answer; a call's own replace them.")
+    timeout: float | None = Field(default=None, description="Seconds after which a call fails with RequestTimeout.")
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict, description="Further fields of SamplingParams.")
+
+    _holder: EngineHolder = PrivateAttr(default_factory=EngineHolder)
+    _running: Engine | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_model(cls, values: Any) -> Any:
+        engine = values.get("engine") if isinstance(values, dict) else None
+        return {"model": engine.model_name, **values} if isinstance(engine, Engine) else values
+
+    @model_validator(mode="after")
+    def _check_and_load(self) -> Self:
+        if not self.model:
+            raise ValueError("model='' must be the name of a model, or engine must be given")
+        if self.engine is not None and self.model != self.engine.model_name:
+            raise ValueError(f"model={self.model!r} is not what engine serves: {self.engine.model_name!r}")
+        if self.engine is not None and self.engine_config is not None:
+            raise ValueError("engine_config sets up an engine that is loaded here: it cannot be combined with engine")
+        extra = SAMPLING_OPTIONS - type(self).model_fields.keys() - {"constraint"}  # which is no setting but a call's
+        if unknown := self.additional_kwargs.keys() - extra:
+            raise ValueError(f"additional_kwargs holds {sorted(unknown)[0]!r}; known: {', '.join(sorted(extra))}")
+        sampling_params(self._sampling)
+        config = self.engine_config or EngineConfig()
+        self._running = self.engine or self.engines.acquire(self._holder, self.model, config)
+        if self._is_chat_model and (idle := self._prompt_writers()):
+            self.close()
+            raise ValueError(f"{idle[0]} would have no effect: the chat template of {self.model!r} writes the prompts")
+        return self
+
+    def _prompt_writers(self) -> list[str]:
+        """Names of the given settings by which LlamaIndex writes prompts for models without a chat template."""
+        given = {
+            "messages_to_prompt": self.messages_to_prompt not in (None, default_messages_to_prompt),
+            "completion_to_prompt": self.completion_to_prompt not in (None, default_completion_to_prompt),
+            "query_wrapper_prompt": self.query_wrapper_prompt is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name that serialized settings carry."""
+        return "MLXAgentLLM"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """Context, output length and abilities; a model without a chat template only completes prompts."""
+        return LLMMetadata(
+            context_window=self._engine.max_model_len,
+            num_output=sampling_params(self._sampling).max_tokens,
+            is_chat_model=self._is_chat_model,
+            is_function_calling_model=self._is_chat_model,
+            model_name=self.model,
+        )
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return what observers are told: the metadata, and the sampling parameters that were set."""
+        given = {name: value for name, value in self._sampling.items() if value is not None}
+        return {**super().to_payload(), **given}
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text; as Settings.tokenizer, LlamaIndex fills contexts by the model's own count."""
+        return self._engine.tokenizer.encode(text, add_special_tokens=False)
+
+    def close(self) -> None:
+        """Give back the engine loaded for this LLM, which is of no use afterwards. Leaves `engine` alone."""
+        self._running = None
+        self.engines.release(self._holder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # LlamaIndex's own way deletes what cannot be pickled, the engine, from this object too.
+        return type(self).from_dict, (self.to_dict(),)
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer chat messages; options as in the class docstring."""
+        return whole_response(self._chat(messages, kwargs), self.model)
+
+    @observed_stream(llm_chat_callback())
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Yield the answer as it grows; closing the generator cancels the request."""
+        return stream_responses(self._chat(messages, kwargs), self.model)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Like chat, without blocking the event loop; cancelling the task cancels the request."""
+        return await awhole_response(self._achat(messages, kwargs), self.model)
+
+    @observed_astream(llm_chat_callback())
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """Like stream_chat, for an event loop."""
+        return astream_responses(self._achat(messages, kwargs), self.model)
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt as a user's message; formatted: it is run as it stands, without chat template."""
+        response = whole_response(self._complete(prompt, formatted, kwargs), self.model)
+        return chat_response_to_completion_response(response)
+
+    @observed_stream(llm_completion_callback())
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """Like complete, as it grows."""
+        responses = stream_responses(self._complete(prompt, formatted, kwargs), self.model)
+        return stream_chat_response_to_completion_response(responses)
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Like complete, without blocking the event loop."""
+        response = await awhole_response(self._acomplete(prompt, formatted, kwargs), self.model)
+        return chat_response_to_completion_response(response)
+
+    @observed_astream(llm_completion_callback())
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+        """Like stream_complete, for an event loop."""
+        responses = astream_responses(self._acomplete(prompt, formatted, kwargs), self.model)
+        return astream_chat_response_to_completion_response(responses)
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return the arguments of chat; tools and choices that make no sense are refused here already.
+
+        tool_choice: "auto", "none", "required" (or "any", True), a tool's name or OpenAI's dict.
+        """
+        messages = list(chat_history or ())
+        if user_msg is not None:
+            messages += [user_msg] if isinstance(user_msg, ChatMessage) else prompt_to_messages(user_msg)
+        with llm_errors():
+            tool_dicts = [as_tool_dict(tool) for tool in tools]
+            choice = tool_choice_of(tool_choice, tool_required)
+            plan_tools(as_tools(tool_dicts), choice, allow_parallel_tool_calls)
+        options = {"tools": tool_dicts, "tool_choice": choice, "parallel_tool_calls": allow_parallel_tool_calls}
+        return {"messages": messages, **options, **kwargs}
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Return the calls of an answer, or as much of them as a streamed one holds so far.
+
+        AnswerError: a call broke off, or there is none although there has to be.
+        """
+        selections = read_selections(response)
+        if error_on_no_tool_call and not selections:
+            raise AnswerError(f"the answer has no tool call: {response.message.content!r}")
+        return selections
+
+    def _extend_messages(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+        """Put system_prompt first, where LlamaIndex did not: it does on some ways to chat, and not on others."""
+        first = messages[0] if messages else None
+        if first is not None and first.role is MessageRole.SYSTEM and first.content == self.system_prompt:
+            return list(messages)
+        return super()._extend_messages(list(messages))
+
+    def _chat(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> Deltas:
+        with llm_errors():
+            return self._engine.stream_chat(**self._chat_request(messages, options))
+
+    def _achat(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> AsyncDeltas:
+        with llm_errors():
+            return self._engine.astream_chat(**self._chat_request(messages, options))
+
+    def _complete(self, prompt: str, formatted: bool, options: dict[str, Any]) -> Deltas:
+        if self._is_chat_model and not formatted:
+            return self._chat(prompt_to_messages(prompt), options)
+        with llm_errors():
+            return self._engine.stream(**self._prompt_request(prompt, formatted, options))
+
+    def _acomplete(self, prompt: str, formatted: bool, options: dict[str, Any]) -> AsyncDeltas:
+        if self._is_chat_model and not formatted:
+            return self._achat(prompt_to_messages(prompt), options)
+        with llm_errors():
+            return self._engine.astream(**self._prompt_request(prompt, formatted, options))
+
+    def _chat_request(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> dict[str, Any]:
+        return {"messages": as_dicts(self._extend_messages(messages)), **chat_options(self._sampling, options)}
+
+    def _prompt_request(self, prompt: str, formatted: bool, options: dict[str, Any]) -> dict[str, Any]:
+        assert self.completion_to_prompt is not None, "LlamaIndex fills it in"
+        text = prompt if formatted else self._extend_prompt(self.completion_to_prompt(prompt))
+        return {"prompt": text, **completion_options(self._sampling, options)}
+
+    @property
+    def _engine(self) -> Engine:
+        if self._running is None:
+            raise EngineClosedError(f"this MLXAgentLLM of {self.model!r} is closed")
+        return self._running
+
+    @property
+    def _is_chat_model(self) -> bool:
+        return self._engine.tokenizer.chat_template is not None
+
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        own = SAMPLING_OPTIONS & type(self).model_fields.keys()
+        return {**{name: getattr(self, name) for name in own}, **self.additional_kwargs}

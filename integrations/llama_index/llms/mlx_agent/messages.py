@@ -1,0 +1,84 @@
+"""LlamaIndex's messages as the OpenAI-style dicts that the engine takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    ContentBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from pydantic import BaseModel
+
+from mlx_agent_llm.errors import RequestError
+
+_ROLES = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "developer",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
+}
+
+
+def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Return the messages as role, content, tool_calls and tool_call_id.
+
+    Text comes from the TextBlocks, calls from the ToolCallBlocks and from additional_kwargs["tool_calls"], each id
+    once. What an assistant thought is not repeated to it, and a CachePoint asks for what the engine does anyway. Any
+    other block is a RequestError that names messages[i].blocks[j].
+    """
+    return [_as_dict(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _as_dict(message: ChatMessage, place: str) -> dict[str, Any]:
+    if not isinstance(message, ChatMessage):
+        raise RequestError(f"{place}={message!r} must be a ChatMessage")
+    role = _ROLES[message.role]
+    is_assistant = role == "assistant"
+    texts = (_text(block, f"{place}.blocks[{index}]", is_assistant) for index, block in enumerate(message.blocks))
+    entry: dict[str, Any] = {"role": role, "content": "".join(texts)}
+    if is_assistant and (calls := _calls(message, place)):
+        entry["tool_calls"] = calls
+    if role == "tool":
+        entry["tool_call_id"] = message.additional_kwargs.get("tool_call_id")
+    return entry
+
+
+def _text(block: ContentBlock, place: str, is_assistant: bool) -> str:
+    if isinstance(block, TextBlock):
+        return block.text
+    if isinstance(block, CachePoint) or (is_assistant and isinstance(block, ThinkingBlock | ToolCallBlock)):
+        return ""
+    raise RequestError(f"{place} of type {block.block_type!r} must be a TextBlock: the model reads text only")
+
+
+def _calls(message: ChatMessage, place: str) -> list[dict[str, Any]]:
+    blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    calls = [openai_call(block.tool_call_id, block.tool_name, block.tool_kwargs) for block in blocks]
+    known = {call["id"] for call in calls}
+    others = message.additional_kwargs.get("tool_calls") or ()
+    read = [_read_call(call, f"{place}.additional_kwargs['tool_calls'][{index}]") for index, call in enumerate(others)]
+    return calls + [call for call in read if call["id"] not in known]
+
+
+def openai_call(call_id: str | None, name: Any, arguments: Any) -> dict[str, Any]:
+    """Return a call in OpenAI's form."""
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _read_call(call: Any, place: str) -> dict[str, Any]:
+    entry = call.model_dump() if isinstance(call, BaseModel) else call
+    function = entry.get("function") if isinstance(entry, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise RequestError(f"{place}={call!r} must be a call in OpenAI's form, with id and function")
+    return openai_call(entry.get("id"), function.get("name"), function.get("arguments"))
