@@ -19,19 +19,30 @@ import pytest
 from metal_on_host.host import HostFault, HostKernels, missing_tools
 from metal_on_host.wrapper import Description, cuda_text, metal_text
 
-from mlx_agent_kernels import attention, chunk_attention, gpu, paged_attention, reference, shared_prefix_attention
+from mlx_agent_kernels import (
+    SharedLevel,
+    attention,
+    chunk_attention,
+    gpu,
+    paged_attention,
+    reference,
+    shared_prefix_attention,
+)
 from mlx_agent_kernels.loader import load_kernel
 
 
 def is_body(name: str) -> bool:
-    return name.endswith(".h") and not name.startswith(("dialect_", "indices_"))
+    return name.endswith(".h") and not name.startswith(("dialect_", "indices_", "matrix_"))
 
 
 pytestmark = pytest.mark.skipif(missing_tools() is not None, reason=str(missing_tools()))
 
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 1e-2, mx.bfloat16: 1e-2}
 MLX_UTILITIES = Path(mx.__file__).parent / "include" / "mlx" / "backend" / "metal" / "kernels"
-BODIES = {file.name.removesuffix(".h") for file in (files("mlx_agent_kernels") / "src").iterdir() if is_body(file.name)}
+SOURCES = [file.name for file in (files("mlx_agent_kernels") / "src").iterdir()]
+LAYER_BODIES = {"project_rows", "rotate_heads"}  # which test_layer_kernels_on_host.py runs
+CUDA_BODIES = {"shared_attention"}  # on Metal, MLX multiplies
+BODIES = {name.removesuffix(".h") for name in SOURCES if is_body(name)} - LAYER_BODIES
 RAGGED = (1, 15, 16, 17, 300)
 
 
@@ -48,7 +59,8 @@ class Case:
     window: int | None = None
     softcap: float | None = None
     sinks: mx.Dtype | None = None
-    prefix_blocks: int = 0
+    prefix_blocks: tuple[int, ...] = ()  # of groups of rows, each of them a few of the rows, one behind the other
+    num_levels: int = 1
 
 
 CASES = {
@@ -73,9 +85,13 @@ CASES = {
     "thousands of tokens": Case((4097, 5), mx.float16, kv_heads=1),
 }
 PREFIX_CASES = {
-    "of float32": Case((1, 15, 17), prefix_blocks=3),
-    "of float16, own parts in splits": Case((1, 300), mx.float16, dim=128, group=4, prefix_blocks=20),
-    "of bfloat16": Case((5, 16), mx.bfloat16, dim=80, kv_heads=1, group=3, prefix_blocks=1),
+    "of float32": Case((1, 15, 17), prefix_blocks=(3,)),
+    "of float16, own parts in splits": Case((1, 300), mx.float16, dim=128, group=4, prefix_blocks=(20,)),
+    "of bfloat16": Case((5, 16), mx.bfloat16, dim=80, kv_heads=1, group=3, prefix_blocks=(1,)),
+    "of bfloat16, 64 wide": Case((5, 16), mx.bfloat16, group=3, prefix_blocks=(2,)),
+    "two groups": Case((1, 15, 17, 2, 30), prefix_blocks=(3, 1)),
+    "more queries than a threadgroup has": Case((1, 3) * 5, mx.float16, group=16, kv_heads=1, prefix_blocks=(9,)),
+    "two levels of groups": Case((1, 15, 17, 2, 30), mx.float16, prefix_blocks=(2, 5), num_levels=2),
 }
 CHUNK_CASES = {
     "of float32": Case((33,)),
@@ -90,15 +106,17 @@ class Arrays:
         self.case = case
         self.rng = np.random.default_rng(0)
         widths = [-(-length // case.block_size) for length in case.lengths]
-        ids = self.rng.permutation(sum(widths) + case.prefix_blocks + 1).tolist()
-        nobodys = ids.pop()
-        self.prefix = [ids.pop() for _ in range(case.prefix_blocks)]
+        num_prefix_blocks = sum(case.prefix_blocks) * case.num_levels
+        ids = self.rng.permutation(sum(widths) + num_prefix_blocks + 1).tolist()
+        self.nobodys = nobodys = ids.pop()
+        self.shared = [[[ids.pop() for _ in range(n)] for n in case.prefix_blocks] for _ in range(case.num_levels)]
         tables = [[ids.pop() for _ in range(width)] for width in widths]
-        shape = ((sum(widths) + case.prefix_blocks + 1) * case.block_size, case.kv_heads, case.dim)
+        shape = ((sum(widths) + num_prefix_blocks + 1) * case.block_size, case.kv_heads, case.dim)
         self.seen = np.zeros((shape[0], 1, 1), dtype=bool)
         for table, length in zip(tables, case.lengths, strict=True):
             self._see(table, 0 if case.window is None else max(length - case.window, 0), length)
-        self._see(self.prefix, 0, case.prefix_blocks * case.block_size)
+        for table in (table for tables in self.shared for table in tables):
+            self._see(table, 0, len(table) * case.block_size)
         self.tables = mx.array([table + [nobodys] * (max(widths) - len(table)) for table in tables], dtype=mx.int32)
         self.lengths = mx.array(case.lengths, dtype=mx.int32)
         heads = case.kv_heads * case.group
@@ -131,9 +149,27 @@ class Arrays:
         rows = (*self.kernel_arrays(), self.tables, self.lengths)
         return paged_attention(*rows, **self.options, **self.more_options)  # type: ignore[call-overload, no-any-return]
 
+    @property
+    def levels(self) -> list[SharedLevel]:
+        """All rows in the one group, or all but the last in turns; with a group that is empty."""
+        return [self._level(tables) for tables in self.shared]
+
+    def _level(self, tables: list[list[int]]) -> SharedLevel:
+        num_rows, num_groups, width = len(self.case.lengths), len(tables), max(map(len, tables))
+        most = -(-num_rows // num_groups)
+        grouped = range(num_rows if num_groups == 1 else num_rows - 1)
+        members = [[row for row in grouped if row % num_groups == group] for group in range(num_groups)]
+        return SharedLevel(
+            mx.array([table + [self.nobodys] * (width - len(table)) for table in [*tables, []]], dtype=mx.int32),
+            mx.array([len(table) * self.case.block_size for table in [*tables, []]], dtype=mx.int32),
+            mx.array([rows + [0] * (most - len(rows)) for rows in [*members, []]], dtype=mx.int32),
+            mx.array(
+                [row % num_groups * most + row // num_groups if row in grouped else -1 for row in range(num_rows)]
+            ),
+        )
+
     def run_prefix(self) -> mx.array:
-        prefix = mx.array(self.prefix, dtype=mx.int32)
-        return shared_prefix_attention(*self.kernel_arrays(), prefix, self.tables, self.lengths, **self.options)
+        return shared_prefix_attention(*self.kernel_arrays(), self.levels, self.tables, self.lengths, **self.options)
 
     def run_chunk(self) -> mx.array:
         return chunk_attention(*self.kernel_arrays(), self.tables[0], self.case.lengths[0], **self.options)
@@ -155,7 +191,8 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             Arrays(case).run_prefix()
         for case in CHUNK_CASES.values():
             Arrays(case).run_chunk()
-        assert {kernel.name.rpartition("_")[0] for kernel in kernels.texts.values()} == BODIES, (
+        bodies = BODIES - (set() if request.param == "cuda" else CUDA_BODIES)
+        assert {kernel.name.rpartition("_")[0] for kernel in kernels.texts.values()} == bodies, (
             "a body that no case runs"
         )
         kernels.build()
@@ -182,7 +219,7 @@ def test_paged_attention_on_the_host_is_the_reference(host: HostKernels, name: s
 @pytest.mark.parametrize("name", PREFIX_CASES)
 def test_a_shared_prefix_on_the_host_is_the_reference(host: HostKernels, name: str) -> None:
     arrays = Arrays(PREFIX_CASES[name])
-    rows = (*arrays.reference_arrays(), mx.array(arrays.prefix, dtype=mx.int32), arrays.tables, arrays.lengths)
+    rows = (*arrays.reference_arrays(), arrays.levels, arrays.tables, arrays.lengths)
     expected = reference.shared_prefix_attention(*rows, **arrays.options)
     check_close(arrays.run_prefix(), expected, arrays.case.dtype)
 

@@ -4,6 +4,7 @@ On the CPU this tests the reference, on a GPU the kernels. What no row may see i
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import product
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlx_agent_kernels import backend, chunk_attention, gpu, paged_attention, shared_prefix_attention
+from mlx_agent_kernels import SharedLevel, backend, chunk_attention, gpu, paged_attention, shared_prefix_attention
 from mlx_agent_kernels.checks import BLOCK_SIZES, DTYPES, HEAD_SIZES, MAX_GROUP, check_kernel
 from mlx_agent_kernels.loader import kernel_text
 
@@ -22,7 +23,26 @@ TOLERANCE = {mx.float32: 2e-4, mx.float16: 6e-3, mx.bfloat16: 5e-2}
 POISON = 1e3 if backend() == "reference" else math.nan  # the reference multiplies masked slots by zero
 # MLX multiplies float32 matrices with ten bits of mantissa on CUDA.
 PRODUCT_TOLERANCE = TOLERANCE | {mx.float32: 2e-4 if backend() == "reference" else 2e-3}
-NUM_KERNEL_BODIES = 4
+NUM_KERNEL_BODIES = 7
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """One level: which group each row is in, and how many blocks each group shares."""
+
+    groups: tuple[int | None, ...]
+    num_blocks: tuple[int, ...]
+
+
+FORESTS = {
+    "two groups": (Prefix((0, 1, 0, 1, 1, 0), (3, 20)),),
+    "a group and rows beside it": (Prefix((None, 0, None, 0, 0, None), (4,)),),
+    "groups on a root": (Prefix((0,) * 6, (5,)), Prefix((0, 0, 1, 1, None, 1), (2, 7))),
+    "pairs of levels that meet in some rows": (
+        Prefix((0, 0, 0, None, None, None), (1,)),
+        Prefix((None, 0, 0, 1, 1, None), (33, 2)),
+    ),
+}
 
 
 @dataclass
@@ -38,22 +58,24 @@ class Case:
     window: int | None = None
     softcap: float | None = None
     has_sinks: bool = False
-    prefix_blocks: int = 0
+    prefixes: tuple[Prefix, ...] = ()  # of levels
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def __post_init__(self) -> None:
         self.scale = self.dim**-0.5
         widths = [-(-length // self.block_size) for length in self.lengths]
-        num_blocks = sum(widths) + self.prefix_blocks + 2
+        num_blocks = sum(widths) + sum(sum(prefix.num_blocks) for prefix in self.prefixes) + 2
         ids = self.rng.permutation(num_blocks).tolist()
         self.nobodys = ids.pop()
-        self.prefix = [ids.pop() for _ in range(self.prefix_blocks)]
+        self.shared = [[[ids.pop() for _ in range(n)] for n in prefix.num_blocks] for prefix in self.prefixes]
         self.tables = [[ids.pop() for _ in range(width)] for width in widths]
         shape = (num_blocks * self.block_size, self.kv_heads, self.dim)
         self.keys, self.values = np.full(shape, POISON, np.float32), np.full(shape, POISON, np.float32)
         for table, length in zip(self.tables, self.lengths, strict=True):
             self._fill(table, 0 if self.window is None else max(length - self.window, 0), length)
-        self._fill(self.prefix, 0, len(self.prefix) * self.block_size)
+        for tables in self.shared:
+            for table in tables:
+                self._fill(table, 0, len(table) * self.block_size)
         self.queries = self._random(len(self.lengths), self.kv_heads * self.group, self.dim)
         self.sinks = self._random(self.kv_heads * self.group) if self.has_sinks else None
 
@@ -97,24 +119,52 @@ class Case:
             self.array(self.queries),
             self.array(self.keys),
             self.array(self.values),
-            mx.array(self.prefix),
+            self.levels,
             self.block_tables,
             mx.array(self.lengths),
             scale=self.scale,
             block_size=self.block_size,
         )
 
+    @property
+    def levels(self) -> list[SharedLevel]:
+        """With a block, a member and a group more than there are."""
+        return [self._level(prefix.groups, tables) for prefix, tables in zip(self.prefixes, self.shared, strict=True)]
+
+    def _level(self, groups: tuple[int | None, ...], tables: list[list[int]]) -> SharedLevel:
+        members = [[row for row, own in enumerate(groups) if own == group] for group in range(len(tables))]
+        width, most = max(map(len, tables)) + 1, max(map(len, members)) + 1
+        return SharedLevel(
+            mx.array([table + [self.nobodys] * (width - len(table)) for table in [*tables, []]], dtype=mx.int32),
+            mx.array([len(table) * self.block_size for table in [*tables, []]], dtype=mx.int32),
+            mx.array([rows + [0] * (most - len(rows)) for rows in [*members, []]], dtype=mx.int32),
+            mx.array([-1 if own is None else own * most + members[own].index(row) for row, own in enumerate(groups)]),
+        )
+
+    def _prefix_slots(self, row: int) -> list[int]:
+        tables = [
+            shared[prefix.groups[row]]
+            for prefix, shared in zip(self.prefixes, self.shared, strict=True)
+            if prefix.groups[row] is not None
+        ]
+        return [slot for table in tables for slot in self.slots(table, 0, len(table) * self.block_size)]
+
     def expected(self) -> tuple[Array, Array]:
         """(R, H, D) and (R, H), head by head."""
         rows = [
-            [self._attend(self.queries[row, head], head, table, length) for head in range(self.kv_heads * self.group)]
+            [
+                self._attend(self.queries[row, head], head, table, length, self._prefix_slots(row))
+                for head in range(self.kv_heads * self.group)
+            ]
             for row, (table, length) in enumerate(zip(self.tables, self.lengths, strict=True))
         ]
         return np.array([[out for out, _ in row] for row in rows]), np.array([[lse for _, lse in row] for row in rows])
 
-    def _attend(self, query: Array, head: int, table: list[int], length: int) -> tuple[Array, float]:
+    def _attend(
+        self, query: Array, head: int, table: list[int], length: int, prefix_slots: Sequence[int] = ()
+    ) -> tuple[Array, float]:
         begin = 0 if self.window is None else max(length - self.window, 0)
-        slots = self.slots(self.prefix, 0, len(self.prefix) * self.block_size) + self.slots(table, begin, length)
+        slots = [*prefix_slots, *self.slots(table, begin, length)]
         keys, values = (pool[slots, head // self.group].astype(np.float64) for pool in (self.keys, self.values))
         scores = keys @ query.astype(np.float64) * self.scale
         if self.softcap is not None:
@@ -225,7 +275,15 @@ def test_the_same_inputs_give_the_same_bits_on_memory_of_others() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("dim", "kv_heads", "group"), [(64, 3, 1), (128, 2, 2), (80, 1, 7), (256, 1, 4)])
 def test_a_shared_prefix_equals_the_whole_sequences(dim: int, kv_heads: int, group: int, dtype: mx.Dtype) -> None:
-    case = Case(lengths_around(16, 290), dim=dim, kv_heads=kv_heads, group=group, dtype=dtype, prefix_blocks=9)
+    shape = {"dim": dim, "kv_heads": kv_heads, "group": group, "dtype": dtype}
+    case = Case(lengths_around(16, 290), **shape, prefixes=(Prefix((0,) * 5, (9,)),))  # type: ignore[arg-type]
+    assert_close(case.run_shared(), case.expected()[0], PRODUCT_TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", FORESTS)
+def test_groups_and_groups_within_groups_equal_the_whole_sequences(name: str, dtype: mx.Dtype) -> None:
+    case = Case([5, 16, 1, 40, 17, 9], dtype=dtype, dim=128, prefixes=FORESTS[name])
     assert_close(case.run_shared(), case.expected()[0], PRODUCT_TOLERANCE[dtype])
 
 
@@ -243,6 +301,15 @@ def test_a_prompt_chunk_is_causal_and_never_sees_behind_its_end(count: int, dim:
         for i in range(count)
     ]
     assert_close(out, np.array(expected), PRODUCT_TOLERANCE[dtype])
+
+
+def test_levels_that_do_not_fit_are_refused_by_both_shapes() -> None:
+    case = Case([5, 9], prefixes=(Prefix((0, 0), (2,)),) * 3)
+    with pytest.raises(ValueError, match="levels must be 1 to 2; got 3"):
+        case.run_shared()
+    case = Case([5, 9], prefixes=(Prefix((0, 0, 0), (2,)),))
+    with pytest.raises(ValueError, match=r"places must be.*\(3,\) and \(2, 4, 64\)"):
+        case.run_shared()
 
 
 def test_arrays_that_do_not_fit_each_other_are_refused_by_both_shapes() -> None:
@@ -334,7 +401,9 @@ def test_rows_are_split_until_a_gpu_is_full_but_never_into_crumbs_and_long_rows_
 
 def test_the_kernel_sources_are_installed_with_the_package() -> None:
     names = {path.name for path in (files("mlx_agent_kernels") / "src").iterdir()}
-    bodies = {name for name in names if name.endswith(".h") and not name.startswith(("dialect_", "indices_"))}
+    bodies = {
+        name for name in names if name.endswith(".h") and not name.startswith(("dialect_", "indices_", "matrix_"))
+    }
     assert {"README.md", "dialect_metal.h", "dialect_cuda.h", "indices_metal.h", "indices_cuda.h"} <= names
     assert len(bodies) == NUM_KERNEL_BODIES
 

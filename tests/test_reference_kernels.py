@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_agent_kernels import reference
+from mlx_agent_kernels import SharedLevel, reference
 
 Array = npt.NDArray[np.float64]
 TOLERANCE = {mx.float32: 2e-5, mx.float16: 4e-3, mx.bfloat16: 4e-2}
@@ -61,6 +61,11 @@ def padded(tables: list[list[int]], fill: int = 0) -> mx.array:
     return mx.array(np.array([table + [fill] * (width - len(table)) for table in tables], dtype=np.int32))
 
 
+def one_group(prefix: list[int], num_rows: int) -> SharedLevel:
+    rows = mx.arange(num_rows)
+    return SharedLevel(mx.array([prefix]), mx.array([4 * len(prefix)]), rows[None], rows)
+
+
 def assert_close(actual: mx.array, expected: Array, dtype: mx.Dtype) -> None:
     assert actual.dtype == dtype
     np.testing.assert_allclose(as_float64(actual), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
@@ -95,7 +100,7 @@ def test_attention_with_a_shared_prefix_equals_attention_over_the_whole_sequence
         queries,
         pools.keys,
         pools.values,
-        mx.array(prefix),
+        [one_group(prefix, len(lengths))],
         padded(tables),
         mx.array(lengths),
         scale=SCALE,
@@ -159,7 +164,14 @@ def test_large_scores_do_not_overflow_where_prefix_and_own_part_are_merged() -> 
     prefix, own = pools.table(8), pools.table(3)
     queries = pools.queries(1, 4) * 1000
     out = reference.shared_prefix_attention(
-        queries, pools.keys, pools.values, mx.array(prefix), mx.array([own]), mx.array([3]), scale=SCALE, block_size=4
+        queries,
+        pools.keys,
+        pools.values,
+        [one_group(prefix, 1)],
+        mx.array([own]),
+        mx.array([3]),
+        scale=SCALE,
+        block_size=4,
     )
     assert_close(out, attention(as_float64(queries)[0], *pools.read(prefix + own, 11))[None], mx.float32)
 

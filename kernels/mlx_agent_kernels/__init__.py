@@ -7,15 +7,24 @@ attention functions run the kernels of src/; `backend` says which of the three i
 from mlx_agent_kernels.attention import chunk_attention, paged_attention, shared_prefix_attention
 from mlx_agent_kernels.checks import UnsupportedKernelError
 from mlx_agent_kernels.elementwise import swiglu
+from mlx_agent_kernels.heads import HeadOptions, rotate_and_write
+from mlx_agent_kernels.levels import SharedLevel
 from mlx_agent_kernels.loader import backend
+from mlx_agent_kernels.projections import Norm, finish_projection, project
 from mlx_agent_kernels.reference import apply_token_bitmask, write_kv
 
 __all__ = [
+    "HeadOptions",
+    "Norm",
+    "SharedLevel",
     "UnsupportedKernelError",
     "apply_token_bitmask",
     "backend",
     "chunk_attention",
+    "finish_projection",
     "paged_attention",
+    "project",
+    "rotate_and_write",
     "shared_prefix_attention",
     "swiglu",
     "write_kv",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, overload
 
 import mlx.core as mx
 
 from mlx_agent_kernels import gpu, reference
-from mlx_agent_kernels.checks import check_kernel, check_options, check_pools, check_rows
+from mlx_agent_kernels.checks import check_kernel, check_levels, check_options, check_pools, check_rows
+from mlx_agent_kernels.levels import SharedLevel
 from mlx_agent_kernels.loader import backend
 
 
@@ -90,25 +92,26 @@ def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
     v_pool: mx.array,
-    prefix_table: mx.array,
+    levels: Sequence[SharedLevel],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
     scale: float,
     block_size: int,
 ) -> mx.array:
-    """Attention of decode rows whose sequences begin with the same blocks, as reference.shared_prefix_attention says.
+    """Attention of decode rows that have blocks in common, as reference.shared_prefix_attention says.
 
     Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
     """
     check_pools(queries, k_pool, v_pool, block_size)
     check_rows(queries, block_tables, seq_lens)
+    check_levels(queries, levels)
     attend = (
         gpu.shared_prefix_attention
         if _uses_kernels(queries, k_pool, v_pool, block_size)
         else reference.shared_prefix_attention
     )
-    rows = (queries, k_pool, v_pool, prefix_table, block_tables, seq_lens)
+    rows = (queries, k_pool, v_pool, levels, block_tables, seq_lens)
     return attend(*rows, scale=scale, block_size=block_size)
 
 

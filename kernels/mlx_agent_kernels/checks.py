@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
+
+from mlx_agent_kernels.levels import SharedLevel
 
 HEAD_SIZES = (64, 80, 96, 112, 128, 192, 256)
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 BLOCK_SIZES = range(8, 65)
 MAX_GROUP = 16  # query heads a KV head
+MAX_LEVELS = 2
 
 
 class UnsupportedKernelError(ValueError):
@@ -36,6 +41,19 @@ def check_rows(queries: mx.array, block_tables: mx.array, seq_lens: mx.array) ->
         raise _misfit("seq_lens must be (rows of queries,)", queries, seq_lens)
 
 
+def check_levels(queries: mx.array, levels: Sequence[SharedLevel]) -> None:
+    """Raise ValueError for too few or many levels, and for arrays that do not fit each other and the queries."""
+    if not 1 <= len(levels) <= MAX_LEVELS:
+        raise ValueError(f"levels must be 1 to {MAX_LEVELS}; got {len(levels)}")
+    for tables, seq_lens, members, places in levels:
+        if tables.ndim != 2 or members.ndim != 2 or not len(tables) == len(members) == seq_lens.size:
+            raise _misfit(
+                "a level's tables, seq_lens and members must be (G, P), (G,), (G, M)", tables, seq_lens, members
+            )
+        if places.shape != queries.shape[:1]:
+            raise _misfit("places must be (rows of queries,)", places, queries)
+
+
 def check_options(queries: mx.array, window: int | None, sinks: mx.array | None, softcap: float | None) -> None:
     """Raise ValueError for a window or softcap that is not positive, and for sinks that are not one a query head."""
     if window is not None and window < 1:
@@ -44,6 +62,45 @@ def check_options(queries: mx.array, window: int | None, sinks: mx.array | None,
         raise ValueError(f"softcap={softcap} must be above 0")
     if sinks is not None and sinks.shape != queries.shape[1:2]:
         raise _misfit("sinks must be (heads of queries,)", queries, sinks)
+
+
+def check_projection(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    norm_weight: mx.array | None,
+    residual: mx.array | None,
+    is_gated: bool,
+) -> None:
+    """Raise ValueError where (T, 1, K) rows, (N, K) weights and what comes with them do not fit each other."""
+    if x.ndim != 3 or x.shape[1] != 1 or weight.ndim != 2 or x.shape[2] != weight.shape[1]:
+        raise _misfit("rows (T, 1, K) and weight (N, K)", x, weight)
+    if is_gated and weight.shape[0] % 2:
+        raise _misfit("a gated product wants an even number of features", weight)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise _misfit("bias must be (N,) of the weight's (N, K)", bias, weight)
+    if norm_weight is not None and norm_weight.shape != weight.shape[1:]:
+        raise _misfit("the norm's weight must be (K,) of the weight's (N, K)", norm_weight, weight)
+    features = weight.shape[0] // 2 if is_gated else weight.shape[0]
+    if residual is not None and residual.shape != (*x.shape[:2], features):
+        raise _misfit(f"residual must be (T, 1, {features})", residual, x)
+
+
+def check_projected(
+    projected: mx.array, positions: mx.array, slot_mapping: mx.array, k_pool: mx.array, v_pool: mx.array, heads: int
+) -> None:
+    """Raise ValueError where (T, ..., (H + 2K) * D) projections do not fit their places and the (slots, K, D) pools."""
+    if k_pool.ndim != 3 or v_pool.shape != k_pool.shape:
+        raise _misfit("pools (slots, kv_heads, dim) alike", k_pool, v_pool)
+    tokens, (_, kv_heads, dim) = len(projected), k_pool.shape
+    if projected.size != tokens * (heads + 2 * kv_heads) * dim:
+        raise _misfit(
+            f"projected must hold {heads} query heads and the pools' heads of keys and values", projected, k_pool
+        )
+    if heads % kv_heads:
+        raise _misfit(f"{heads} query heads are no multiple of those of the pools", k_pool)
+    if positions.shape != (tokens,) or slot_mapping.shape != (tokens,):
+        raise _misfit(f"positions and slot_mapping must be ({tokens},)", positions, slot_mapping)
 
 
 def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
@@ -68,6 +125,15 @@ def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_si
         )
     if group > MAX_GROUP:
         raise UnsupportedKernelError(f"{group} query heads a KV head: the GPU kernels serve 1 to {MAX_GROUP}")
+
+
+def check_rotation_kernel(projected: mx.array, k_pool: mx.array, v_pool: mx.array) -> None:
+    """Raise UnsupportedKernelError for types that the GPU kernel which writes the pools is not made for."""
+    dtypes = (projected.dtype, k_pool.dtype, v_pool.dtype)
+    if projected.dtype not in DTYPES or set(dtypes) != {projected.dtype}:
+        raise UnsupportedKernelError(
+            f"projections and pools of {_listed(dtypes)}: the GPU kernels serve one of {_listed(DTYPES)} for all three"
+        )
 
 
 def _misfit(rule: str, *arrays: mx.array) -> ValueError:

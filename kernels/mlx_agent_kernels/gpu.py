@@ -5,10 +5,12 @@ The signatures are those of `reference`; arrays arrive checked. R rows, H query 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
 
+from mlx_agent_kernels.levels import SharedLevel
 from mlx_agent_kernels.loader import Body, Constants, backend, load_kernel
 
 # Threadgroups that fill a GPU, and tokens for which a split is worth its merge: CUDA's as measured on an H200.
@@ -19,9 +21,15 @@ _MAX_SPLITS = 32
 
 _MERGE_WARPS = 4
 _GATHER_THREADS = 256
-_GATHER_INPUTS: tuple[str, ...] = ("k_pool", "v_pool", "block_table")
+_GATHER_INPUTS: tuple[str, ...] = ("k_pool", "v_pool", "block_tables", "queries")
 _GATHER_OUTPUTS: tuple[str, ...] = ("keys", "values")
 _SOFTMAX_WARPS = 8
+_SHARED_ATTENTION = Body(
+    "shared_attention", ("queries", "k_pool", "v_pool", "block_tables", "seq_lens", "members"), ("out", "lse")
+)
+_MAX_SHARED_WARPS = 8
+_MAX_SHARED_SPLITS = 16
+_MIN_SHARED_SPLIT = 128  # tokens
 _MAX_TILE_HEADS = 4
 _MAX_SHARED_FLOATS = 4096  # 16 KB of the 32 that Metal allows: two threadgroups fit at once
 
@@ -89,22 +97,63 @@ def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
     v_pool: mx.array,
-    prefix_table: mx.array,
+    levels: Sequence[SharedLevel],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
     scale: float,
     block_size: int,
 ) -> mx.array:
-    """See reference.shared_prefix_attention: the prefix by two matrix products over all rows' queries side by side."""
+    """See reference.shared_prefix_attention: a level is two matrix products over its members' queries side by side."""
     rows, kv_heads = len(queries), k_pool.shape[1]
-    keys, values, grouped = _gather_heads(k_pool, v_pool, prefix_table, block_size, queries)
-    weights, prefix_lse = _softmax(grouped @ keys.swapaxes(1, 2), scale, queries.dtype)
-
+    shared = [_attend_level(queries, k_pool, v_pool, level, scale, block_size) for level in levels]
     splits = count_splits(backend(), rows, kv_heads, block_tables.shape[1] * block_size)
     options = Options(float(scale), block_size, 0, 0.0)
     own = _attend_rows(queries, k_pool, v_pool, block_tables, seq_lens, None, options, splits, is_partial=True)
-    return _merge(*own, queries.dtype, kv_heads, prefix=(weights @ values, prefix_lse))[0]
+    return _merge(*own, queries.dtype, kv_heads, shared)[0]
+
+
+def _attend_level(
+    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel, scale: float, block_size: int
+) -> tuple[mx.array, mx.array, mx.array]:
+    """(G, K, M * H / K, S, D) attention of members over what they share, its (..., S) log2-sum-exp, and (R,) places."""
+    if backend() == "cuda" and queries.dtype in (mx.float16, mx.bfloat16) and queries.shape[2] in (64, 128):
+        return *_launch_shared(queries, k_pool, v_pool, level, scale, block_size), level.places
+    keys, values, grouped = _gather_heads(k_pool, v_pool, level.block_tables, block_size, queries, level)
+    weights, lse = _softmax(grouped @ keys.swapaxes(2, 3), level.seq_lens, scale, queries.dtype)
+    return (weights @ values)[..., None, :], lse, level.places
+
+
+def count_shared_splits(num_groups: int, num_tokens: int) -> int:
+    """Splits of groups' tokens, a power of two, for `num_groups` threadgroups that each have all of the tokens."""
+    wanted = min(_ENOUGH_GROUPS["cuda"] // num_groups, num_tokens // _MIN_SHARED_SPLIT, _MAX_SHARED_SPLITS)
+    return 1 << max(wanted, 1).bit_length() - 1
+
+
+def _launch_shared(
+    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel, scale: float, block_size: int
+) -> tuple[mx.array, mx.array]:
+    """The level in one launch: (G, K, M * H / K, S, D) float32 parts and their (..., S) log2-sum-exp."""
+    (_, heads, dim), kv_heads = queries.shape, k_pool.shape[1]
+    num_groups, num_queries = len(level.members), level.members.shape[1] * (heads // kv_heads)
+    warps = min(-(-num_queries // 16), _MAX_SHARED_WARPS)
+    blocks = kv_heads * -(-num_queries // (16 * warps))
+    splits = count_shared_splits(blocks * num_groups, level.block_tables.shape[1] * block_size)
+    constants = (
+        *_sizes(k_pool, heads // kv_heads),
+        ("BLOCK_SIZE", block_size),
+        ("SCALE", float(scale)),
+        ("WARPS", warps),
+    )
+    each = (num_groups, kv_heads, num_queries, splits)
+    out, lse = load_kernel(_SHARED_ATTENTION, "cuda", queries.dtype, (), constants)(
+        inputs=[queries, k_pool, v_pool, level.block_tables, level.seq_lens, level.members],
+        grid=(32 * warps * blocks, splits, num_groups),
+        threadgroup=(32 * warps, 1, 1),
+        output_shapes=[(*each, dim), each],
+        output_dtypes=[mx.float32, mx.float32],
+    )
+    return out, lse
 
 
 def chunk_attention(
@@ -118,34 +167,42 @@ def chunk_attention(
     block_size: int,
 ) -> mx.array:
     """See reference.chunk_attention: the sequence's blocks gathered once, then MLX's own causal attention."""
-    keys, values = _gather_heads(k_pool, v_pool, block_table, block_size)
-    own = (queries.swapaxes(0, 1)[None], keys[None, :, :seq_len], values[None, :, :seq_len])
+    keys, values = _gather_heads(k_pool, v_pool, block_table[None], block_size, queries)
+    own = (queries.swapaxes(0, 1)[None], keys[:, :, :seq_len], values[:, :, :seq_len])
     return mx.fast.scaled_dot_product_attention(*own, scale=scale, mask="causal")[0].swapaxes(0, 1)
 
 
 def _gather_heads(
-    k_pool: mx.array, v_pool: mx.array, block_table: mx.array, block_size: int, queries: mx.array | None = None
+    k_pool: mx.array,
+    v_pool: mx.array,
+    block_tables: mx.array,
+    block_size: int,
+    queries: mx.array,
+    level: SharedLevel | None = None,
 ) -> list[mx.array]:
-    """Keys and values of a (P,) table's blocks, (K, P * block_size, D) each, and of (R, H, D) queries (K, R * G, D)."""
-    (_, kv_heads, dim), num_blocks = k_pool.shape, len(block_table)
+    """Keys and values of (G, P) tables, (G, K, P * block_size, D) each, and members' queries (G, K, M * H / K, D).
+
+    The queries are an input in any case: where the pools are written in place, what reads them waits for the queries.
+    """
+    (_, kv_heads, dim), (num_groups, num_blocks) = k_pool.shape, block_tables.shape
     eights = block_size * kv_heads * (dim // 8)  # of one block
-    shapes = [(kv_heads, num_blocks * block_size, dim)] * 2
-    inputs, names, outputs = [k_pool, v_pool, block_table.astype(mx.int32)], _GATHER_INPUTS, _GATHER_OUTPUTS
-    group = 1
-    if queries is not None:
-        inputs, names, outputs = [*inputs, queries], (*names, "queries"), (*outputs, "grouped")
-        group = queries.shape[1] // kv_heads
-        shapes.append((kv_heads, len(queries) * group, dim))
-        num_blocks += -(-len(queries) * group // block_size)
+    shapes, outputs = [(num_groups, kv_heads, num_blocks * block_size, dim)] * 2, _GATHER_OUTPUTS
+    inputs, names = [k_pool, v_pool, block_tables.astype(mx.int32), queries], _GATHER_INPUTS
+    group = queries.shape[1] // kv_heads
+    if level is not None:
+        num_members = level.members.shape[1]
+        shapes, outputs = [*shapes, (num_groups, kv_heads, num_members * group, dim)], (*outputs, "grouped")
+        inputs, names = [*inputs, level.members, level.seq_lens], (*names, "members", "seq_lens")
+        num_blocks += -(-num_members * group // block_size)
     constants = (
         *_sizes(k_pool, group),
         ("BLOCK_SIZE", block_size),
-        ("HAS_QUERIES", queries is not None),
+        ("HAS_MEMBERS", level is not None),
         ("GATHER_THREADS", _GATHER_THREADS),
     )
     return load_kernel(Body("gather_heads", names, outputs), backend(), k_pool.dtype, (), constants)(
         inputs=inputs,
-        grid=(-(-eights // _GATHER_THREADS) * _GATHER_THREADS, num_blocks, 1),
+        grid=(-(-eights // _GATHER_THREADS) * _GATHER_THREADS, num_blocks, num_groups),
         threadgroup=(_GATHER_THREADS, 1, 1),
         output_shapes=shapes,
         output_dtypes=[k_pool.dtype] * len(shapes),
@@ -222,16 +279,18 @@ def _merge(
     partial_lse: mx.array,
     dtype: mx.Dtype,
     kv_heads: int,
-    prefix: tuple[mx.array, mx.array] | None = None,
+    shared: Sequence[tuple[mx.array, mx.array, mx.array]] = (),
 ) -> tuple[mx.array, mx.array]:
-    """Join (R, H, S, D) parts, and a prefix's (K, R * G, D) with its (K * R * G,) log-sum-exp: (R, H, D), (R, H)."""
+    """Join (R, H, S, D) parts, and the levels' parts as _attend_level gives them: (R, H, D), (R, H)."""
     rows, heads, _, dim = partials.shape
-    names = ("partials", "partial_lse", *(() if prefix is None else ("prefix_out", "prefix_lse")))
+    names = ["partials", "partial_lse"]
+    for index in range(len(shared)):
+        names += [f"prefix_out_{index}", f"prefix_lse_{index}", f"places_{index}"]
     sizes = (("HEAD_DIM", dim), ("KV_HEADS", kv_heads), ("GROUP", heads // kv_heads))
-    constants = (*sizes, ("HAS_PREFIX", prefix is not None), ("MERGE_WARPS", _MERGE_WARPS))
-    body = Body("merge_splits", names, ("out", "lse"))
+    constants = (*sizes, ("LEVELS", len(shared)), ("MERGE_WARPS", _MERGE_WARPS))
+    body = Body("merge_splits", tuple(names), ("out", "lse"))
     out, lse = load_kernel(body, backend(), dtype, (), constants)(
-        inputs=[partials, partial_lse, *(prefix or ())],
+        inputs=[partials, partial_lse, *(array for part in shared for array in part)],
         grid=(32 * _MERGE_WARPS * -(-rows * heads // _MERGE_WARPS), 1, 1),
         threadgroup=(32 * _MERGE_WARPS, 1, 1),
         output_shapes=[(rows, heads, dim), (rows, heads)],
@@ -240,13 +299,16 @@ def _merge(
     return out, lse
 
 
-def _softmax(scores: mx.array, scale: float, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
-    """Weights in `dtype`, of the scores' shape (K, N, L), and the (K * N,) natural log-sum-exp of scale * scores."""
+def _softmax(scores: mx.array, seq_lens: mx.array, scale: float, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+    """Weights in `dtype`, of the scores' shape (G, K, N, L), and the log2-sum-exp of scale * scores, (G * K * N,).
+
+    Only a group's first seq_lens scores count, (G,).
+    """
     flat = scores.reshape(-1, scores.shape[-1])
-    body = Body("softmax_scores", ("scores",), ("weights", "lse"))
+    body = Body("softmax_scores", ("scores", "seq_lens"), ("weights", "lse"))
     constants = (("SCALE", float(scale)), ("SOFTMAX_WARPS", _SOFTMAX_WARPS))
     weights, lse = load_kernel(body, backend(), dtype, (scores.dtype,), constants)(
-        inputs=[flat],
+        inputs=[flat, seq_lens],
         grid=(32 * _SOFTMAX_WARPS * len(flat), 1, 1),
         threadgroup=(32 * _SOFTMAX_WARPS, 1, 1),
         output_shapes=[flat.shape, (len(flat),)],

@@ -18,6 +18,7 @@ Backend = Literal["metal", "cuda", "reference"]
 Constants = tuple[tuple[str, int | float], ...]
 Kernel = Callable[..., list[mx.array]]
 
+_MATRIX_BODIES = frozenset({"project_rows", "shared_attention"})  # they multiply small matrices
 _MAX_KERNELS = 128  # of constants in use at once; one more drops the kernel that was used longest ago
 _ELEMENT_TYPES = {
     "metal": {mx.float32: "float", mx.float16: "half", mx.bfloat16: "bfloat16_t"},
@@ -44,7 +45,10 @@ def kernel_text(body: str, dialect: str, dtype: mx.Dtype, constants: Constants) 
     """The header and the source of a body as MLX takes them; `dialect` is "metal" or "cuda"."""
     values = (("ELEMENT_TYPE", _ELEMENT_TYPES[dialect][dtype]), *((name, _literal(value)) for name, value in constants))
     defines = "".join(f"#define {name} {value}\n" for name, value in values)
-    return defines + _read(f"dialect_{dialect}.h"), _read(f"indices_{dialect}.h") + _read(f"{body}.h")
+    header = defines + _read(f"dialect_{dialect}.h")
+    if body in _MATRIX_BODIES:
+        header += _read(f"matrix_{dialect}.h")
+    return header, _read(f"indices_{dialect}.h") + _read(f"{body}.h")
 
 
 @lru_cache(maxsize=_MAX_KERNELS)

@@ -7,14 +7,17 @@ A pool is (num_blocks * block_size, K, D); slot = block_id * block_size + offset
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache, reduce
 from typing import Literal, overload
 
 import mlx.core as mx
 
 from mlx_agent_kernels.elementwise import exp_bounded
+from mlx_agent_kernels.levels import SharedLevel
 
 _SCORES_IN_CACHE = 2**19
+_LOWEST = -1e30  # finite, for a group of no tokens
 
 
 def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.array:
@@ -99,34 +102,47 @@ def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
     v_pool: mx.array,
-    prefix_table: mx.array,
+    levels: Sequence[SharedLevel],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
     scale: float,
     block_size: int,
 ) -> mx.array:
-    """Attention of decode rows whose sequences begin with the same full blocks.
+    """Attention of decode rows that have full blocks in common with others.
 
-    prefix_table: (P,) the common blocks; block_tables: (R, W) and seq_lens: (R,) the rows' own parts after them, at
-    least one token each. The prefix is read once for all rows, and the two parts are merged by their log-sum-exp, as
-    in Hydragen (Juravsky et al., 2024) and FlashInfer's cascade inference (Ye et al., 2024). Returns (R, H, D).
+    Each level's groups share the blocks of its tables, which come before the rows' own, (R, W) block_tables of (R,)
+    seq_lens tokens, at least one each. What is shared is read once a group, and the parts are merged by their
+    log-sum-exp, as in Hydragen (Juravsky et al., 2024) and FlashInfer's cascade inference (Ye et al., 2024). Returns
+    (R, H, D).
     """
-    rows, heads, dim = queries.shape
     kv_heads = k_pool.shape[1]
-    grouped = queries.reshape(rows, kv_heads, heads // kv_heads, dim).transpose(1, 0, 2, 3)
-    keys = _gather(k_pool, prefix_table, block_size)
-    values = _gather(v_pool, prefix_table, block_size)
-    prefix_scores = ((grouped.reshape(kv_heads, -1, dim) * scale) @ keys.swapaxes(-1, -2)).astype(mx.float32)
-    own_scores, own_values = _row_scores(queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size)
+    out, lse = _attend(_row_scores(queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size))
+    out = _pick_heads(out, kv_heads)
+    for level in levels:
+        shared_out, shared_lse = _attend_level(queries, k_pool, v_pool, level, scale, block_size)
+        share = mx.sigmoid(shared_lse - lse)  # its part of the whole softmax mass
+        out, lse = shared_out * share + out * (1 - share), mx.logaddexp(lse, shared_lse)
+    return out.astype(queries.dtype)
 
-    prefix_out, prefix_lse = _attend((prefix_scores, values))
-    own_out, own_lse = _attend((own_scores, own_values))
-    unfold = (kv_heads, rows, heads // kv_heads, -1)
-    prefix_out = prefix_out.reshape(unfold).transpose(1, 0, 2, 3).reshape(rows, heads, -1)
-    prefix_lse = prefix_lse.reshape(unfold).transpose(1, 0, 2, 3).reshape(rows, heads, 1)
-    share = mx.sigmoid(prefix_lse - own_lse)  # the prefix's part of the whole softmax mass
-    return (prefix_out * share + _pick_heads(own_out, kv_heads) * (1 - share)).astype(queries.dtype)
+
+def _attend_level(
+    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel, scale: float, block_size: int
+) -> tuple[mx.array, mx.array]:
+    """(R, H, D) attention of the rows over what they share at this level and its log-sum-exp, -inf where nothing."""
+    (_, heads, dim), kv_heads = queries.shape, k_pool.shape[1]
+    num_groups, num_members = level.members.shape
+    keys = _gather(k_pool, level.block_tables, block_size)
+    values = _gather(v_pool, level.block_tables, block_size)
+    split = (queries[level.members] * scale).reshape(num_groups, num_members, kv_heads, -1, dim)
+    grouped = split.swapaxes(1, 2).reshape(num_groups, kv_heads, -1, dim)
+    scores = (grouped @ keys.swapaxes(-1, -2)).astype(mx.float32)
+    seen = mx.arange(scores.shape[-1]) < level.seq_lens[:, None]
+    out, lse = _attend((mx.where(seen[:, None, None], scores, _LOWEST), values))
+    unfold = (num_groups, kv_heads, num_members, heads // kv_heads, -1)
+    rows = [part.reshape(unfold).swapaxes(1, 2).reshape(-1, heads, part.shape[-1])[level.places] for part in (out, lse)]
+    is_alone = level.places[:, None, None] < 0
+    return mx.where(is_alone, 0.0, rows[0]), mx.where(is_alone, -math.inf, rows[1])
 
 
 def chunk_attention(

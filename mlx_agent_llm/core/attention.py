@@ -16,7 +16,14 @@ import mlx.nn as nn
 import mlx_lm.models.base
 from mlx_lm.models.cache import KVCache
 
-from mlx_agent_kernels import chunk_attention, paged_attention, shared_prefix_attention, write_kv
+from mlx_agent_kernels import (
+    HeadOptions,
+    chunk_attention,
+    paged_attention,
+    rotate_and_write,
+    shared_prefix_attention,
+    write_kv,
+)
 from mlx_agent_llm.core.batch import Batch, PromptSpan, RowSpan
 from mlx_agent_llm.errors import UnsupportedModelError
 
@@ -59,7 +66,7 @@ class PagedLayer:
     @property
     def offset(self) -> mx.array:
         """(T,) the position of each token, which RoPE takes per row."""
-        return self.current_batch.positions
+        return self.current_batch.tokens.positions
 
     def make_mask(self, num_tokens: int, return_array: bool = False, window_size: int | None = None) -> None:
         """No mask: attention over the pool knows each row's length."""
@@ -67,7 +74,7 @@ class PagedLayer:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write the tokens' keys and values, (T, kv_heads, 1, head_dim), to their slots."""
-        self.write(self.current_batch.slot_mapping, keys[:, :, 0], values[:, :, 0])
+        self.write(self.current_batch.tokens.slot_mapping, keys[:, :, 0], values[:, :, 0])
         return keys, values
 
     def take_pools(self) -> tuple[mx.array, mx.array]:
@@ -89,22 +96,32 @@ class PagedLayer:
         self.keys = write_kv(self.keys, slots, keys)
         self.values = write_kv(self.values, slots, values)
 
+    def write_projected(self, projected: mx.array, options: HeadOptions) -> mx.array:
+        """Write keys and values of (T, 1, features) projections to their slots; the (T, heads, head_dim) queries."""
+        tokens = self.current_batch.tokens
+        queries, self.keys, self.values = rotate_and_write(
+            projected, tokens.positions, tokens.slot_mapping, self.keys, self.values, options
+        )
+        return queries
+
     def attend(self, queries: mx.array, scale: float) -> mx.array:
         """Attention of (T, heads, 1, head_dim) queries over the pool; same shape."""
-        batch, flat = self.current_batch, queries[:, :, 0]
-        parts = [] if batch.rows is None else [self._attend_rows(flat[: batch.num_rows], batch.rows, scale)]
-        parts += [self._attend_prompt(flat[span.begin : span.end], span, scale) for span in batch.prompts]
+        return self.attend_heads(queries[:, :, 0], scale)[:, :, None]
+
+    def attend_heads(self, queries: mx.array, scale: float) -> mx.array:
+        """Attention of (T, heads, head_dim) queries over the pool; same shape."""
+        batch = self.current_batch
+        parts = [] if batch.rows is None else [self._attend_rows(queries[: batch.num_rows], batch.rows, scale)]
+        parts += [self._attend_prompt(queries[span.begin : span.end], span, scale) for span in batch.prompts]
         if batch.num_padding:
             parts.append(mx.zeros((batch.num_padding, *parts[0].shape[1:]), dtype=parts[0].dtype))
-        return (mx.concatenate(parts) if len(parts) > 1 else parts[0])[:, :, None]
+        return mx.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _attend_rows(self, queries: mx.array, rows: RowSpan, scale: float) -> mx.array:
-        own = (rows.block_tables, rows.seq_lens)
-        if rows.prefix_table is None:
-            return paged_attention(queries, self.keys, self.values, *own, scale=scale, block_size=self.block_size)
-        return shared_prefix_attention(
-            queries, self.keys, self.values, rows.prefix_table, *own, scale=scale, block_size=self.block_size
-        )
+        pools, own = (self.keys, self.values), (rows.block_tables, rows.seq_lens)
+        if not rows.levels:
+            return paged_attention(queries, *pools, *own, scale=scale, block_size=self.block_size)
+        return shared_prefix_attention(queries, *pools, rows.levels, *own, scale=scale, block_size=self.block_size)
 
     def _attend_prompt(self, queries: mx.array, span: PromptSpan, scale: float) -> mx.array:
         return chunk_attention(

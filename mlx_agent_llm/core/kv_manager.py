@@ -58,8 +58,8 @@ class KVManager:
         go of the parent; the others share what matches their prefix.
 
         Returns how many tokens the coming forward computes for it (at least 1), or None when the pool has no room, or
-        when the tokens are too few to reach a block's border and may_split_block is False; a request that held no block
-        then still holds none.
+        when the tokens are too few to reach a block's border and may_split_block is False, or when none is ready; a
+        request that held no block then still holds none.
         """
         was_empty, start = not request.block_table, request.num_computed_tokens
         if request.parent is not None:
@@ -156,7 +156,7 @@ class KVManager:
 
     def _chunk_length(self, request: Request, max_new_tokens: int, may_split_block: bool) -> int:
         """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
-        start, left = request.num_computed_tokens, request.num_tokens - request.num_computed_tokens
+        start, left = request.num_computed_tokens, request.num_ready_tokens - request.num_computed_tokens
         if left <= max_new_tokens:
             return left
         aligned = (start + max_new_tokens) // self.block_size * self.block_size - start

@@ -28,6 +28,37 @@ struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline void __syncthreads() { barrier(); }
 inline float __shfl_xor_sync(unsigned, float value, int mask) { return exchange_xor(value, uint32_t(mask)); }
+
+namespace ptx {
+typedef __half f16;
+typedef __nv_bfloat16 bf16;
+}  // namespace ptx
+
+// mma.sync.aligned.m16n8k16.row.col, as PTX's manual lays out its fragments: every lane sees all lanes' registers.
+template <typename T>
+inline void multiply_on_the_host(float* sums, const unsigned* a, const unsigned* b) {
+  const uint32_t own = position().index % simd_width;
+  unsigned all[simd_width][6];
+  for (uint32_t mask = 0; mask < simd_width; mask++) {
+    for (int i = 0; i < 6; i++) all[own ^ mask][i] = exchange_xor(uint32_t(i < 4 ? a[i] : b[i - 4]), mask);
+  }
+  for (uint32_t c = 0; c < 4; c++) {
+    const uint32_t row = own / 4 + c / 2 * 8;
+    const uint32_t column = own % 4 * 2 + c % 2;
+    for (uint32_t k = 0; k < 16; k++) {
+      const uint32_t pair = k % 8 / 2;
+      const T* left = reinterpret_cast<const T*>(&all[row % 8 * 4 + pair][k / 8 * 2 + row / 8]);
+      const T* right = reinterpret_cast<const T*>(&all[column * 4 + pair][4 + k / 8]);
+      sums[c] += float(left[k % 2]) * float(right[k % 2]);
+    }
+  }
+}

@@ -35,10 +35,16 @@ _PROBE = """
     float add(four<__bf16> a, four<_Float16> b) { return float(a[1] * a[1]) + float(b[2]); }
     int main() { return int(add(four<__bf16>(__bf16(2.0f)), four<_Float16>(_Float16(-4.0f)))); }
 """
+_INPUT, _OUTPUT, _WRITTEN = 0, 1, 2  # what lanes.cpp is told of a buffer
 _CUDA_SHAPE_BYTES = 32  # cuda.h's Shape, which is passed by value
 _NUMPY_TYPES = {mx.float32: np.float32, mx.int32: np.int32, mx.float16: np.uint16, mx.bfloat16: np.uint16}
 # What CUDA's dialect says in the GPU's own instructions, as statements; any other one does not compile.
-_PTX = {r'asm\("ex2\.approx\.ftz\.f32 %0, %1;" : "=f"\((\w+)\) : "f"\((\w+)\)\);': r"\1 = exp2f(\2);"}
+_PTX = {
+    r'asm\("ex2\.approx\.ftz\.f32 %0, %1;" : "=f"\((\w+)\) : "f"\((\w+)\)\);': r"\1 = exp2f(\2);",
+    r'asm\("mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.(f16|bf16)\.\1\.f32 [^"]*"[^;]*\);': (
+        r"multiply_on_the_host<ptx::\1>(sums, a, b);"
+    ),
+}
 
 
 class HostFault(AssertionError):
@@ -95,17 +101,23 @@ class HostKernels:
         half = len(results) // 2
         if results[:half] != results[half:]:
             raise HostFault(f"{kernel.name}: the outputs depend on the order in which the lanes run")
-        return _arrays(results[:half], launch)
+        written = written_inputs(kernel)
+        changed = [array for name, array in zip(kernel.input_names, launch.inputs, strict=True) if name in written]
+        shapes = [array.shape for array in changed] + launch.output_shapes
+        arrays = _arrays(results[:half], shapes, [array.dtype for array in changed] + launch.output_dtypes)
+        for array, content in zip(changed, arrays, strict=False):
+            array[:] = content  # the same object, as the same memory on a GPU
+        return arrays[len(changed) :]
 
     def _run(self, index: int, kernel: Description, launch: _Launch) -> bytes:
         """The outputs' bytes, twice: of the lanes in ascending and in descending order."""
         shape_bytes = 0 if self.dialect == "metal" else _CUDA_SHAPE_BYTES
-        buffers = [(data, False) for data in input_buffers(kernel, launch.inputs, shape_bytes)]
+        buffers = input_buffers(kernel, launch.inputs, shape_bytes)
         sizes = zip(launch.output_shapes, launch.output_dtypes, strict=True)
-        buffers += [(bytes(int(np.prod(shape)) * dtype.size), True) for shape, dtype in sizes]
+        buffers += [(bytes(int(np.prod(shape)) * dtype.size), _OUTPUT) for shape, dtype in sizes]
         data = [struct.pack("<8q", index, *launch.grid, *launch.threadgroup, len(buffers))]
-        for content, is_output in buffers:
-            data += [struct.pack("<2q", len(content), is_output), b"" if is_output else content]
+        for content, role in buffers:
+            data += [struct.pack("<2q", len(content), role), b"" if role == _OUTPUT else content]
         paths = self.directory / "launch", self.directory / "results"
         paths[0].write_bytes(b"".join(data))
         done = subprocess.run([str(self.program), *map(str, paths)], capture_output=True, text=True, timeout=300)
@@ -132,14 +144,21 @@ def program_text(dialect: Dialect, texts: Sequence[str] | dict[str, Description]
     )
 
 
-def input_buffers(kernel: Description, inputs: Sequence[mx.array], shape_bytes: int = 0) -> list[bytes]:
-    """The inputs' bytes, row-contiguous, each followed by its shape where the body asks for it."""
+def input_buffers(kernel: Description, inputs: Sequence[mx.array], shape_bytes: int) -> list[tuple[bytes, int]]:
+    """The inputs' bytes, row-contiguous, each followed by its shape where the body asks for it; with their roles."""
     buffers = []
+    written = written_inputs(kernel)
     for name, array in zip(kernel.input_names, inputs, strict=True):
-        buffers.append(_bytes(array))
+        buffers.append((_bytes(array), _WRITTEN if name in written else _INPUT))
         if f"{name}_shape" in kernel.source:
-            buffers.append(struct.pack(f"<{array.ndim}i", *array.shape).ljust(shape_bytes, b"\0"))
+            buffers.append((struct.pack(f"<{array.ndim}i", *array.shape).ljust(shape_bytes, b"\0"), _INPUT))
     return buffers
+
+
+def written_inputs(kernel: Description) -> set[str]:
+    """The inputs that a kernel writes in place."""
+    writes = "#define WRITES_POOLS 1\n" in kernel.header
+    return set(re.findall(r"const_cast<[\w ]+\*>\((\w+)\)", kernel.source)) if writes else set()
 
 
 @cache
@@ -195,9 +214,9 @@ def _bytes(array: mx.array) -> bytes:
     return np.ascontiguousarray(np.array(numbers)).tobytes()
 
 
-def _arrays(data: bytes, launch: _Launch) -> list[mx.array]:
+def _arrays(data: bytes, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[mx.Dtype]) -> list[mx.array]:
     arrays, begin = [], 0
-    for shape, dtype in zip(launch.output_shapes, launch.output_dtypes, strict=True):
+    for shape, dtype in zip(shapes, dtypes, strict=True):
         count = int(np.prod(shape))
         numbers = np.frombuffer(data, dtype=_NUMPY_TYPES[dtype], count=count, offset=begin).reshape(shape)
         arrays.append(mx.array(numbers).view(dtype))

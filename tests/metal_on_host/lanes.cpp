@@ -193,8 +193,8 @@ uint32_t exchange_xor(uint32_t bits, uint32_t mask) {
   return current->bits;
 }
 
-// The launch: kernel, grid, threadgroup, number of buffers; then each buffer's bytes, is_output and content. It runs twice,
-// with the lanes in either order, and the outputs of both runs are written.
+// The launch: kernel, grid, threadgroup, number of buffers; then each buffer's bytes, role and content. It runs twice, with
+// the lanes in either order, and what both runs leave in outputs and in inputs that are written is the result.
 int main(int, char** arguments) {
   FILE* file = fopen(arguments[1], "rb");
   if (file == nullptr) fail("no launch to read");
@@ -204,13 +204,15 @@ int main(int, char** arguments) {
                  Size3{uint32_t(head[4]), uint32_t(head[5]), uint32_t(head[6])},
                  false,
                  {}};
-  std::vector<std::pair<char*, size_t>> outputs;
+  enum { input, output_only, written };
+  std::vector<std::pair<char*, std::string>> outputs;  // and what is in them before a run
   for (int64_t i = 0; i < head[7]; i++) {
     const std::vector<int64_t> about = read_numbers(file, 2);
     const size_t bytes = size_t(about[0]);
     char* buffer = static_cast<char*>(malloc(bytes));  // of the exact size: one byte beside it is a fault
-    if (about[1] != 0) outputs.emplace_back(buffer, bytes);
-    if (about[1] == 0 && fread(buffer, 1, bytes, file) != bytes) fail("the launch's file is too short");
+    if (about[1] != output_only && fread(buffer, 1, bytes, file) != bytes) fail("the launch's file is too short");
+    if (about[1] == output_only) outputs.emplace_back(buffer, std::string(bytes, poison));
+    if (about[1] == written) outputs.emplace_back(buffer, std::string(buffer, bytes));
     here.buffers.push_back(buffer);
   }
   fclose(file);
@@ -220,9 +222,9 @@ int main(int, char** arguments) {
   if (results == nullptr) fail("no place for the outputs");
   for (const bool is_reversed : {false, true}) {
     here.is_reversed = is_reversed;
-    for (const auto& output : outputs) std::fill(output.first, output.first + output.second, poison);
+    for (const auto& output : outputs) output.second.copy(output.first, output.second.size());
     run_grid();
-    for (const auto& output : outputs) fwrite(output.first, 1, output.second, results);
+    for (const auto& output : outputs) fwrite(output.first, 1, output.second.size(), results);
   }
   return fclose(results);
 }

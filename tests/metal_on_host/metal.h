@@ -60,6 +60,9 @@ inline float exp2(float x) { return exp2f(x); }
 
 namespace precise {
 inline float tanh(float x) { return tanhf(x); }
+inline float cos(float x) { return cosf(x); }
+inline float sin(float x) { return sinf(x); }
+inline float rsqrt(float x) { return 1.0f / sqrtf(x); }
 }  // namespace precise
 
 }  // namespace metal

@@ -14,6 +14,9 @@ __device__ inline float exp2_of(float x) {  // one instruction, within two units
 }
 __device__ inline float log2_of(float x) { return log2f(x); }
 __device__ inline float tanh_of(float x) { return tanhf(x); }
+__device__ inline float cos_of(float x) { return cosf(x); }
+__device__ inline float sin_of(float x) { return sinf(x); }
+__device__ inline float rsqrt_of(float x) { return rsqrtf(x); }
 __device__ inline float larger(float a, float b) { return fmaxf(a, b); }
 __device__ inline int larger(int a, int b) { return a > b ? a : b; }
 __device__ inline int smaller(int a, int b) { return a < b ? a : b; }

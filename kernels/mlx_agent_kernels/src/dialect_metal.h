@@ -10,6 +10,9 @@ inline float shuffle_xor(float x, int offset) { return metal::simd_shuffle_xor(x
 inline float exp2_of(float x) { return metal::fast::exp2(x); }
 inline float log2_of(float x) { return metal::log2(x); }
 inline float tanh_of(float x) { return metal::precise::tanh(x); }
+inline float cos_of(float x) { return metal::precise::cos(x); }
+inline float sin_of(float x) { return metal::precise::sin(x); }
+inline float rsqrt_of(float x) { return metal::precise::rsqrt(x); }
 inline float larger(float a, float b) { return metal::max(a, b); }
 inline int larger(int a, int b) { return metal::max(a, b); }
 inline int smaller(int a, int b) { return metal::min(a, b); }

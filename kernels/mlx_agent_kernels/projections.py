@@ -1,0 +1,151 @@
+"""A few rows times a matrix of weights, together with what a transformer's layer does right before and behind it.
+
+On CUDA each MLX operation costs the host some microseconds, and a product several times as many as our own kernel does
+(docs/gpu.md), so for the rows of a decode step one launch does all of it. Everywhere else it is MLX's operations.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from mlx_agent_kernels.checks import check_projection
+from mlx_agent_kernels.elementwise import swiglu
+from mlx_agent_kernels.loader import Body, Constants, backend, load_kernel
+
+MAX_ROWS = 64  # of the kernel: behind them a product is bound by arithmetic, and MLX's is better at that
+_MAX_NORM_ROWS = 16  # which every threadgroup normalises for itself in less time than a launch of its own takes
+_HALF_TYPES = (mx.float16, mx.bfloat16)
+_MAX_TILES = 8  # of 16 features by 8 rows, whose sums a threadgroup of eight simdgroups keeps
+_ENOUGH_GROUPS = 128
+
+
+class Norm(NamedTuple):
+    """The RMS norm of a row: its (K,) weight and what is added to the mean square."""
+
+    weight: mx.array
+    eps: float
+
+
+def project(
+    x: mx.array,
+    weight: mx.array,
+    *,
+    bias: mx.array | None = None,
+    norm: Norm | None = None,
+    residual: mx.array | None = None,
+    is_gated: bool = False,
+) -> mx.array:
+    """Multiply rows by weight.T, on request of normalised rows, with a bias, gated, and added to a residual.
+
+    x: (T, 1, K); weight: (N, K); bias: (N,); residual: (T, 1, N). With is_gated the first half of the N features are
+    gates of the second half, silu(gate) * up, and N / 2 come out. Returns (T, 1, N) in the rows' type.
+    Raises ValueError for arrays that do not fit each other.
+    """
+    check_projection(x, weight, bias, None if norm is None else norm.weight, residual, is_gated)
+    if _has_kernel(x, weight):
+        if norm is not None and len(x) > _MAX_NORM_ROWS:
+            x, norm = mx.fast.rms_norm(x, norm.weight, norm.eps), None
+        return _launch(x, weight, bias, norm, residual, is_gated)
+    return project_reference(x, weight, bias=bias, norm=norm, residual=residual, is_gated=is_gated)
+
+
+def project_reference(
+    x: mx.array,
+    weight: mx.array,
+    *,
+    bias: mx.array | None = None,
+    norm: Norm | None = None,
+    residual: mx.array | None = None,
+    is_gated: bool = False,
+) -> mx.array:
+    """See project; any number of rows in any type."""
+    rows = x if norm is None else mx.fast.rms_norm(x, norm.weight, norm.eps)
+    products = rows @ weight.T if bias is None else mx.addmm(bias, rows, weight.T)
+    return finish_projection(products, residual, is_gated=is_gated)
+
+
+def finish_projection(products: mx.array, residual: mx.array | None, *, is_gated: bool) -> mx.array:
+    """Gate (T, 1, N) products and add a residual to them, as project does."""
+    if is_gated:
+        products = swiglu(*mx.split(products, 2, axis=-1))
+    return products if residual is None else products + residual
+
+
+def _has_kernel(x: mx.array, weight: mx.array) -> bool:
+    """Whether the kernel serves these: a decode step's rows on CUDA, in a half type, in whole tiles."""
+    return (
+        backend() == "cuda"
+        and x.dtype == weight.dtype
+        and x.dtype in _HALF_TYPES
+        and 1 <= len(x) <= MAX_ROWS
+        and weight.shape[0] % 32 == 0
+        and weight.shape[1] % 32 == 0
+    )
+
+
+class Work(NamedTuple):
+    """How threadgroups share a product's work; README.md in src/ says what each means."""
+
+    tiles: int
+    row_tiles: int
+    warps: int
+    unroll: int
+
+
+def share_work(rows: int, features: int, width: int, *, is_gated: bool) -> Work:
+    """The shape of the work that was fastest on an H200: one tile of features, or a gate's two, a threadgroup.
+
+    A threadgroup has as many simdgroups as the sums of all leave room for, twice as many where there are few
+    threadgroups, and each as many weights in flight as come out even.
+    """
+    row_tiles, tiles = -(-rows // 8), 1 + is_gated
+    warps = 8 if tiles * row_tiles <= _MAX_TILES else 4
+    if features // 16 < _ENOUGH_GROUPS and 2 * tiles * row_tiles <= _MAX_TILES:
+        warps = 16
+    slabs = width // 32
+    unroll = next((count for count in (4, 2) if slabs % (warps * count) == 0), 1)
+    return Work(tiles, row_tiles, warps, unroll)
+
+
+def _launch(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    norm: Norm | None,
+    residual: mx.array | None,
+    is_gated: bool,
+) -> mx.array:
+    features = weight.shape[0] // 2 if is_gated else weight.shape[0]
+    work = share_work(len(x), features, weight.shape[1], is_gated=is_gated)
+    extra = {
+        "bias": bias,
+        "norm_weight": None if norm is None else norm.weight.astype(x.dtype),
+        "residual": residual,
+    }
+    given = {name: array for name, array in extra.items() if array is not None}
+    body = Body("project_rows", ("x", "weight", *given), ("out",))
+    constants: Constants = (
+        ("IN", weight.shape[1]),
+        ("OUT", features),
+        ("TILES", work.tiles),
+        ("ROW_TILES", work.row_tiles),
+        ("WARPS", work.warps),
+        ("UNROLL", work.unroll),
+        ("GATED", is_gated),
+        ("HAS_BIAS", bias is not None),
+        ("HAS_NORM", norm is not None),
+        ("HAS_RESIDUAL", residual is not None),
+        ("EPS", 0.0 if norm is None else float(norm.eps)),
+    )
+    types = tuple(array.dtype for array in given.values())
+    groups = features // (16 if is_gated else 16 * work.tiles)
+    [out] = load_kernel(body, "cuda", x.dtype, types, constants)(
+        inputs=[x, weight, *given.values()],
+        grid=(32 * work.warps * groups, 1, 1),
+        threadgroup=(32 * work.warps, 1, 1),
+        output_shapes=[(*x.shape[:-1], features)],
+        output_dtypes=[x.dtype],
+    )
+    return out

@@ -1,0 +1,245 @@
+"""decode: tokens a second of rows that are all in the middle of their output, ours and mlx-lm's, and what memory allows.
+
+The model has random weights in the shape of Qwen3-0.6B and is made here, so that any machine can run it: nothing is
+downloaded, and speed does not depend on what the weights say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.models import qwen3
+
+from mlx_agent_llm.bench import ours, peer
+from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
+from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
+from mlx_agent_llm.config import EngineConfig
+from mlx_agent_llm.core.attention import probe_model
+from mlx_agent_llm.core.step_clock import HOST_PHASES, PHASES
+from mlx_agent_llm.engine import Engine
+from mlx_agent_llm.models import LoadedModel, from_parts
+from mlx_agent_llm.testing import ByteTokenizer
+
+NUM_OWN = 32  # tokens of a row behind the shared prefix
+NUM_WARM, NUM_MEASURED = 32, 96  # steps
+_BANDWIDTH_BYTES = {"gpu": 2**31, "cpu": 2**27}
+_QWEN3_06B = {
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "num_hidden_layers": 28,
+    "intermediate_size": 3072,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1e6,
+    "tie_word_embeddings": True,
+}
+
+
+class Case(NamedTuple):
+    """`rows` sequences of `context` tokens, that have all but their last NUM_OWN tokens in common when shared."""
+
+    rows: int
+    context: int
+    is_shared: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the table says it."""
+        return f"{self.rows} x {self.context}{' shared' if self.is_shared else ''}"
+
+    def prompts(self, tokens: RandomTokens) -> list[list[int]]:
+        """A prompt for each row."""
+        prefix = tokens(self.context - NUM_OWN) if self.is_shared else []
+        return [prefix + tokens(self.context - len(prefix)) for _ in range(self.rows)]
+
+
+CASES = (
+    Case(1, 512),
+    Case(8, 512),
+    Case(16, 2048),
+    Case(32, 2048),
+    Case(64, 512),
+    Case(64, 4096),
+    Case(64, 4096 + NUM_OWN, is_shared=True),
+)
+
+
+class Decoded(NamedTuple):
+    """Seconds of a mean step, and of the part of it in which the host did not wait for MLX."""
+
+    step: float
+    host: float | None = None
+
+
+class _WideTokenizer(ByteTokenizer):
+    """For a vocabulary that nobody reads."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    @cached_property
+    def token_bytes(self) -> Sequence[bytes]:
+        """Token id -> the bytes that it adds to the text."""
+        return [b" "] * self.vocab_size
+
+
+def random_qwen3(dtype: mx.Dtype = mx.bfloat16) -> LoadedModel:
+    """Random weights in Qwen3-0.6B's shape."""
+    model = qwen3.Model(qwen3.ModelArgs.from_dict(_QWEN3_06B))
+    model.update(tree_map(lambda weight: (0.02 * mx.random.normal(weight.shape)).astype(dtype), model.parameters()))
+    mx.eval(model.parameters())
+    return from_parts(model, _WideTokenizer(_QWEN3_06B["vocab_size"]))  # type: ignore[arg-type]
+
+
+def _measure(options: Options) -> Result:
+    loaded = random_qwen3() if options.model is None else options.load()
+    rival = random_qwen3() if options.model is None else options.load()
+    cases = _cases(options)
+    for case in cases:
+        check_context(loaded, case.context + NUM_WARM + NUM_MEASURED, f"decode of {case.name}")
+    bandwidth, lines = measure_bandwidth(), []
+    for case in cases:
+        prompts = case.prompts(RandomTokens(loaded.vocab_size))
+        runs = [(_run_ours(loaded, prompts), _run_peer(rival.model, prompts)) for _ in range(options.repeats or 1)]
+        mine, theirs = (min(decoded, key=lambda one: one.step) for decoded in zip(*runs, strict=True))
+        lines.append(Line(case, mine, theirs, least_bytes(loaded.model, case) / bandwidth))
+    return _result(lines, bandwidth)
+
+
+class Line(NamedTuple):
+    """One case, and the seconds that its least bytes take at the memory's speed."""
+
+    case: Case
+    ours: Decoded
+    mlx_lm: Decoded
+    floor: float
+
+    def tokens_per_second(self, seconds: float) -> float:
+        """Of a step that takes so long."""
+        return self.case.rows / seconds
+
+
+def _cases(options: Options) -> tuple[Case, ...]:
+    """The whole table, or what the options ask for, once with nothing shared and once with all but the ends."""
+    if options.rows is None and options.prompt_tokens is None:
+        return CASES
+    rows, context = options.rows or 64, options.prompt_tokens or 4096
+    return (Case(rows, context), Case(rows, context + NUM_OWN, is_shared=True))
+
+
+def _run_ours(loaded: LoadedModel, prompts: Sequence[list[int]]) -> Decoded:
+    rows, num_new = len(prompts), NUM_WARM + NUM_MEASURED
+    num_tokens = sum(map(len, prompts)) + rows * (num_new + EngineConfig.block_size)
+    config = EngineConfig(
+        max_num_seqs=rows,
+        max_tokens_per_step=max(EngineConfig.max_tokens_per_step, rows),
+        kv_cache_tokens=num_tokens,
+    )
+    with Engine(loaded, config) as engine:
+        engine.generate(prompts, ours.fixed_length(1))  # so that all rows start together, on what the cache holds
+        engine.generate(prompts, ours.fixed_length(num_new))
+        steps = [record.seconds for record in ours.decode_steps(engine, rows)][-NUM_MEASURED:]
+    mx.clear_cache()
+    means = [
+        float(np.mean([sum(step[phase] for phase in phases) for step in steps])) for phases in (PHASES, HOST_PHASES)
+    ]
+    return Decoded(*means)
+
+
+def _run_peer(model: nn.Module, prompts: Sequence[list[int]]) -> Decoded:
+    rows, num_new, moments = len(prompts), NUM_WARM + NUM_MEASURED, []
+    with peer.batch_generator(model, rows) as generator:
+        generator.insert(prompts, max_tokens=[num_new] * rows)
+        num_left = rows * num_new
+        while num_left > 0:
+            _, responses = generator.next()
+            num_left -= len(responses)
+            if len(responses) == rows:
+                moments.append(time.perf_counter())
+    measured = moments[-NUM_MEASURED:]
+    return Decoded((measured[-1] - measured[0]) / (len(measured) - 1))
+
+
+def measure_bandwidth() -> float:
+    """Bytes a second that the device reads and writes in a copy with an addition."""
+    size = _BANDWIDTH_BYTES["cpu" if mx.default_device() == mx.Device(mx.cpu) else "gpu"]
+    source = mx.zeros((size // 4,), dtype=mx.int32)
+    seconds = []
+    for number in range(5):
+        mx.eval(source)
+        began_at = time.perf_counter()
+        mx.eval(source + number)
+        seconds.append(time.perf_counter() - began_at)
+    return 2 * size / min(seconds)
+
+
+def least_bytes(model: nn.Module, case: Case) -> float:
+    """What a step in the middle of the measurement must read: every weight once, and every key and value once."""
+    weights = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
+    token_bytes = sum(shape.num_bytes for shape in probe_model(model).layers)
+    behind = NUM_WARM + NUM_MEASURED // 2
+    own = (NUM_OWN if case.is_shared else case.context) + behind
+    shared = case.context - NUM_OWN if case.is_shared else 0
+    return weights + token_bytes * (shared + case.rows * own)
+
+
+def _result(lines: Sequence[Line], bandwidth: float) -> Result:
+    return Result(
+        title=f"decode: tokens a second over {NUM_MEASURED} steps",
+        columns=("rows x context", PEER, OURS, "times as fast", "step ms", "host ms", "floor", "of the floor"),
+        rows=[_row(line) for line in lines],
+        numbers={
+            "bandwidth_bytes_per_second": bandwidth,
+            "cases": [_numbers(line) for line in lines],
+        },
+        charts=[
+            Bars(
+                "more is better",
+                "tokens a second",
+                [line.case.name for line in lines],
+                {
+                    OURS: [line.tokens_per_second(line.ours.step) for line in lines],
+                    PEER: [line.tokens_per_second(line.mlx_lm.step) for line in lines],
+                },
+            )
+        ],
+        notes=[f"floor: every weight, key and value read once at {bandwidth / 1e9:,.0f} GB/s, measured by a copy"],
+    )
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    assert line.ours.host is not None
+    return (
+        line.case.name,
+        *(f"{line.tokens_per_second(decoded.step):,.0f}" for decoded in (line.mlx_lm, line.ours)),
+        f"{line.mlx_lm.step / line.ours.step:.2f}x",
+        f"{1e3 * line.ours.step:.2f}",
+        f"{1e3 * line.ours.host:.2f}",
+        f"{line.tokens_per_second(line.floor):,.0f}",
+        f"{line.floor / line.ours.step:.0%}",
+    )
+
+
+def _numbers(line: Line) -> dict[str, Any]:
+    return {
+        **line.case._asdict(),
+        "ours": line.ours._asdict(),
+        "mlx_lm_step": line.mlx_lm.step,
+        "floor": line.floor,
+        "tokens_per_second": line.tokens_per_second(line.ours.step),
+        "ratio": line.mlx_lm.step / line.ours.step,
+    }
+
+
+DECODE = Workload("decode", frozenset({"model", "rows", "prompt_tokens", "repeats"}), _measure)
