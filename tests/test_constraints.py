@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
 from mlx_agent_llm.constrain.matcher import GrammarMatcher
-from mlx_agent_llm.constrain.spec import Constraint, JSONSchema, StructuralTag
+from mlx_agent_llm.constrain.spec import Constraint, JSONSchema, Regex
 from mlx_agent_llm.errors import ConstraintError, GenerationError, UnsupportedSchemaError
 
 SPECIAL, EOS, OTHER_EOS = 256, 257, 258
@@ -29,8 +29,9 @@ WALKS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthC
 
 
 def byte_compiler(**options: Any) -> GrammarCompiler:
-    tokens = [bytes([value]) for value in range(256)] + [b"<special>", b"", b""]
-    return GrammarCompiler(tokens, VOCAB_SIZE, {EOS, OTHER_EOS}, {SPECIAL, EOS, OTHER_EOS}, **options)
+    tokens = [bytes([value]) for value in range(256)] + [b"", b"", b""]
+    special = {SPECIAL: "<special>", EOS: "<end>", OTHER_EOS: "<other end>"}
+    return GrammarCompiler(tokens, VOCAB_SIZE, {EOS, OTHER_EOS}, special, **options)
 
 
 SHARED_COMPILER = byte_compiler()
@@ -284,7 +285,7 @@ def test_a_token_outside_the_mask_is_rejected_and_changes_nothing(compiler: Gram
 
 
 def test_special_and_padding_tokens_are_never_allowed_in_free_text(compiler: GrammarCompiler) -> None:
-    matcher = compiler.compile(StructuralTag({"type": "any_text"})).matcher()
+    matcher = compiler.compile(Regex("(?s).*")).matcher()
     allowed = set(next_tokens(matcher))
     assert SPECIAL not in allowed and max(allowed) == OTHER_EOS
     assert {EOS, OTHER_EOS, ord("a")} <= allowed
@@ -292,7 +293,7 @@ def test_special_and_padding_tokens_are_never_allowed_in_free_text(compiler: Gra
 
 
 def test_a_position_without_any_token_is_a_fault() -> None:
-    letters = GrammarCompiler([b"a", b""], 2, {1}, {1})
+    letters = GrammarCompiler([b"a", b""], 2, {1}, {1: "<end>"})
     matcher = letters.compile(JSONSchema({"const": "a"})).matcher()
     with pytest.raises(GenerationError, match="no token"):
         matcher.fill_mask(np.zeros((1, 1), np.int32), 0)
@@ -306,7 +307,7 @@ def test_equal_constraints_share_a_grammar_and_the_cache_is_bounded() -> None:
     assert small.compile(JSONSchema({"const": 1})) is first
     small.compile(JSONSchema({"const": 3}))
     assert small.compile(JSONSchema({"const": 1})) is first
-    assert len(small._cache) == 2
+    assert len(small._compiled) == 2
 
 
 def test_matchers_of_one_grammar_do_not_share_their_place(compiler: GrammarCompiler) -> None:
@@ -337,14 +338,9 @@ def test_threads_compile_the_same_and_different_constraints_at_once() -> None:
 
 
 def test_a_constraint_needs_an_end_token() -> None:
-    endless = GrammarCompiler([b"1"], 1, (), ())
+    endless = GrammarCompiler([b"1"], 1, (), {})
     with pytest.raises(ConstraintError, match="end token"):
         endless.compile(JSONSchema({"type": "integer"}))
-
-
-def test_a_structural_tag_that_xgrammar_refuses_is_a_constraint_error(compiler: GrammarCompiler) -> None:
-    with pytest.raises(ConstraintError, match="structural tag"):
-        compiler.compile(StructuralTag({"type": "no_such_format"}))
 
 
 def test_constraints_are_values_of_their_content() -> None:
@@ -353,7 +349,7 @@ def test_constraints_are_values_of_their_content() -> None:
 
     assert JSONSchema(Point) == JSONSchema(Point.model_json_schema())
     assert hash(JSONSchema(Point)) == hash(JSONSchema(Point.model_json_schema()))
-    assert JSONSchema({"const": 1}) != StructuralTag({"const": 1})
+    assert JSONSchema({"const": 1}) != Regex("1")
     reordered = {"type": "object", "properties": {"b": {}, "a": {}}}
     assert JSONSchema({"type": "object", "properties": {"a": {}, "b": {}}}) != JSONSchema(reordered)
 

@@ -1,4 +1,4 @@
-"""mask: what a grammar costs a decode step, with none, one and all of the rows constrained."""
+"""mask: what a grammar costs a decode step with none, one and all of the rows constrained, and what one takes alone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from mlx_agent_llm.bench import ours
+from mlx_agent_llm.bench.grammar_cost import GrammarCost, describe, measure_grammars
 from mlx_agent_llm.bench.result import Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
-from mlx_agent_llm.constrain.spec import JSONSchema
+from mlx_agent_llm.constrain.spec import Grammar
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.request import SamplingParams
 
 NUM_ROWS, NUM_PROMPT, NUM_NEW = 16, 24, 64
-# Free strings, and more of them than there is room for, so that no row ends before its last token.
-SCHEMA = JSONSchema({"type": "array", "items": {"type": "string"}, "minItems": 8 * NUM_NEW})
+# A JSON string that ends with a character which no model writes, so that no row ends before its budget does.
+STRING = Grammar(r'root ::= "\"" ([^"\\\x00-\x1f\ue000] | "\\" ["\\/bfnrt])* "\ue000"')
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ def _measure(options: Options) -> Result:
         _run(engine, tokens, rows, rows)  # compiles the grammar and warms all up
         counts = sorted({0, 1, rows})
         runs = [[_run(engine, tokens, rows, count) for count in counts] for _ in range(options.repeats or 1)]
+    grammars = measure_grammars(loaded)
     best = [min(costs, key=lambda cost: cost.step_seconds) for costs in zip(*runs, strict=True)]
-    return _result(loaded, rows, [_beside(cost, best[0]) for cost in best])
+    return _result(loaded, rows, [_beside(cost, best[0]) for cost in best], grammars)
 
 
 def _run(engine: Engine, tokens: RandomTokens, rows: int, num_constrained: int) -> MaskCost:
     """New prompts each time, so that every run computes them; the records of earlier runs are left out."""
     num_earlier = engine.stats().num_steps
-    params = [SamplingParams(max_tokens=NUM_NEW, constraint=SCHEMA)] * num_constrained
+    params = [SamplingParams(max_tokens=NUM_NEW, constraint=STRING)] * num_constrained
     params += [ours.fixed_length(NUM_NEW)] * (rows - num_constrained)
     outputs = engine.generate([tokens(NUM_PROMPT) for _ in range(rows)], params)
     assert all(output.finish_reason == "length" for output in outputs), "a row ended early"
@@ -63,7 +65,7 @@ def _beside(cost: MaskCost, free: MaskCost) -> MaskCost:
     return MaskCost(**(asdict(cost) | {"overhead": cost.step_seconds / free.step_seconds}))
 
 
-def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost]) -> Result:
+def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost], grammars: list[GrammarCost]) -> Result:
     labels = [str(cost.constrained_rows) for cost in costs]
     return Result(
         title=f"mask: decode steps of {rows} rows, a vocabulary of {loaded.vocab_size}",
@@ -76,7 +78,12 @@ def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost]) -> Result:
             )
             for label, cost in zip(labels, costs, strict=True)
         ],
-        numbers={"rows": rows, "vocab_size": loaded.vocab_size, "ours": [asdict(cost) for cost in costs]},
+        numbers={
+            "rows": rows,
+            "vocab_size": loaded.vocab_size,
+            "ours": [asdict(cost) for cost in costs],
+            "grammars": [asdict(cost) for cost in grammars],
+        },
         charts=[
             Bars(
                 "by constrained rows",
@@ -86,7 +93,8 @@ def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost]) -> Result:
             )
         ],
         notes=[
-            "Masks are filled while the forward runs: they cost a step only what exceeds it, and the sampling's mask."
+            "Masks are filled while the forward runs: they cost a step only what exceeds it, and the sampling's mask.",
+            *map(describe, grammars),
         ],
     )
 

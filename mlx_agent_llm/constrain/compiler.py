@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
 
-from mlx_agent_llm.constrain.json_grammar import json_grammar
+from mlx_agent_llm.constrain.backends import BackendName, Backends, MakePlace
+from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
+from mlx_agent_llm.constrain.deadline import call_within
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.constrain.matcher import GrammarMatcher, TokenSets
-from mlx_agent_llm.constrain.preflight import check_schema
-from mlx_agent_llm.constrain.spec import Constraint, JSONSchema, StructuralTag
+from mlx_agent_llm.constrain.once import Once
+from mlx_agent_llm.constrain.spec import Constraint
 from mlx_agent_llm.errors import ConstraintError
-
-if TYPE_CHECKING:
-    import xgrammar
 
 
 class CompiledConstraint:
-    """A grammar compiled for one vocabulary; any number of matchers share it."""
+    """A grammar compiled for one vocabulary; any number of matchers share it. backend: the library that reads it."""
 
-    def __init__(self, grammar: xgrammar.CompiledGrammar, token_sets: TokenSets) -> None:
-        self._grammar = grammar
+    def __init__(
+        self, grammar: ContextFreeGrammar, backend: BackendName, make_place: MakePlace, token_sets: TokenSets
+    ) -> None:
+        self.grammar = grammar
+        self.backend = backend
+        self._make_place = make_place
         self._token_sets = token_sets
 
     def matcher(self) -> GrammarMatcher:
         """Return a new matcher at the start of the grammar."""
-        return GrammarMatcher(self._grammar, self._token_sets)
+        return GrammarMatcher(self._make_place(), self._token_sets)
 
 
 class GrammarCompiler:
     """Compiles constraints for one vocabulary, from any thread; the `cache_size` latest used are kept.
 
     token_bytes: the bytes of every token, b"" for special ones. vocab_size: the width of the logits, which may be more;
-    ids beyond token_bytes are never allowed. Special tokens are never allowed unless they are end tokens.
-    xgrammar is imported by the first compilation, which takes seconds.
+    ids beyond token_bytes are never allowed. special_token_texts: id -> text of the control tokens; one is allowed only
+    where it is an end token, or where the grammar names its text as a marker. compile_timeout: seconds that one
+    compilation may take. backend: the library to compare with the other one, instead of the better one.
     """
 
     def __init__(
@@ -42,61 +44,56 @@ class GrammarCompiler:
         token_bytes: Sequence[bytes],
         vocab_size: int,
         eos_token_ids: Collection[int],
-        special_token_ids: Collection[int],
+        special_token_texts: Mapping[int, str],
         *,
         cache_size: int = 256,
+        compile_timeout: float = 30.0,
+        backend: BackendName | None = None,
     ) -> None:
         assert len(token_bytes) <= vocab_size, "every token has a logit"
-        self._end = sorted(eos_token_ids)
-        special = set(special_token_ids)
-        # Without bytes xgrammar itself knows a token as special, and lets no free text use it.
-        self._token_bytes = [b"" if token_id in special else data for token_id, data in enumerate(token_bytes)]
+        self._end = frozenset(eos_token_ids)
+        self._special = dict(special_token_texts)
         self._vocab_size = vocab_size
-        unusable = (special | set(range(len(token_bytes), vocab_size))) - set(self._end)
-        self._token_sets = TokenSets(vocab_size, unusable, set(self._end))
-        self._cache_size = cache_size
-        self._cache: OrderedDict[str, CompiledConstraint] = OrderedDict()
-        self._lock = threading.Lock()
-        self._backend_lock = threading.Lock()
-        self._backend: xgrammar.GrammarCompiler | None = None
+        self._ordinary = {token_id for token_id, data in enumerate(token_bytes) if data} - self._special.keys()
+        self._backends = Backends(self._token_texts(token_bytes), sorted(self._end))
+        self._compile_timeout = compile_timeout
+        self._backend = backend
+        self._grammars = Once[ContextFreeGrammar](cache_size)
+        self._compiled = Once[CompiledConstraint](cache_size)
+
+    def grammar(self, constraint: Constraint) -> ContextFreeGrammar:
+        """Check a constraint and return its grammar; raises UnsupportedSchemaError or ConstraintError."""
+        if not self._end:
+            raise ConstraintError("a constraint needs a tokenizer with an end token: there would be no way to finish")
+        return self._grammars.get(constraint.key, lambda: constraint_grammar(constraint))
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Check and compile a constraint; raises UnsupportedSchemaError or ConstraintError."""
-        with self._lock:
-            if constraint.key in self._cache:
-                self._cache.move_to_end(constraint.key)
-                return self._cache[constraint.key]
-        compiled = CompiledConstraint(self._compile(constraint), self._token_sets)
-        with self._lock:
-            self._cache[constraint.key] = compiled
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return compiled
+        return self._compiled.get(constraint.key, lambda: self._compile(constraint))
 
-    def _compile(self, constraint: Constraint) -> xgrammar.CompiledGrammar:
-        if not self._end:
-            raise ConstraintError("a constraint needs a tokenizer with an end token: there would be no way to finish")
-        if isinstance(constraint, JSONSchema):
-            check_schema(constraint.json_schema)
-            return self._xgrammar().compile_grammar(json_grammar(constraint.json_schema))
-        if not isinstance(constraint, StructuralTag):
-            raise ConstraintError(f"constraint={constraint!r} must be a JSONSchema")
+    def _compile(self, constraint: Constraint) -> CompiledConstraint:
+        grammar = self.grammar(constraint)
         try:
-            return self._xgrammar().compile_structural_tag({"type": "structural_tag", "format": constraint.format})
-        except RuntimeError as error:
-            raise ConstraintError(f"the structural tag cannot be compiled: {error}") from error
+            backend, make_place = call_within(
+                self._compile_timeout, lambda: self._backends.compile(grammar, self._backend)
+            )
+        except TimeoutError:
+            raise ConstraintError(
+                f"the constraint was not compiled within compile_timeout={self._compile_timeout} s"
+            ) from None
+        except RecursionError:
+            raise ConstraintError("the constraint is nested too deeply") from None
+        return CompiledConstraint(grammar, backend, make_place, self._token_sets(grammar.markers))
 
-    def _xgrammar(self) -> xgrammar.GrammarCompiler:
-        with self._backend_lock:
-            if self._backend is None:
-                self._backend = _new_backend(self._token_bytes, self._vocab_size, self._end)
-            return self._backend
+    def _token_texts(self, token_bytes: Sequence[bytes]) -> list[bytes]:
+        """What the backends read of each token: nothing of those that end the text, or are none."""
+        texts = [*token_bytes, *[b""] * (self._vocab_size - len(token_bytes))]
+        for token_id, text in self._special.items():
+            texts[token_id] = text.encode()
+        for token_id in self._end:
+            texts[token_id] = b""
+        return texts
 
-
-def _new_backend(token_bytes: list[bytes], vocab_size: int, end: list[int]) -> xgrammar.GrammarCompiler:
-    import xgrammar
-
-    info = xgrammar.TokenizerInfo(
-        token_bytes, xgrammar.VocabType.RAW, vocab_size=vocab_size, stop_token_ids=end, add_prefix_space=False
-    )
-    return xgrammar.GrammarCompiler(info, max_threads=2, cache_enabled=False)
+    def _token_sets(self, markers: Collection[str]) -> TokenSets:
+        marked = {token_id for token_id, text in self._special.items() if text in markers}
+        return TokenSets(self._vocab_size, self._ordinary | marked | self._end, self._end)

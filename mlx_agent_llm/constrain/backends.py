@@ -1,0 +1,111 @@
+"""The two grammar libraries, each for one vocabulary; the first compilation imports them, which takes seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
+from mlx_agent_llm.constrain.ebnf import ebnf_text
+from mlx_agent_llm.constrain.joined import joined
+from mlx_agent_llm.constrain.lark import lark_text
+from mlx_agent_llm.constrain.lexing import is_read_exactly, is_recursive
+from mlx_agent_llm.constrain.matcher import LLGuidancePlace, Place, XGrammarPlace
+from mlx_agent_llm.constrain.reduced import reduced
+from mlx_agent_llm.errors import ConstraintError
+
+if TYPE_CHECKING:
+    import llguidance
+    import xgrammar
+
+BackendName = Literal["llguidance", "xgrammar"]
+BACKEND_NAMES: tuple[BackendName, ...] = ("llguidance", "xgrammar")
+MakePlace = Callable[[], Place]
+
+
+class Backends:
+    """Compiles grammars for one vocabulary, from any thread.
+
+    token_texts: the bytes of every token id, of control tokens their texts, of end tokens b"".
+    """
+
+    def __init__(self, token_texts: Sequence[bytes], end: Sequence[int]) -> None:
+        self._token_texts = list(token_texts)
+        self._end = list(end)
+        self._lock = threading.Lock()
+
+    def compile(self, grammar: ContextFreeGrammar, backend: BackendName | None = None) -> tuple[BackendName, MakePlace]:
+        """Return which library reads the grammar, and what makes places at its start.
+
+        llguidance, which compiles in a millisecond, reads what it can read exactly: grammars without recursion, as one
+        regular expression, and others where the longest match of its lexer is always right. xgrammar, which has no
+        lexer, reads the rest. Raises ConstraintError for a grammar that is too large. backend: the library to take
+        instead, whether it reads the grammar exactly or not.
+        """
+        grammar = reduced(grammar)
+        recursive = is_recursive(grammar)
+        if backend is None and recursive and not is_read_exactly(grammar):
+            grammar = joined(grammar)
+            backend = None if is_read_exactly(grammar) else "xgrammar"
+        if backend == "xgrammar":
+            return backend, self._compile_with_xgrammar(ebnf_text(grammar))
+        return "llguidance", self._compile_with_llguidance(lark_text(grammar, is_recursive=recursive))
+
+    def _compile_with_llguidance(self, lark: str) -> MakePlace:
+        import llguidance
+
+        with self._lock:
+            tokenizer = self._llguidance
+        # Far above its own: a mask of 100 ms once in a while is better than a request that fails half-way.
+        limits = llguidance.LLParserLimits(
+            initial_lexer_fuel=10_000_000, step_lexer_fuel=2_000_000, step_max_items=500_000, max_lexer_states=1_000_000
+        )
+        start = llguidance.LLMatcher(tokenizer, lark, limits=limits, log_level=0)
+        if start.is_error():
+            reason = start.get_error().partition("\n")[0]
+            raise ConstraintError(f"the constraint is too complex: {reason}")
+        return lambda: LLGuidancePlace(start.deep_copy())
+
+    def _compile_with_xgrammar(self, ebnf: str) -> MakePlace:
+        import xgrammar
+
+        with self._lock:
+            compiler = self._xgrammar
+        compiled = compiler.compile_grammar(ebnf)
+        return lambda: XGrammarPlace(xgrammar.GrammarMatcher(compiled))
+
+    @cached_property
+    def _xgrammar(self) -> xgrammar.GrammarCompiler:
+        import xgrammar
+
+        info = xgrammar.TokenizerInfo(
+            self._token_texts,
+            xgrammar.VocabType.RAW,
+            vocab_size=len(self._token_texts),
+            stop_token_ids=self._end,
+            add_prefix_space=False,
+        )
+        return xgrammar.GrammarCompiler(info, max_threads=2, cache_enabled=False)
+
+    @cached_property
+    def _llguidance(self) -> llguidance.LLTokenizer:
+        import llguidance
+
+        table = _TokenTable(self._token_texts, self._end)
+        return llguidance.LLTokenizer(llguidance.TokenizerWrapper(table), eos_token=self._end)
+
+
+class _TokenTable:
+    """What llguidance asks of a tokenizer; it never gets any text to encode."""
+
+    bos_token_id = None
+    special_token_ids = ()
+
+    def __init__(self, tokens: list[bytes], end: list[int]) -> None:
+        self.tokens = tokens
+        self.eos_token_id = end[0]
+
+    def __call__(self, text: bytes) -> list[int]:
+        raise NotImplementedError

@@ -1,0 +1,51 @@
+"""What each kind of constraint is as a context-free grammar: all that the backends and the closing know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mlx_agent_llm.constrain import context_free
+from mlx_agent_llm.constrain.context_free import ContextFreeGrammar, Pattern, Text
+from mlx_agent_llm.constrain.ebnf_parser import parse_ebnf
+from mlx_agent_llm.constrain.regex import parse_full_match
+from mlx_agent_llm.constrain.schema import schema_grammar
+from mlx_agent_llm.constrain.spec import Choice, Constraint, Grammar, JSONSchema, Regex
+from mlx_agent_llm.errors import ConstraintError
+
+
+@dataclass(frozen=True)
+class GrammarConstraint(Constraint):
+    """The output is a text of the grammar that `build` returns, once; tool formats make it.
+
+    content: the same for equal grammars alone.
+    """
+
+    build: Callable[[], ContextFreeGrammar] = field(compare=False)
+    content: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"context_free:{self.content}")
+
+
+def checked_keywords(constraint: Constraint) -> tuple[tuple[str, str], ...]:
+    """Return the (pointer, keyword) pairs that the grammar leaves out, so that a finished value has to be checked."""
+    if not isinstance(constraint, JSONSchema) or constraint.strict:
+        return ()
+    return schema_grammar(constraint.json_schema, strict=False).checked
+
+
+def constraint_grammar(constraint: Constraint) -> ContextFreeGrammar:
+    """Return the grammar; raises ConstraintError or UnsupportedSchemaError for what is wrong with the constraint."""
+    match constraint:
+        case JSONSchema(json_schema=schema, strict=strict):
+            return schema_grammar(schema, strict).grammar
+        case Regex(pattern=pattern):
+            return ContextFreeGrammar(Pattern(parse_full_match(pattern)))
+        case Choice(texts=texts):
+            return ContextFreeGrammar(context_free.Choice(tuple(map(Text, texts))))
+        case Grammar(ebnf=ebnf):
+            return parse_ebnf(ebnf)
+        case GrammarConstraint(build=build):
+            return build()
+    raise ConstraintError(f"constraint={constraint!r} must be a JSONSchema, Regex, Grammar or Choice")

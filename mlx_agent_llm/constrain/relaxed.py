@@ -1,0 +1,38 @@
+"""A larger language that takes fewer states to read: large counts become open repetitions."""
+
+from __future__ import annotations
+
+from mlx_agent_llm.constrain import regular
+from mlx_agent_llm.constrain.regular import Language, concat, intersection, repeat, union
+
+MAX_COUNT = 8
+
+
+def relaxed(language: Language) -> Language:
+    """Return a language that holds every text of this one; complements stay, which would become smaller."""
+    results: dict[Language, Language] = {}
+    waiting = [language]
+    while waiting:  # not recursive: a trie is as deep as its texts are long
+        node = waiting[-1]
+        parts = () if isinstance(node, regular.Complement) else node.children
+        missing = [part for part in parts if part not in results]
+        if missing:
+            waiting += missing
+        else:
+            results[waiting.pop()] = _join(node, [results[part] for part in parts])
+    return results[language]
+
+
+def _join(node: Language, parts: list[Language]) -> Language:
+    match node:
+        case regular.Concat():
+            return concat(*parts)
+        case regular.Union():
+            return union(*parts)
+        case regular.Intersection():
+            return intersection(*parts)
+        case regular.Repeat(least_count=least, most_count=most):
+            if max(least, most or 0) <= MAX_COUNT:
+                return repeat(parts[0], least, most)
+            return repeat(parts[0], min(least, 1), None)
+    return node

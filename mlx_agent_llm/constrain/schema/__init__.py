@@ -1,0 +1,22 @@
+"""JSON Schemas as context-free grammars, exactly or not at all."""
+
+from mlx_agent_llm.constrain.schema.grammar import (
+    SchemaGrammar,
+    SchemaRules,
+    check_schema,
+    schema_grammar,
+    schema_rules,
+)
+from mlx_agent_llm.constrain.schema.json_text import write_json
+from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
+
+__all__ = [
+    "JSON",
+    "JSONNotation",
+    "SchemaGrammar",
+    "SchemaRules",
+    "check_schema",
+    "schema_grammar",
+    "schema_rules",
+    "write_json",
+]

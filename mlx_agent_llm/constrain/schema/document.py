@@ -1,0 +1,138 @@
+"""A JSON Schema document: its dialect, its subschemas, and what its references name."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT7, DRAFT202012
+
+from mlx_agent_llm.constrain.schema.formula import EVERYTHING, NOTHING, Formula, Subschema
+from mlx_agent_llm.constrain.spec import content_key
+from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+
+if TYPE_CHECKING:
+    from referencing._core import Resolver
+
+MAX_CHARACTERS = 500_000
+DIALECTS = {
+    "https://json-schema.org/draft/2020-12/schema": DRAFT202012,
+    "http://json-schema.org/draft-07/schema": DRAFT7,
+}
+
+
+class Document:
+    """A copy of a schema, in which every subschema is one object with one place."""
+
+    def __init__(self, schema: dict[str, Any] | bool) -> None:
+        text = content_key("schema", schema).removeprefix("schema:")
+        if len(text) > MAX_CHARACTERS:
+            raise ConstraintError(f"schema has {len(text)} characters, more than {MAX_CHARACTERS}")
+        self._schema = json.loads(text)
+        self._dialect = _dialect_of(self._schema)
+        self._subschemas: dict[int, Subschema] = {}
+        self._parts: dict[tuple[int, tuple[str, ...]], Subschema] = {}
+
+    @property
+    def is_draft7(self) -> bool:
+        """Whether the schema says that it is written in draft 7."""
+        return self._dialect is DRAFT7
+
+    def root(self) -> Formula:
+        """Return the formula of the whole schema."""
+        resource = self._dialect.create_resource(self._schema)
+        uri = resource.id() or ""
+        return self._formula(self._schema, Registry().with_resource(uri, resource).resolver(uri), "")
+
+    def child(self, parent: Subschema, *steps: str | int) -> Formula:
+        """Return the formula of the subschema at these steps of a subschema."""
+        schema: Any = parent.keywords
+        for step in steps:
+            schema = schema[step]
+        place = parent.place + pointer(*steps)
+        if not isinstance(schema, dict | bool):
+            raise ConstraintError(f"schema{place} is not valid JSON Schema: {schema!r} must be an object or a boolean")
+        resolver = parent.resolver
+        if isinstance(schema, dict) and "$id" in schema:
+            resolver = resolver.in_subresource(self._dialect.create_resource(schema))
+        return self._formula(schema, resolver, place)
+
+    def part(self, subschema: Subschema, keywords: dict[str, Any]) -> Formula:
+        """Return the formula of some keywords of a subschema, as if the others were not there."""
+        key = id(subschema.keywords), tuple(keywords)
+        if key not in self._parts:
+            self._parts[key] = Subschema(keywords, subschema.resolver, subschema.place)
+        return self._parts[key]
+
+    def follow(self, parent: Subschema, keyword: str) -> Formula:
+        """Return the formula of what a `$ref` or `$dynamicRef` of this subschema names.
+
+        ConstraintError when that is not here; UnsupportedSchemaError when it depends on the references before it.
+        """
+        reference = parent.keywords[keyword]
+        if self._num_dynamic_anchors[reference.partition("#")[2]] > 1:
+            reason = f"what {reference!r} names depends on the references before it"
+            raise UnsupportedSchemaError(parent.place, keyword, reason)
+        try:
+            resolved = parent.resolver.lookup(reference)
+        except (Unresolvable, ValueError):  # ValueError: not even a URI
+            raise ConstraintError(
+                f"schema{parent.place}: {keyword}={reference!r} cannot be resolved within the schema"
+            ) from None
+        if not isinstance(resolved.contents, dict | bool):
+            raise ConstraintError(
+                f"schema{parent.place}: {keyword}={reference!r} must name a schema, not {resolved.contents!r:.80}"
+            )
+        return self._formula(resolved.contents, resolved.resolver, self._places.get(id(resolved.contents), ""))
+
+    @cached_property
+    def _places(self) -> dict[int, str]:
+        """The JSON pointers of all objects, by identity."""
+        return {id(node): place for node, place in _objects_in(self._schema)}
+
+    @cached_property
+    def _num_dynamic_anchors(self) -> Counter[Any]:
+        """How often a name is a `$dynamicAnchor`; one that is so once always names the same."""
+        anchors = (node.get("$dynamicAnchor") for node, _ in _objects_in(self._schema))
+        return Counter(anchor for anchor in anchors if isinstance(anchor, str))
+
+    def _formula(self, schema: dict[str, Any] | bool, resolver: Resolver[Any], place: str) -> Formula:
+        if isinstance(schema, bool):
+            return EVERYTHING if schema else NOTHING
+        if not schema:
+            return EVERYTHING
+        if id(schema) not in self._subschemas:
+            self._subschemas[id(schema)] = Subschema(schema, resolver, place)
+        return self._subschemas[id(schema)]
+
+
+def pointer(*steps: str | int) -> str:
+    """Return the JSON pointer of these steps, '' for none."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def _dialect_of(schema: dict[str, Any] | bool) -> Any:
+    name = schema.get("$schema") if isinstance(schema, dict) else None
+    if name is None:
+        return DRAFT202012
+    dialect = DIALECTS.get(str(name).removesuffix("#"))
+    if dialect is None:
+        raise UnsupportedSchemaError("", "$schema", f"{name!r} is not one of {', '.join(DIALECTS)}")
+    return dialect
+
+
+def _objects_in(schema: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield every object within a schema with its JSON pointer."""
+    open_nodes: list[tuple[Any, str]] = [(schema, "")]
+    while open_nodes:
+        node, place = open_nodes.pop()
+        if isinstance(node, dict):
+            yield node, place
+            open_nodes += [(value, place + pointer(key)) for key, value in node.items()]
+        elif isinstance(node, list):
+            open_nodes += [(value, place + pointer(index)) for index, value in enumerate(node)]

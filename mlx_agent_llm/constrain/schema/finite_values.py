@@ -1,0 +1,134 @@
+"""All values of a formula, where they are few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from mlx_agent_llm.constrain.regular import Automaton, Language
+from mlx_agent_llm.constrain.schema.array_type import ArrayType
+from mlx_agent_llm.constrain.schema.formula import Formula
+from mlx_agent_llm.constrain.schema.json_text import write_json
+from mlx_agent_llm.constrain.schema.number_type import NumberType, first_integer, holds, last_integer
+from mlx_agent_llm.constrain.schema.object_type import ObjectType
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.constrain.schema.reader import SchemaReader
+
+
+class _TooManyError(Exception):
+    """There are more values than asked for, or nobody can tell."""
+
+
+def finite_values(reader: SchemaReader, formula: Formula, limit: int) -> list[Any] | None:
+    """Return all values of a formula, none equal to another, or None where they are more than `limit` or unknown."""
+    try:
+        return _Values(reader, limit).of(formula)
+    except (_TooManyError, RecursionError):
+        return None
+
+
+def finite_texts(language: Language, limit: int) -> list[str] | None:
+    """Return all texts of a language, or None where they are more than `limit` or hard to find."""
+    automaton = language.automaton(4 * limit) if language.most is not None or not language.is_plain else None
+    if automaton is None:
+        return None
+    try:
+        return list(_texts(automaton, limit))
+    except _TooManyError:
+        return None
+
+
+class _Values:
+    def __init__(self, reader: SchemaReader, limit: int) -> None:
+        self._reader = reader
+        self._limit = limit
+
+    def of(self, formula: Formula) -> list[Any]:
+        types = self._reader.types(formula)
+        values: list[Any] = [None] if types.null else []
+        values += sorted(types.booleans)
+        for numbers in types.numbers:
+            values += self._numbers(numbers)
+        texts = finite_texts(types.strings, self._limit)
+        if texts is None:
+            raise _TooManyError
+        values += texts
+        for arrays in types.arrays:
+            values += self._arrays(arrays)
+        for objects in types.objects:
+            values += self._objects(objects)
+        different = {write_json(normal_value(value)): value for value in values}
+        if len(different) > self._limit:
+            raise _TooManyError
+        return list(different.values())
+
+    def _numbers(self, numbers: NumberType) -> list[int | float]:
+        if numbers.constant is not None:
+            return [numbers.constant]
+        if numbers.is_integer is not True or numbers.low is None or numbers.high is None:
+            raise _TooManyError
+        first, last = first_integer(numbers.low), last_integer(numbers.high)
+        if last - first > self._limit:
+            raise _TooManyError
+        return [value for value in range(first, last + 1) if holds(numbers, value)]
+
+    def _arrays(self, arrays: ArrayType) -> Iterator[list[Any]]:
+        most = len(arrays.prefix) if self._reader.is_surely_empty(arrays.items) else arrays.most
+        if most is None or most > self._limit or arrays.contains or arrays.unique is not None:
+            raise _TooManyError
+        choices: list[list[Any]] = []
+        for length in range(most + 1):
+            if length >= arrays.least:
+                yield from map(list, self._product(choices))
+            if length < most:
+                choices.append(self.of(arrays.item(length)))
+
+    def _objects(self, objects: ObjectType) -> Iterator[dict[str, Any]]:
+        is_open = any(not self._reader.is_surely_empty(formula) for _, formula in objects.others)
+        if is_open or objects.witnesses or objects.least or objects.most is not None:
+            raise _TooManyError
+        absent: list[Any] = [_ABSENT]
+        choices = [self.of(value) + ([] if name in objects.required else absent) for name, value in objects.named]
+        for values in self._product(choices):
+            pairs = zip(objects.named, values, strict=True)
+            yield {name: value for (name, _), value in pairs if value is not _ABSENT}
+
+    def _product(self, choices: list[list[Any]]) -> Iterator[tuple[Any, ...]]:
+        count = 1
+        for each in choices:
+            count *= len(each)
+        if count > self._limit:
+            raise _TooManyError
+        return product(*choices)
+
+
+_ABSENT = object()
+
+
+def normal_value(value: Any) -> Any:
+    """Return a value that is written the same as all values that JSON Schema takes for equal to it."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [normal_value(item) for item in value]
+    return {name: normal_value(value[name]) for name in sorted(value)} if isinstance(value, dict) else value
+
+
+def _texts(automaton: Automaton, limit: int) -> Iterator[str]:
+    open_texts = [("", 0)]
+    count = 0
+    while open_texts:
+        text, state = open_texts.pop()
+        count += state in automaton.accepting
+        if count > limit or len(text) > len(automaton.transitions) or len(open_texts) > limit:
+            raise _TooManyError
+        if state in automaton.accepting:
+            yield text
+        for chars, target in reversed(automaton.transitions[state]):
+            if len(chars) > limit:
+                raise _TooManyError
+            open_texts += [
+                (text + chr(code), target) for low, high in reversed(chars.ranges) for code in range(high, low - 1, -1)
+            ]

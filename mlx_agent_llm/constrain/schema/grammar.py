@@ -1,0 +1,85 @@
+"""A JSON Schema as a grammar, or the reason why it cannot be one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from mlx_agent_llm.constrain.context_free import ContextFreeGrammar, Node
+from mlx_agent_llm.constrain.schema.nodes import productive_rules, reachable_rules
+from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
+from mlx_agent_llm.constrain.schema.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.writer import GrammarWriter, shared_rules
+from mlx_agent_llm.constrain.spec import content_key
+from mlx_agent_llm.errors import ConstraintError
+
+
+@dataclass(frozen=True)
+class SchemaGrammar:
+    """The grammar of a schema; `checked` are the (pointer, keyword) pairs that it does not enforce."""
+
+    grammar: ContextFreeGrammar
+    checked: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class SchemaRules:
+    """The rules of a schema as a part of a larger grammar, which starts at `root`."""
+
+    root: Node
+    rules: Mapping[str, Node]
+    checked: tuple[tuple[str, str], ...] = ()
+
+
+def check_schema(schema: dict[str, Any] | bool, strict: bool = True) -> None:
+    """Raise unless the grammar of `schema` is exact and some value is valid.
+
+    UnsupportedSchemaError names the pointer and the keyword that cannot be enforced; ConstraintError is raised for what
+    is no JSON Schema, contradicts itself, refers to nothing, or has no end.
+    """
+    schema_grammar(schema, strict)
+
+
+def schema_grammar(schema: dict[str, Any] | bool, strict: bool = True) -> SchemaGrammar:
+    """Return the grammar of the values that are valid for a schema; those of the latest schemas are kept.
+
+    With strict=False what cannot be enforced is left out and listed: the values must be checked afterwards.
+    """
+    return _schema_grammar(content_key("schema", schema).removeprefix("schema:"), strict)
+
+
+@lru_cache(maxsize=128)
+def _schema_grammar(schema: str, strict: bool) -> SchemaGrammar:
+    rules = schema_rules(json.loads(schema), strict=strict)
+    return SchemaGrammar(ContextFreeGrammar(rules.root, rules.rules), rules.checked)
+
+
+def schema_rules(
+    schema: dict[str, Any] | bool,
+    prefix: str = "",
+    strict: bool = True,
+    notation: JSONNotation = JSON,
+    closes_objects: bool = True,
+) -> SchemaRules:
+    """Return the rules of a schema for a larger grammar; the names of its own rules begin with `prefix`.
+
+    Rules that many schemas share (string, integer, number, boolean, null, any...) are the same in all.
+    """
+    try:
+        reader = SchemaReader(schema, strict)
+        writer = GrammarWriter(reader, notation, prefix, closes_objects)
+        root = writer.write(reader.root)
+    except RecursionError:
+        raise ConstraintError("schema is nested too deeply") from None
+    name = f"{prefix}root"
+    rules = productive_rules({name: root, **writer.rules, **shared_rules(notation)})
+    if name not in rules:
+        place = reader.contradiction()
+        if place is None:
+            raise ConstraintError("schema requires itself: no value of it ever ends")
+        raise ConstraintError(f"schema{place}: no value satisfies it")
+    root = rules.pop(name)
+    return SchemaRules(root, reachable_rules(root, rules), tuple(reader.checked))

@@ -1,0 +1,50 @@
+"""How a value is written: JSON text on one line, in the one form that the grammars allow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlx_agent_llm.constrain.char_set import ANY_CHARACTER, CharSet
+from mlx_agent_llm.constrain.regular import (
+    Language,
+    characters,
+    concat,
+    literal,
+    repeat,
+    union,
+)
+
+ESCAPED = CharSet.of('"\\') | CharSet.span("\x00", "\x1f")
+
+
+def write_json(value: Any) -> str:
+    """Return a value as the grammars write it: on one line, separators ", " and ": ", characters as they are."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def quoted(language: Language) -> Language:
+    """Return the JSON strings of texts; a character is escaped only where JSON asks for it, so each has one form."""
+    return concat(literal('"'), language.substitute(_write_characters), literal('"'))
+
+
+def _write_characters(chars: CharSet) -> Language:
+    escaped = [
+        literal(write_json(chr(code))[1:-1]) for low, high in (chars & ESCAPED).ranges for code in range(low, high + 1)
+    ]
+    return union(characters(chars - ESCAPED), *escaped)
+
+
+def _free_string() -> Language:
+    """Return all JSON strings with all escapes, but none of a lone surrogate, or of a pair: it has a shorter form."""
+    hexadecimal = CharSet.span("0", "9") | CharSet.span("a", "f") | CharSet.span("A", "F")
+    any_hex = characters(hexadecimal)
+    below_surrogates = concat(characters(CharSet.of("dD")), characters(CharSet.span("0", "7")), any_hex, any_hex)
+    others = concat(characters(hexadecimal - CharSet.of("dD")), any_hex, any_hex, any_hex)
+    unicode_escape = concat(literal("u"), union(others, below_surrogates))
+    escape = concat(literal("\\"), union(characters(CharSet.of('"\\/bfnrt')), unicode_escape))
+    character = union(characters(ANY_CHARACTER - ESCAPED), escape)
+    return concat(literal('"'), repeat(character, 0), literal('"'))
+
+
+FREE_STRING = _free_string()

@@ -1,0 +1,85 @@
+"""Nodes of a grammar put together, and a grammar without what never ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mlx_agent_llm.constrain.context_free import Choice, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.regular import Language, Literal
+
+
+def sequence(*nodes: Node) -> Node:
+    """Return nodes one behind the other, neighbouring texts joined."""
+    parts: list[Node] = []
+    for node in nodes:
+        for part in node.parts if isinstance(node, Sequence) else (node,):
+            if isinstance(part, Text) and parts and isinstance(parts[-1], Text):
+                parts[-1] = Text(parts[-1].value + part.value)
+            elif part != Text(""):
+                parts.append(part)
+    return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+
+
+def leaf(language: Language) -> Node:
+    """Return the node of a language."""
+    return Text(language.text) if isinstance(language, Literal) else Pattern(language)
+
+
+def choice(options: Iterable[Node]) -> Node:
+    """Return one of the options, each once; with none it matches nothing, and `productive_rules` takes it out."""
+    different = tuple(dict.fromkeys(options))
+    return different[0] if len(different) == 1 else Choice(different)
+
+
+def productive_rules(rules: dict[str, Node]) -> dict[str, Node]:
+    """Return the rules that some finite text matches, without the options that no text matches."""
+    found: set[str] = set()
+    size = -1
+    while len(found) > size:  # rules mostly use later ones: from the last to the first a few rounds do
+        size = len(found)
+        found.update(name for name in reversed(rules) if name not in found and _is_productive(rules[name], found))
+    return {name: _trimmed(node, found) for name, node in rules.items() if name in found}
+
+
+def reachable_rules(root: Node, rules: Mapping[str, Node]) -> dict[str, Node]:
+    """Return the rules that a node needs, in their order."""
+    found: set[str] = set()
+    open_nodes = [root]
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, Rule) and node.name not in found:
+            found.add(node.name)
+            open_nodes.append(rules[node.name])
+        elif isinstance(node, Sequence):
+            open_nodes += node.parts
+        elif isinstance(node, Choice):
+            open_nodes += node.options
+        elif isinstance(node, Repeat):
+            open_nodes.append(node.item)
+    return {name: node for name, node in rules.items() if name in found}
+
+
+def _is_productive(node: Node, found: set[str]) -> bool:
+    match node:
+        case Pattern():
+            return not node.language.is_empty()
+        case Sequence():
+            return all(_is_productive(part, found) for part in node.parts)
+        case Choice():
+            return any(_is_productive(option, found) for option in node.options)
+        case Repeat():
+            return node.least == 0 or _is_productive(node.item, found)
+        case Rule():
+            return node.name in found
+    return True
+
+
+def _trimmed(node: Node, found: set[str]) -> Node:
+    match node:
+        case Sequence():
+            return sequence(*(_trimmed(part, found) for part in node.parts))
+        case Choice():
+            return choice(_trimmed(option, found) for option in node.options if _is_productive(option, found))
+        case Repeat():
+            return node if _is_productive(node.item, found) else Text("")
+    return node

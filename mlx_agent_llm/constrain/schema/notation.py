@@ -1,0 +1,68 @@
+"""How the leaves of values are written; JSON's notation, of which others may differ in what they override."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mlx_agent_llm.constrain.context_free import Node, Pattern, Rule, Text
+from mlx_agent_llm.constrain.regular import ANY_TEXT, Language
+from mlx_agent_llm.constrain.schema.formula import Formula
+from mlx_agent_llm.constrain.schema.json_text import FREE_STRING, quoted, write_json
+from mlx_agent_llm.constrain.schema.nodes import leaf
+from mlx_agent_llm.constrain.schema.number_text import language_of_numbers
+from mlx_agent_llm.constrain.schema.number_type import ANY_INTEGER, ANY_NUMBER, NumberType
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.constrain.schema.writer import GrammarWriter
+
+
+class JSONNotation:
+    """Leaves as JSON text, and what stands around members and items."""
+
+    all_strings: Language = FREE_STRING
+    shared = ""  # begins the names of the rules that all schemas in this notation share
+    open, close, separator, colon = Text("{"), Text("}"), Text(", "), Text(": ")
+
+    def rule(self, name: str) -> Rule:
+        """Return a rule that all schemas in this notation share."""
+        return Rule(self.shared + name)
+
+    def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
+        """Return the node of the outermost value."""
+        return writer.value(formula)
+
+    def constant(self, value: bool | int | float | None) -> Node:
+        """Return the node of one value that is no string, array or object."""
+        return Text(write_json(value))
+
+    def string(self, language: Language) -> Node:
+        """Return the node of the strings of a language."""
+        return self.rule("string") if language is ANY_TEXT else leaf(quoted(language))
+
+    def numbers(self, parts: tuple[NumberType, ...]) -> Node:
+        """Return the node of the numbers of any part; raises InexactNumberError."""
+        if ANY_NUMBER in parts:
+            return self.rule("number")
+        if parts == (ANY_INTEGER,):
+            return self.rule("integer")
+        return leaf(language_of_numbers(parts))
+
+    def order(self, names: Iterable[str]) -> list[str]:
+        """Return the names of declared properties in the order in which they are written."""
+        return list(names)
+
+    def name(self, name: str) -> Node:
+        """Return the node of one name of a property."""
+        return Text(write_json(name))
+
+    def names(self, language: Language) -> Node:
+        """Return the node of the names of a language, each written in one form."""
+        return Pattern(quoted(language))
+
+    def any_name(self) -> Node:
+        """Return the node of all names, where it does not matter that some have several forms."""
+        return self.rule("string")
+
+
+JSON = JSONNotation()

@@ -1,0 +1,177 @@
+"""Objects as rules: the named properties in their order, then others, with what is still missing as the state.
+
+A name beside the named ones is written in one form only, so it cannot be another spelling of a named one. It may come
+twice; then the last value counts, and that is as valid as the first. Where a property of some kind must exist, it is
+the last one, so that nothing behind it can replace it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from mlx_agent_llm.constrain.context_free import Node, Rule, Text
+from mlx_agent_llm.constrain.regular import ANY_TEXT, are_disjoint, intersection
+from mlx_agent_llm.constrain.schema.finite_values import finite_texts
+from mlx_agent_llm.constrain.schema.formula import all_of
+from mlx_agent_llm.constrain.schema.nodes import choice, sequence
+from mlx_agent_llm.constrain.schema.object_type import ALL_NAMES, ObjectType, Region, without_names
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.constrain.schema.writer import GrammarWriter
+
+MAX_STATES = 5000
+MAX_NAMES = 64
+
+
+@dataclass(frozen=True)
+class State:
+    """What of an object so far decides how it may go on.
+
+    index: of the next named property; their number, when others follow. is_first: whether nothing is written yet.
+    count: of the properties, where it matters. missing: the witnesses that are still to come, as indices. is_closing:
+    whether only witnesses may follow.
+    """
+
+    index: int
+    is_first: bool
+    count: int
+    missing: frozenset[int]
+    is_closing: bool = False
+
+
+def write_object(writer: GrammarWriter, objects: ObjectType) -> Node:
+    """Return the node of an object type; its rules go to the writer."""
+    return sequence(writer.notation.open, _StateWriter(writer, _normal(writer, objects)).node())
+
+
+def _normal(writer: GrammarWriter, objects: ObjectType) -> ObjectType:
+    """Return the same objects with few names instead of a language, and without properties that cannot be."""
+    reader = writer.reader
+    named = dict(objects.named)
+    others: list[Region] = []
+    is_silent = objects.others == ALL_NAMES and not objects.witnesses and objects.least <= len(named)
+    for language, value in () if objects.declares and is_silent and writer.closes_objects else objects.others:
+        rest = language if reader.is_surely_empty(value) else without_names(language, list(named))
+        if reader.is_surely_empty(value) or rest.is_empty():
+            continue
+        names = finite_texts(rest, MAX_NAMES)
+        if names is None:
+            others.append((rest, value))
+        else:
+            named.update(dict.fromkeys(names, value))
+    possible = [
+        (name, named[name])
+        for name in writer.notation.order(named)
+        if name in objects.required or not reader.is_surely_empty(named[name])
+    ]
+    most = objects.most
+    if most is not None and not others and most >= len(possible):
+        most = None
+    least = objects.least if objects.least > len(objects.required) else 0
+    if others and least > len(objects.required) + 1:
+        reason = "a name beside the named properties could come twice and count once"
+        reader.refuse(objects.place, "minProperties", reason)
+        least = 0
+    return replace(objects, named=tuple(possible), others=tuple(others), least=least, most=most)
+
+
+class _StateWriter:
+    def __init__(self, writer: GrammarWriter, objects: ObjectType) -> None:
+        self._writer = writer
+        self._objects = objects
+        self._witnesses = objects.witnesses
+        self._names: dict[State, str] = {}
+        self._open: list[State] = []
+
+    def node(self) -> Node:
+        """Return the properties and the bracket."""
+        start = self._rule(State(0, True, 0, frozenset(range(len(self._witnesses)))))
+        while self._open:
+            state = self._open.pop()
+            self._writer.rules[self._names[state]] = choice(list(self._options(state)))
+            if len(self._names) > MAX_STATES:
+                self._refuse()
+                relaxed = replace(self._objects, witnesses=(), least=0, most=None)
+                return _StateWriter(self._writer, relaxed).node()
+        return start
+
+    def _refuse(self) -> None:
+        objects = self._objects
+        keyword = "maxProperties" if objects.most else "minProperties" if objects.least else "properties"
+        self._writer.reader.refuse(objects.place, keyword, "there are too many cases")
+
+    def _rule(self, state: State) -> Rule:
+        if state not in self._names:
+            self._names[state] = self._writer.new_rule("members")
+            self._open.append(state)
+        return Rule(self._names[state])
+
+    def _options(self, state: State) -> Iterator[Node]:
+        if state.index < len(self._objects.named):
+            yield from self._named(state)
+            return
+        if not state.missing and state.count >= self._objects.least:
+            yield self._writer.notation.close
+        if state.count != self._objects.most:
+            if not state.is_closing:
+                yield from self._others(state)
+            yield from self._closing(state)
+
+    def _named(self, state: State) -> Iterator[Node]:
+        name, value = self._objects.named[state.index]
+        if state.count != self._objects.most:
+            key = sequence(self._separator(state), self._writer.notation.name(name), self._writer.notation.colon)
+            about = [index for index in state.missing if self._witnesses[index][0].matches(name)]
+            for found in _subsets(about):
+                both = all_of(value, *(self._witnesses[index][1] for index in found))
+                after = replace(self._after(state, found), index=state.index + 1)
+                yield sequence(key, self._writer.value(both), self._rule(after))
+        if name not in self._objects.required:
+            yield self._rule(replace(state, index=state.index + 1))
+
+    def _others(self, state: State) -> Iterator[Node]:
+        """Yield one more property beside the named ones, of any kind."""
+        for language, value in self._objects.others:
+            is_free = language is ANY_TEXT and not self._objects.named
+            key = self._writer.notation.any_name() if is_free else self._writer.notation.names(language)
+            after = self._rule(self._after(state, ()))
+            yield sequence(self._separator(state), key, self._writer.notation.colon, self._writer.value(value), after)
+
+    def _closing(self, state: State) -> Iterator[Node]:
+        """Yield one more property that is a witness; behind it only other witnesses follow."""
+        for found in _subsets(sorted(state.missing))[1:]:
+            if state.missing - set(found):
+                self._check_distinct(state.missing)
+            for language, value in self._objects.others:
+                names = intersection(language, *(self._witnesses[index][0] for index in found))
+                both = all_of(value, *(self._witnesses[index][1] for index in found))
+                if not names.is_empty() and not self._writer.reader.is_surely_empty(both):
+                    key = sequence(
+                        self._separator(state), self._writer.notation.names(names), self._writer.notation.colon
+                    )
+                    after = replace(self._after(state, found), is_closing=True)
+                    yield sequence(key, self._writer.value(both), self._rule(after))
+
+    def _check_distinct(self, missing: frozenset[int]) -> None:
+        """Refuse witnesses that could have the same name, one behind the other."""
+        languages = [self._witnesses[index][0] for index in sorted(missing)]
+        if not all(are_disjoint(one, other) for one, other in combinations(languages, 2)):
+            place = self._objects.place
+            self._writer.reader.refuse(place, "not", "two properties that must exist could have one name")
+
+    def _after(self, state: State, found: tuple[int, ...]) -> State:
+        counts = self._objects.least or self._objects.most is not None
+        most = self._objects.most
+        count = 0 if not counts else min(state.count + 1, self._objects.least if most is None else most)
+        return replace(state, is_first=False, count=count, missing=state.missing - set(found))
+
+    def _separator(self, state: State) -> Node:
+        return Text("") if state.is_first else self._writer.notation.separator
+
+
+def _subsets(indices: list[int]) -> list[tuple[int, ...]]:
+    """Return all subsets, the empty one first."""
+    return [subset for size in range(len(indices) + 1) for subset in combinations(indices, size)]

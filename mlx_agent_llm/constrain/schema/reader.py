@@ -1,0 +1,167 @@
+"""Formulas expanded into canonical types: the meaning of every keyword of JSON Schema.
+
+Keywords beside each other are a conjunction, and each is one formula or one type. Nothing inside a value is expanded
+here, so recursion ends; a `$ref` that leads back to itself without a value in between has no meaning and is refused.
+
+What cannot be expressed goes through one door, `refuse`. A strict reader raises; a lenient one replaces the keyword by
+all values where more is allowed, and by none where the formula is about to be complemented. So what it reads is never
+smaller than the schema, and the rest of the schema stays enforced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mlx_agent_llm.constrain.regular import nothing
+from mlx_agent_llm.constrain.schema.array_type import ArrayType
+from mlx_agent_llm.constrain.schema.document import Document
+from mlx_agent_llm.constrain.schema.finite_values import finite_values
+from mlx_agent_llm.constrain.schema.formula import AllOf, AnyOf, Formula, Not, Subschema, TooManyPartsError, Typed
+from mlx_agent_llm.constrain.schema.keywords import check_form, unknown_keywords
+from mlx_agent_llm.constrain.schema.meaning import readers_of
+from mlx_agent_llm.constrain.schema.object_type import ObjectType
+from mlx_agent_llm.constrain.schema.types import (
+    EVERY_TYPE,
+    NO_TYPE,
+    TypeSet,
+    complement_of_type,
+    intersection_of_types,
+    union_of_types,
+)
+from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+
+MAX_EXPANSIONS = 10_000
+
+
+class _UndecidedError(Exception):
+    """Whether a formula is empty depends on a formula that is being expanded."""
+
+
+class SchemaReader:
+    """Expands the formulas of one schema document, each once."""
+
+    def __init__(self, schema: dict[str, Any] | bool, strict: bool = True) -> None:
+        self.document = Document(schema)
+        self.root = self.document.root()
+        self.checked: dict[tuple[str, str], None] = {}
+        self._strict = strict
+        self._types: dict[tuple[Formula, bool], TypeSet] = {}
+        self._expanding: dict[tuple[Formula, bool], int] = {}  # what is being expanded, for which question
+        self._question = 0
+        self._empty: dict[Formula, bool] = {}
+        self._num_expansions = 0
+
+    def types(self, formula: Formula, upper: bool = True) -> TypeSet:
+        """Return the canonical types of a formula; with upper=False a set that is not larger than it."""
+        key = formula, upper or self._strict
+        if key not in self._types:
+            if key in self._expanding:
+                self._refuse_circle(formula, self._expanding[key])
+            self._expanding[key] = self._question
+            try:
+                self._types[key] = self._expand(formula, key[1])
+            finally:
+                del self._expanding[key]
+        return self._types[key]
+
+    def is_surely_empty(self, formula: Formula) -> bool:
+        """Return whether it is cheap to see that no value is in a formula; False says nothing."""
+        if formula not in self._empty:
+            self._empty[formula] = False  # the answer where the question leads back to itself
+            self._question += 1
+            try:
+                self._empty[formula] = self._without_empty(self.types(formula)) == NO_TYPE
+            except (_UndecidedError, TooManyPartsError):
+                del self._empty[formula]
+                return False
+            finally:
+                self._question -= 1
+        return self._empty[formula]
+
+    def few_values(self, formula: Formula, limit: int) -> list[Any] | None:
+        """Return all values of a formula, or None where they are more than `limit` or it is not cheap to see them."""
+        self._question += 1
+        try:
+            return finite_values(self, formula, limit)
+        except (_UndecidedError, TooManyPartsError):
+            return None
+        finally:
+            self._question -= 1
+
+    def refuse(self, place: str, keyword: str, reason: str) -> None:
+        """Raise, or in a lenient reader note that the keyword is only checked afterwards."""
+        if self._strict:
+            raise UnsupportedSchemaError(place, keyword, reason)
+        self.checked[place, keyword] = None
+
+    def contradiction(self) -> str | None:
+        """Return the place of the innermost schema that was read and plainly holds no value."""
+        read = [self.root, *(formula for formula, _ in self._types)]
+        empty = [formula for formula in read if self.is_surely_empty(formula)]
+        places = [formula.place if isinstance(formula, Subschema) else "" for formula in empty]
+        return max(places, key=len, default=None)
+
+    def _refuse_circle(self, formula: Formula, question: int) -> None:
+        if question < self._question:
+            raise _UndecidedError
+        place = formula.place if isinstance(formula, Subschema) else ""
+        raise ConstraintError(f"schema{place}: a $ref leads back here without a value in between")
+
+    def _expand(self, formula: Formula, upper: bool) -> TypeSet:
+        self._num_expansions += 1
+        if self._num_expansions > MAX_EXPANSIONS:
+            raise ConstraintError(f"schema is too large: it expands to more than {MAX_EXPANSIONS} subschemas")
+        match formula:
+            case Typed():
+                return formula.types
+            case Not():
+                return complement_of_type(self.types(formula.part, not upper))
+            case AnyOf():
+                return union_of_types([self.types(part, upper) for part in formula.parts])
+            case AllOf():
+                result = EVERY_TYPE
+                for part in formula.parts:
+                    result = self._without_empty(intersection_of_types(result, self.types(part, upper)), several=True)
+                return result
+        return self._expand_subschema(formula, upper)
+
+    def _expand_subschema(self, subschema: Subschema, upper: bool) -> TypeSet:
+        is_draft7 = self.document.is_draft7
+        if is_draft7 and "$ref" in subschema.keywords:  # draft 7 ignores what stands beside it
+            return self.types(self.document.follow(subschema, "$ref"), upper)
+        check_form(subschema, is_draft7)
+        result = EVERY_TYPE
+        for unknown in unknown_keywords(subschema, is_draft7):
+            result = intersection_of_types(result, self._unsupported(unknown, upper))
+        for keyword, read in readers_of(subschema.keywords):
+            try:
+                types = self.types(read(self, subschema), upper)
+                result = self._without_empty(intersection_of_types(result, types), several=True)
+            except TooManyPartsError:
+                error = UnsupportedSchemaError(subschema.place, keyword, "with the rest it makes too many cases")
+                result = intersection_of_types(result, self._unsupported(error, upper))
+            except UnsupportedSchemaError as error:
+                result = intersection_of_types(result, self._unsupported(error, upper))
+        return result
+
+    def _unsupported(self, error: UnsupportedSchemaError, upper: bool) -> TypeSet:
+        self.refuse(error.pointer, error.keyword, error.reason)
+        return EVERY_TYPE if upper else NO_TYPE
+
+    def _without_empty(self, types: TypeSet, several: bool = False) -> TypeSet:
+        """Return the set without parts that are surely empty; with `several` only where there are several of them."""
+        if several and len(types.arrays) < 2 and len(types.objects) < 2:
+            return types
+        arrays = tuple(part for part in types.arrays if not self._is_surely_empty_array(part))
+        objects = tuple(part for part in types.objects if not self._is_surely_empty_object(part))
+        strings = types.strings if several or not types.strings.is_empty() else nothing()
+        return replace(types, strings=strings, arrays=arrays, objects=objects)
+
+    def _is_surely_empty_array(self, arrays: ArrayType) -> bool:
+        return any(
+            self.is_surely_empty(arrays.item(index)) for index in range(min(arrays.least, len(arrays.prefix) + 1))
+        )
+
+    def _is_surely_empty_object(self, objects: ObjectType) -> bool:
+        return any(name in objects.required and self.is_surely_empty(formula) for name, formula in objects.named)

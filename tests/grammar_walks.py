@@ -1,0 +1,58 @@
+"""Random texts of a grammar, written from its root on: every option, repetition and character is drawn."""
+
+from __future__ import annotations
+
+import random
+
+from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.regular import Language
+from mlx_agent_llm.constrain.shortest import ShortestTexts
+
+
+class GrammarWalk:
+    """Draws texts of one grammar; below `depth` rules within each other the shortest way out is taken."""
+
+    def __init__(self, grammar: ContextFreeGrammar, depth: int = 25) -> None:
+        self._grammar = grammar
+        self._depth = depth
+        self._shortest = ShortestTexts(grammar)
+
+    def text(self, rng: random.Random) -> str:
+        """Return a random text of the grammar."""
+        written: list[str] = []
+        left: list[tuple[Node, int]] = [(self._grammar.root, 0)]
+        while left:
+            node, depth = left.pop()
+            match node:
+                case Text():
+                    written.append(node.value)
+                case Pattern():
+                    written.append(random_text(node.language, rng))
+                case Sequence():
+                    left += [(part, depth) for part in reversed(node.parts)]
+                case Choice():
+                    left.append((self._option(node, depth, rng), depth))
+                case Repeat():
+                    most = node.least + 3 if node.most is None else min(node.most, node.least + 3)
+                    count = node.least if depth > self._depth else rng.randint(node.least, most)
+                    left += [(node.item, depth)] * count
+                case Rule():
+                    left.append((self._grammar.rules[node.name], depth + 1))
+        return "".join(written)
+
+    def _option(self, node: Choice, depth: int, rng: random.Random) -> Node:
+        return min(node.options, key=self._shortest.cost) if depth > self._depth else rng.choice(node.options)
+
+
+def random_text(language: Language, rng: random.Random) -> str:
+    """Return a random text of a language that has one: about ten characters, and then the shortest way to its end."""
+    text = ""
+    while not (language.is_nullable and rng.random() < 0.1) and len(text) < 60:
+        ways = [(chars, language.derive(chars.example())) for chars in language.next_classes()]
+        open_ways = [chars for chars, rest in ways if not rest.is_empty()]
+        if not open_ways:
+            return text
+        low, high = rng.choice(rng.choice(open_ways).ranges)
+        text += (char := chr(rng.choice([low, high, rng.randint(low, high)])))
+        language = language.derive(char)
+    return text + (language.shortest() or "")
