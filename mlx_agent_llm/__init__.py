@@ -6,7 +6,7 @@ blas.preload()  # before anything imports mlx: afterwards it is too late
 
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, ToolCall  # noqa: E402
 from mlx_agent_llm.config import EngineConfig  # noqa: E402
-from mlx_agent_llm.constrain import JSONSchema  # noqa: E402
+from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex  # noqa: E402
 from mlx_agent_llm.core.stats import EngineStats  # noqa: E402
 from mlx_agent_llm.engine import Engine  # noqa: E402
 from mlx_agent_llm.errors import (  # noqa: E402
@@ -16,8 +16,10 @@ from mlx_agent_llm.errors import (  # noqa: E402
     EngineClosedError,
     ForkedProcessError,
     GenerationError,
+    InvalidOutputError,
     MLXAgentError,
     ModelLoadError,
+    QueueFullError,
     RequestError,
     RequestTimeout,
     ToolChoiceError,
@@ -41,6 +43,7 @@ __all__ = [
     "CapacityError",
     "ChatDelta",
     "ChatOutput",
+    "Choice",
     "ConstraintError",
     "ContextLengthError",
     "Delta",
@@ -51,11 +54,15 @@ __all__ = [
     "FinishReason",
     "ForkedProcessError",
     "GenerationError",
+    "Grammar",
     "Handle",
     "InvalidToolCall",
+    "InvalidOutputError",
     "JSONSchema",
     "MLXAgentError",
     "ModelLoadError",
+    "QueueFullError",
+    "Regex",
     "RequestError",
     "RequestOutput",
     "RequestTimeout",

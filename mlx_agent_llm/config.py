@@ -21,10 +21,13 @@ class EngineConfig:
     block_size: tokens of a KV block.
     kv_cache_tokens, kv_cache_bytes: size of the KV pool, at most one of the two; by default it follows the device.
     max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
-    max_queue: requests that may wait before submit raises CapacityError.
+    max_queue: requests that may wait before submit raises QueueFullError.
     prefix_cache: keep the KV of finished requests for later prompts that begin alike.
     device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
     compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.
+    jump_forward: tokens that a grammar leaves no choice about are computed at once, not sampled one by one.
+    tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the model's
+        chat template.
     seed: the seed of requests that bring none is drawn from a generator seeded with this.
     """
 
@@ -40,6 +43,8 @@ class EngineConfig:
     device: Device = "auto"
     dtype: DType = "auto"
     compile: bool = True
+    jump_forward: bool = True
+    tool_format: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,9 +53,12 @@ class EngineConfig:
         check_range("max_slowdown", self.max_slowdown, 1.05, math.inf, integer=False)
         check_range("block_size", self.block_size, 1, 256)
         check_range("max_queue", self.max_queue, 1)
-        if not isinstance(self.compile, bool):
-            raise ValueError(f"compile={self.compile!r} must be True or False")
+        for name in ("compile", "jump_forward"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
         check_range("seed", self.seed, 0, 2**32 - 1)
+        if not isinstance(self.tool_format, str):
+            raise ValueError(f"tool_format={self.tool_format!r} must be 'auto' or the name of a tool format")
         if self.max_tokens_per_step < self.max_num_seqs:
             raise ValueError(
                 f"max_tokens_per_step={self.max_tokens_per_step} must be at least max_num_seqs={self.max_num_seqs}: "

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,12 +19,19 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat, prepare_chat
+from mlx_agent_llm.checking import CheckedDelivery
 from mlx_agent_llm.config import EngineConfig
+from mlx_agent_llm.constrain.budget import Budget
+from mlx_agent_llm.constrain.closing import Closing
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
+from mlx_agent_llm.constrain.forced import ForcedText
+from mlx_agent_llm.constrain.preparing import Preparer
+from mlx_agent_llm.constrain.spelling import Spelling
+from mlx_agent_llm.constrain.thinking import ReasoningLimit
 from mlx_agent_llm.core.attention import probe_model
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.core.stats import EngineStats
-from mlx_agent_llm.errors import CapacityError, ContextLengthError, RequestError
+from mlx_agent_llm.errors import ContextLengthError, QueueFullError, RequestError
 from mlx_agent_llm.handle import Handle
 from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
 from mlx_agent_llm.request import Delta, Request, RequestOutput, SamplingParams
@@ -46,19 +54,17 @@ class Engine:
         self.model_name = loaded.name
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.max_model_len = _max_model_len(loaded.max_model_len, self.config)
-        self._grammars = GrammarCompiler(
-            self.tokenizer.token_bytes,
-            loaded.vocab_size,
-            self.tokenizer.eos_token_ids,
-            self.tokenizer.special_token_ids,
+        self._spelling = Spelling(
+            self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
         )
+        self._constraints = Preparer(_make_compiler(loaded), self._spelling)
         self._vocab_size = loaded.vocab_size
         self._ids = itertools.count()
         self._seeds = random.Random(self.config.seed)
         self._lock = threading.Lock()
         self._num_open = 0
         materialize(loaded.model)
-        self._worker = Worker(partial(_make_core, loaded, self.config, self.max_model_len))
+        self._worker = Worker(partial(_make_core, loaded, self.config, self.max_model_len, self._spelling))
         # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
         self._finalizer = weakref.finalize(self, self._worker.close)
 
@@ -130,16 +136,27 @@ class Engine:
         tool_choice: Any = None,
         parallel_tool_calls: bool = True,
         response_format: Any = None,
+        enable_thinking: bool | None = None,
+        max_reasoning_tokens: int | None = None,
         params: SamplingParams | None = None,
     ) -> Iterator[ChatDelta]:
         """Yield an answer's text and tool calls as they are decoded; closing the iterator early cancels the request.
 
         messages: OpenAI-style dicts. tools: Tool, OpenAI dicts, pydantic models or functions. tool_choice: "auto",
         "none", "required" (or "any", True), a tool's name or the OpenAI dict. response_format: a JSON Schema or a
-        pydantic model; beside tools it means tool calls or this JSON.
+        pydantic model; beside tools it means tool calls or this JSON. enable_thinking: the switch of the model's chat
+        template; None leaves it as it is. max_reasoning_tokens: after so many tokens of reasoning its end is written.
         """
-        arguments = (messages, tools, tool_choice, parallel_tool_calls, response_format, params)
-        handle, chat = self._start_chat(*arguments)
+        handle, chat = self._start_chat(
+            messages,
+            params,
+            max_reasoning_tokens,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            response_format=response_format,
+            enable_thinking=enable_thinking,
+        )
         return _CancellingIterator(handle, (item for delta in handle for item in chat.parser.feed(delta)))
 
     async def astream_chat(
@@ -150,11 +167,23 @@ class Engine:
         tool_choice: Any = None,
         parallel_tool_calls: bool = True,
         response_format: Any = None,
+        enable_thinking: bool | None = None,
+        max_reasoning_tokens: int | None = None,
         params: SamplingParams | None = None,
     ) -> AsyncIterator[ChatDelta]:
         """Like stream_chat, for an event loop."""
-        arguments = (messages, tools, tool_choice, parallel_tool_calls, response_format, params)
-        handle, chat = await _in_thread(self._start_chat, lambda started: started[0].cancel(), *arguments)
+        start = partial(
+            self._start_chat,
+            messages,
+            params,
+            max_reasoning_tokens,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            response_format=response_format,
+            enable_thinking=enable_thinking,
+        )
+        handle, chat = await _in_thread(start, lambda started: started[0].cancel())
         try:
             async for delta in handle:
                 for chat_delta in chat.parser.feed(delta):
@@ -182,6 +211,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop; requests in flight end with EngineClosedError. Harmless when called again."""
+        self._constraints.close()
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -195,32 +225,27 @@ class Engine:
     def _start_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Any] | None,
-        tool_choice: Any,
-        parallel_tool_calls: bool,
-        response_format: Any,
         params: SamplingParams | None,
+        max_reasoning_tokens: int | None,
+        **options: Any,
     ) -> tuple[Handle, PreparedChat]:
         self._worker.owner.check()
         params = params or SamplingParams()
-        if params.logprobs is not None:
-            raise RequestError(
-                f"logprobs={params.logprobs} must be None in a chat, whose answer has no token ids: "
-                "give the messages to generate, stream or submit"
-            )
-        chat = prepare_chat(
-            self.tokenizer,
-            messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            parallel_tool_calls=parallel_tool_calls,
-            response_format=response_format,
-        )
+        chat = prepare_chat(self.tokenizer, messages, tool_format=self.config.tool_format, **options)
+        limit = chat.limit_reasoning(max_reasoning_tokens)
         if chat.constraint is not None:
             if params.constraint is not None:
                 raise RequestError("params.constraint cannot be combined with tools or response_format")
             params = replace(params, constraint=chat.constraint)
-        return self.submit(chat.prompt_token_ids, params), chat
+        start = partial(self._add_chat, chat, limit)
+        return self._submit_one(self._encode(chat.prompt_token_ids), params, start), chat
+
+    def _add_chat(self, chat: PreparedChat, limit: ReasoningLimit | None, request: Request) -> None:
+        """Start a request whose text shows what the chat's parser reads, within the limit of its reasoning."""
+        request.shown_tokens = chat.shown_tokens
+        if limit is not None:
+            request.matcher, request.grammar = limit.applied_to(request.grammar)
+        self._worker.add(request)
 
     def _submit_all(
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
@@ -268,13 +293,19 @@ class Engine:
         """Start a request that goes on from an open one; by default with its parameters and another seed."""
         self._worker.owner.check()
         [params] = _params_for_each([token_ids], replace(parent_params, seed=None) if params is None else params)
+        if params.constraint is not None:
+            prepared = self._constraints.prepare(params.constraint)
+            if prepared.checked:
+                raise RequestError("a fork cannot have a JSONSchema(strict=False): it may have to begin anew")
+            prepared.compiled.result()  # a fork reads the output so far at once
         return self._submit_one(token_ids, params, partial(self._worker.fork, parent_id=parent_id))
 
     def _check(self, token_ids: list[int], params: SamplingParams) -> None:
-        """Raise what is wrong with a request; its grammar is compiled here, and kept."""
+        """Raise what is wrong with a request; its grammar begins to be compiled here, and is kept."""
         self._worker.core.scheduler.check(len(token_ids), params.max_tokens)
         if params.constraint is not None:
-            self._grammars.compile(params.constraint)
+            closing = self._constraints.prepare(params.constraint).closing
+            _check_budget(closing, len(token_ids), params.max_tokens, self.max_model_len)
         _check_vocabulary(params, self._vocab_size, self.tokenizer.eos_token_ids)
         if len(token_ids) + params.min_tokens > self.max_model_len:
             raise ContextLengthError(
@@ -286,20 +317,34 @@ class Engine:
         self, request_id: int, token_ids: list[int], params: SamplingParams, start: Callable[[Request], None]
     ) -> Handle:
         """Start a request that was checked."""
-        matcher = None if params.constraint is None else self._grammars.compile(params.constraint).matcher()
+        prepared = None if params.constraint is None else self._constraints.prepare(params.constraint)
         seed = self._draw_seed() if params.seed is None else params.seed
         self._open_one()
         handle = Handle(
             cancel=partial(self._worker.abort, request_id), fork=partial(self._fork, request_id, token_ids, params)
         )
 
-        def sink(delta: Delta) -> None:
+        sink: Callable[[Delta], None]
+
+        def deliver(delta: Delta) -> None:
             if delta.finish_reason is not None:
                 self._close_one()
             handle.deliver(delta)
 
+        def make_request(seed: int) -> Request:
+            request = Request(request_id, token_ids, params, seed, sink, submitted_at=submitted_at)
+            if prepared is not None:
+                request.grammar, request.budget = prepared.compiled, Budget(prepared.closing)
+            return request
+
+        sink, submitted_at = deliver, time.perf_counter()
+        if prepared is not None and prepared.checked:
+            # On the engine's thread, so that no cancellation slips in between two attempts.
+            sink = CheckedDelivery(
+                params, seed, prepared.checked, deliver, lambda seed: self._worker.core.add(make_request(seed))
+            )
         try:
-            start(Request(request_id, token_ids, params, seed, sink, matcher))
+            start(make_request(seed))
         except Exception:
             self._close_one()
             raise
@@ -312,7 +357,7 @@ class Engine:
         if isinstance(prompt, str):
             token_ids = self.tokenizer.encode(_check_text(prompt))
         elif prompt and all(isinstance(message, Mapping) for message in prompt):
-            token_ids = prepare_chat(self.tokenizer, prompt).prompt_token_ids
+            token_ids = prepare_chat(self.tokenizer, prompt, tool_format=self.config.tool_format).prompt_token_ids
         else:
             token_ids = [_check_token_id(index, item, self._vocab_size) for index, item in enumerate(prompt)]
         if not token_ids:
@@ -328,7 +373,7 @@ class Engine:
     def _open_one(self) -> None:
         with self._lock:
             if self._num_open - len(self._worker.core.scheduler.running) >= self.config.max_queue:
-                raise CapacityError(f"max_queue={self.config.max_queue} requests are waiting already")
+                raise QueueFullError(f"max_queue={self.config.max_queue} requests are waiting already")
             self._num_open += 1
 
     def _close_one(self) -> None:
@@ -370,11 +415,19 @@ async def _in_thread(start: Callable[..., T], undo: Callable[[T], None], *argume
         raise
 
 
-def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int) -> EngineCore:
+def _make_compiler(loaded: LoadedModel) -> GrammarCompiler:
+    tokenizer = loaded.tokenizer
+    return GrammarCompiler(
+        tokenizer.token_bytes, loaded.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_texts
+    )
+
+
+def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, spelling: Spelling) -> EngineCore:
     """Runs on the worker's thread, as everything that touches MLX does."""
     mx.set_default_device(resolve_device(config.device))
     tokenizer = loaded.tokenizer
-    vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space)
+    forced = ForcedText(partial(tokenizer.encode, add_special_tokens=False), spelling)
+    vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space, forced.spell)
     return EngineCore(loaded.model, probe_model(loaded.model), vocabulary, config, max_model_len)
 
 
@@ -401,6 +454,20 @@ def _check_text(prompt: str) -> str:
     except UnicodeEncodeError as error:
         raise RequestError(f"prompt={prompt!r} must be text that UTF-8 can encode: {error}") from None
     return prompt
+
+
+def _check_budget(closing: Closing, num_prompt_tokens: int, max_tokens: int, max_model_len: int) -> None:
+    """Raise unless the shortest text of a constraint fits."""
+    if not closing.fits_into(max_tokens):
+        raise RequestError(
+            f"max_tokens={max_tokens} must be at least {closing.minimum}: "
+            "so many tokens has the shortest text that satisfies the constraint"
+        )
+    if not closing.fits_into(max_model_len - num_prompt_tokens):
+        raise ContextLengthError(
+            f"prompt of {num_prompt_tokens} tokens leaves {max_model_len - num_prompt_tokens} of "
+            f"max_model_len={max_model_len}, but the constraint needs at least {closing.minimum}"
+        )
 
 
 def _check_vocabulary(params: SamplingParams, vocab_size: int, eos_token_ids: Collection[int]) -> None:

@@ -6,9 +6,11 @@ MLXAgentError
 │   ├── ConstraintError                  a constraint that is malformed or contradicts itself
 │   ├── UnsupportedSchemaError           a JSON Schema keyword that cannot be enforced exactly
 │   └── ToolChoiceError                  a tool, or a choice of tools, that makes no sense
-├── CapacityError                        the queue is full, or the request is larger than the whole KV pool
+├── CapacityError                        the request is larger than the whole KV pool
+│   └── QueueFullError                   too many requests wait: the same one may succeed later
 ├── RequestTimeout (TimeoutError)        the request's own timeout passed
 ├── GenerationError                      a fault inside the engine while the request ran
+│   └── InvalidOutputError               a value that was only checked against its schema, and is not valid
 ├── EngineClosedError                    the engine is closed
 ├── ForkedProcessError (RuntimeError)    the engine belongs to the process that this one was forked from
 └── ModelLoadError                       the model cannot be read
@@ -52,7 +54,11 @@ class ToolChoiceError(RequestError):
 
 
 class CapacityError(MLXAgentError):
-    """The queue is full, or the request alone is larger than the KV pool."""
+    """The request alone is larger than the KV pool, or the queue is full."""
+
+
+class QueueFullError(CapacityError):
+    """Too many requests wait already; the same request may succeed later."""
 
 
 class RequestTimeout(MLXAgentError, TimeoutError):
@@ -61,6 +67,17 @@ class RequestTimeout(MLXAgentError, TimeoutError):
 
 class GenerationError(MLXAgentError):
     """A fault inside the engine while the request ran; `__cause__` is the fault."""
+
+
+class InvalidOutputError(GenerationError):
+    """The output breaks a keyword that JSONSchema(strict=False) only checks; `text` is that of the last attempt."""
+
+    def __init__(self, problem: str, text: str) -> None:
+        super().__init__(problem, text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class EngineClosedError(MLXAgentError):

@@ -116,6 +116,8 @@ def fold(deltas: list[Delta]) -> RequestOutput:
         usage=last.usage,
         timings=last.timings,
         logprobs=None if last.logprobs is None else tuple(one for delta in deltas for one in delta.logprobs or ()),
+        forced_close=last.forced_close,
+        checked=last.checked,
     )
 
 

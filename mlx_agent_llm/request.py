@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -12,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_agent_llm.config import check_range
-from mlx_agent_llm.constrain.spec import Constraint, JSONSchema
+from mlx_agent_llm.constrain.spec import Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.errors import MLXAgentError, RequestError
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+_UNCUT = (JSONSchema, Regex, Grammar, Choice)  # constraints of the whole output, which a stop text would cut
 MAX_LOGPROBS = 20  # as OpenAI; every row ranks as many, so that its result does not depend on what its neighbours ask
 
 
@@ -111,9 +113,10 @@ class SamplingParams:
         for token_id in self.stop_token_ids:
             check_range("stop_token_ids", token_id, 0)
         if self.constraint is not None and not isinstance(self.constraint, Constraint):
-            raise ValueError(f"constraint={self.constraint!r} must be a JSONSchema")
-        if isinstance(self.constraint, JSONSchema) and (self.stop or self.stop_token_ids):
-            raise ValueError("stop and stop_token_ids contradict a JSONSchema: they would cut the JSON")
+            raise ValueError(f"constraint={self.constraint!r} must be a JSONSchema, Regex, Grammar or Choice")
+        if isinstance(self.constraint, _UNCUT) and (self.stop or self.stop_token_ids):
+            kind = type(self.constraint).__name__
+            raise ValueError(f"stop and stop_token_ids contradict a {kind}: they would cut the output")
         if self.constraint is not None and self.ignore_eos:
             raise ValueError("ignore_eos=True contradicts a constraint, which ends by the end token")
         if self.constraint is not None and self.min_tokens:
@@ -159,7 +162,10 @@ class Timings:
 
 
 class TokenLogprob(NamedTuple):
-    """The natural log-probability of an output token, and (token_id, logprob) of the most probable ones, best first."""
+    """The natural log-probability of an output token, and (token_id, logprob) of the most probable ones, best first.
+
+    Of a token that a forced close wrote nothing was computed: its logprob is NaN, and there are no others beside it.
+    """
 
     token_id: int
     logprob: float
@@ -170,7 +176,9 @@ class TokenLogprob(NamedTuple):
 class Delta:
     """What one step added to a request. The last one has a finish_reason, usage and timings.
 
-    logprobs: one for each of token_ids when SamplingParams.logprobs asks for them, else None.
+    logprobs: one for each of token_ids when SamplingParams.logprobs asks for them, else None. forced_close: token_ids
+    are not sampled, but complete the text in the fewest tokens, because the budget of tokens was about to run out.
+    checked: the (pointer, keyword) pairs of JSONSchema(strict=False) that the last delta's text was checked for.
     """
 
     text: str = ""
@@ -180,11 +188,19 @@ class Delta:
     timings: Timings | None = None
     error: MLXAgentError | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    forced_close: bool = False
+    checked: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """A whole result: the fold of its deltas."""
+    """A whole result: the fold of its deltas.
+
+    With a constraint the text satisfies it, also where finish_reason is "length". forced_close: the last tokens were
+    not sampled, because the text would not have been complete within max_tokens otherwise. checked: the (pointer,
+    keyword) pairs of a JSONSchema(strict=False) that were checked afterwards, and not enforced; usage is that of the
+    attempt which passed.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -192,6 +208,8 @@ class RequestOutput:
     usage: Usage
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] | None = None
+    forced_close: bool = False
+    checked: tuple[tuple[str, str], ...] = ()
 
 
 class Matcher(Protocol):
@@ -203,9 +221,39 @@ class Matcher(Protocol):
     def fill_mask(self, mask: npt.NDArray[np.int32], row: int) -> None:
         """Write row `row` of the (rows, ceil(vocab / 32)) bitmask: bit i of the row says whether token i may follow."""
 
+    def rollback(self, num_tokens: int) -> None:
+        """Take back the last accepted tokens."""
+
+    def jump_forward(self) -> bytes:
+        """What the text has to go on with; empty where it may end or go on in several ways."""
+
     @property
     def is_finished(self) -> bool:
         """Whether the text is complete and nothing but an end token could follow."""
+
+
+class ForcedTokens(NamedTuple):
+    """A text that has to come next, as tokens; those behind the first num_safe could merge with what follows."""
+
+    token_ids: list[int]
+    num_safe: int
+
+
+class CompiledGrammar(Protocol):
+    """A grammar that is ready to be used."""
+
+    def matcher(self) -> Matcher:
+        """Return a new matcher at the start of the grammar."""
+
+
+class Budget(Protocol):
+    """Keeps the text of one request within reach of its end."""
+
+    def take(self, token_id: int, num_left: int) -> bool:
+        """Read a token, unless num_left tokens behind it could not complete the text."""
+
+    def closing_tokens(self) -> list[int]:
+        """The tokens that complete the text."""
 
 
 @dataclass(eq=False)
@@ -218,11 +266,15 @@ class Request:
     seed: int
     sink: Callable[[Delta], None]
     matcher: Matcher | None = None
+    grammar: Future[CompiledGrammar] | None = None  # that the matcher is made of when it is ready
+    budget: Budget | None = None
+    shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
     submitted_at: float = field(default_factory=time.perf_counter)
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
+    num_jumped_tokens: int = 0  # the last ones that the grammar forced at once, computed or not
     num_computed_tokens: int = 0  # tokens whose KV is written by the forwards dispatched so far
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0
@@ -247,6 +299,17 @@ class Request:
     def num_tokens(self) -> int:
         """All tokens of the request, the one in flight too."""
         return len(self.token_ids) + self.num_in_flight
+
+    @property
+    def num_ready_tokens(self) -> int:
+        """Tokens that can be computed by now: behind the last one something is sampled, which takes the grammar."""
+        return self.num_tokens - (self.grammar is not None)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether it has output and only its last token, or those that the grammar forced, are left to compute."""
+        num_left = self.num_tokens - self.num_computed_tokens
+        return self.num_output_tokens > 0 and num_left <= max(self.num_jumped_tokens, 1)
 
     @property
     def num_output_tokens(self) -> int:

@@ -10,6 +10,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -31,7 +32,7 @@ class ByteTokenizer:
     """One token a byte, and two special tokens: <|im_start|> and <|im_end|>, which ends an output. ChatML template."""
 
     vocab_size = 256 + len(_SPECIAL_TOKENS)
-    special_token_ids = frozenset(range(256, 256 + len(_SPECIAL_TOKENS)))
+    special_token_texts: Mapping[int, str] = MappingProxyType(dict(enumerate(_SPECIAL_TOKENS, 256)))
     eos_token_ids = frozenset([257])
     strip_leading_space = False
     chat_template = (
@@ -212,9 +213,9 @@ class _ScriptReader(_FakeInner):
             sources, targets = _integers(batch.copies.sources), _integers(batch.copies.targets)
             contents = [self._slots.get(source) for source in sources]
             self._slots.update((t, token) for t, token in zip(targets, contents, strict=True) if token is not None)
-        self._slots.update(zip(_integers(batch.slot_mapping), _integers(token_ids), strict=True))
-        positions = _integers(batch.positions)
-        for row, request in zip(_integers(batch.sampled_rows), batch.sampled, strict=True):
+        self._slots.update(zip(_integers(batch.tokens.slot_mapping), _integers(token_ids), strict=True))
+        positions = _integers(batch.tokens.positions)
+        for row, request in zip(_integers(batch.tokens.sampled_rows), batch.sampled, strict=True):
             slots = [
                 request.block_table[position // block_size] * block_size + position % block_size
                 for position in range(positions[row] + 1)

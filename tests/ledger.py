@@ -88,9 +88,9 @@ def check_entry(entry: Entry, max_model_len: int) -> None:
     assert len(token_ids) <= params.max_tokens
     if last.error is None:
         assert last.usage.completion_tokens == len(token_ids)
-    if last.finish_reason == "length":
+    if last.finish_reason == "length" and not last.forced_close:
         assert len(token_ids) == params.max_tokens or len(request.token_ids) == max_model_len
-    if last.finish_reason == "stop" and isinstance(params.constraint, JSONSchema):
+    if last.finish_reason in ("stop", "length") and isinstance(params.constraint, JSONSchema):
         jsonschema.validate(json.loads(entry.text), params.constraint.json_schema)
     assert not any(stop in entry.text for stop in params.stop)
     ends = {*params.stop_token_ids, *([] if params.ignore_eos else [EOS_TOKEN_ID])}

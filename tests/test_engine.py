@@ -604,11 +604,6 @@ BAD_CALLS: list[tuple[Callable[[Any], Any], type[MLXAgentError], str]] = [
         ContextLengthError,
         r"prompt of 10 tokens \+ min_tokens=4087 must be at most max_model_len=4096",
     ),
-    (
-        lambda e: e.chat([{"role": "user", "content": "x"}], params=SamplingParams(logprobs=0)),
-        RequestError,
-        "logprobs=0 must be None in a chat",
-    ),
     (lambda e: e.chat([]), RequestError, r"messages=\[\] must be a non-empty list"),
     (lambda e: e.chat([{"role": "elf", "content": ""}]), RequestError, r"messages\[0\].role='elf' must be one of"),
     (

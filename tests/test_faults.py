@@ -72,6 +72,14 @@ class FreeMatcher:
             mask[row] = 0
             raise Fault("fill_mask broke")
 
+    def rollback(self, num_tokens: int) -> None:
+        self._num_accepted -= num_tokens
+
+    def jump_forward(self) -> bytes:
+        if self._num_accepted == self._at and self._fault == "jump_forward raises":
+            raise Fault("jump_forward broke")
+        return b""
+
     @property
     def is_finished(self) -> bool:
         if self._num_accepted == self._at and self._fault == "is_finished raises":
@@ -163,7 +171,9 @@ def test_the_old_pools_are_gone_before_new_ones_are_made_because_two_may_not_fit
     assert "in __call__" in "".join(traceback.format_exception(caught.value)), "the cause still says where it was"
 
 
-@pytest.mark.parametrize("fault", ["accept raises", "accept rejects", "fill_mask raises", "is_finished raises"])
+@pytest.mark.parametrize(
+    "fault", ["accept raises", "accept rejects", "fill_mask raises", "jump_forward raises", "is_finished raises"]
+)
 def test_a_fault_in_a_matcher_fails_its_request_alone(make_engine: MakeEngine, fault: str) -> None:
     engine = make_engine()
     free = engine.generate(["x", "y"], PARAMS)

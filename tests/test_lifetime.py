@@ -268,7 +268,7 @@ def test_the_next_forward_is_dispatched_before_the_last_tokens_are_read_and_only
     answers = add_requests(core, [[1], [2]])
     tokenizer = model.tokenizer
     compiler = GrammarCompiler(
-        tokenizer.token_bytes, tokenizer.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_ids
+        tokenizer.token_bytes, tokenizer.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_texts
     )
     schema = JSONSchema({"type": "string", "minLength": 30, "maxLength": 30})
     core._requests[0].matcher = compiler.compile(schema).matcher()

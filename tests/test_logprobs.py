@@ -65,6 +65,17 @@ def test_logprobs_are_those_of_a_plain_forward_whatever_the_sampler_does(
     assert_are_of(output.logprobs, model_logprobs(reference, PROMPT, output.token_ids), params.logprobs)
 
 
+def test_a_chat_has_the_logprobs_of_every_token_whole_and_streamed(make_engine: MakeEngine) -> None:
+    model = ScriptedModel(['<tool_call>{"name": "now", "arguments": {}}</tool_call>'])
+    engine, asked = make_engine(model), [{"role": "user", "content": "x"}]
+    options = {"tools": [{"name": "now"}], "params": SamplingParams(logprobs=2)}
+    output, deltas = engine.chat(asked, **options), list(engine.stream_chat(asked, **options))
+    assert output.logprobs is not None and len(output.logprobs) == output.usage.completion_tokens
+    assert bytes(one.token_id for one in output.logprobs[:11]) == b"<tool_call>"
+    assert tuple(one for delta in deltas for one in delta.logprobs or ()) == output.logprobs
+    assert engine.chat(asked).logprobs is None
+
+
 def test_the_most_probable_token_has_one_logprob_as_the_sampled_one_and_as_the_best(make_engine: MakeEngine) -> None:
     [output] = make_engine().generate([PROMPT], replace(RANDOM, temperature=0.0))
     assert output.logprobs is not None

@@ -117,6 +117,12 @@ class OnlyMatcher:
     def fill_mask(self, mask: npt.NDArray[np.int32], row: int) -> None:
         raise NotImplementedError
 
+    def rollback(self, num_tokens: int) -> None:
+        raise NotImplementedError
+
+    def jump_forward(self) -> bytes:
+        raise NotImplementedError
+
     @property
     def is_finished(self) -> bool:
         return not self._left

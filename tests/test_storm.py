@@ -39,7 +39,7 @@ def test_each_of_thousands_of_random_requests_is_answered_once_and_rightly_and_n
     assert open_resources() == before
     assert all(faults.counts[place] >= 3 for place in ("forward", "sample"))
     assert all(answers[kind] >= 10 for kind in ("stop", "length", "GenerationError", "RequestTimeout", "cancelled"))
-    assert answers["CapacityError"] >= 20 or seed == 0
+    assert answers["QueueFullError"] + answers["CapacityError"] >= 20 or seed == 0
     assert engine.stats().num_preemptions >= 20 or seed not in (1, 3)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import queue
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -108,7 +109,8 @@ def make_ask(seed: int, number: int) -> Ask:
     if way != "bad":
         drawn = FIELDS | ({} if "chat" in way else NON_CHAT_FIELDS) | (FREE_FIELDS if is_free else {})
         fields = {name: draw(rng) for name, draw in drawn.items() if rng.random() < 1 / 3}
-        fields |= {"max_tokens": rng.randint(2, 32), "seed": rng.randrange(2**31)}
+        longer = 80 if "chat" in way else 0  # a call has more text than most other answers
+        fields |= {"max_tokens": longer + rng.randint(2, 32), "seed": rng.randrange(2**31)}
         if not is_free and "chat" not in way and rng.random() < 0.6:
             fields["constraint"] = JSONSchema(rng.choice(SCHEMAS))
     return Ask(number, prompt, SamplingParams(**fields), way, rng.randint(0, 6), rng.choice([0, 0, 0.002, 0.01]))
@@ -187,6 +189,7 @@ class Traffic:
             or (isinstance(error, GenerationError) and is_ours(error))
             or (isinstance(error, RequestError) and ask.way == "bad")
             or (isinstance(error, RequestError) and ask.way == "fork" and is_of_a_fork(error))
+            or (isinstance(error, RequestError) and is_too_short(ask.params, error))
         )
         if not is_right:
             error.add_note(f"the question was {ask}")
@@ -239,6 +242,12 @@ def ask_in_thread(engine: Engine, ask: Ask) -> str:
 def is_of_a_fork(error: RequestError) -> bool:
     """Whether the parent had ended, or a matcher's fault struck while the fork took over its tokens."""
     return "has ended" in str(error) or "must allow the output so far" in str(error)
+
+
+def is_too_short(params: SamplingParams, error: RequestError) -> bool:
+    """Whether max_tokens is below what the constraint needs, as the error says."""
+    found = re.search(r"max_tokens=(\d+) must be at least (\d+)", str(error))
+    return found is not None and int(found[1]) == params.max_tokens < int(found[2])
 
 
 async def ask_in_loop(engine: Engine, ask: Ask) -> str:

@@ -7,9 +7,11 @@ turns out to have ended wasted one row of one forward.
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,7 +23,9 @@ import numpy.typing as npt
 from mlx_agent_kernels import UnsupportedKernelError
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.attention import ModelShape
-from mlx_agent_llm.core.batch import Batch, make_batch
+from mlx_agent_llm.core.batch import Batch
+from mlx_agent_llm.core.batch_maker import BatchMaker
+from mlx_agent_llm.core.jumping import JumpForward, SpellForcedText
 from mlx_agent_llm.core.kv_manager import KVManager
 from mlx_agent_llm.core.logprobs import LogprobArrays, compute_logprobs, read_logprobs
 from mlx_agent_llm.core.memory import num_pool_blocks
@@ -41,11 +45,15 @@ from mlx_agent_llm.request import Delta, FinishReason, Request, SamplingParams, 
 
 
 class Vocabulary(NamedTuple):
-    """What the core knows of the tokenizer: token_bytes[i] is the text of token i."""
+    """What the core knows of the tokenizer: token_bytes[i] is the text of token i.
+
+    spell_forced_text: the tokens of a text behind given ones; without it no token is forced.
+    """
 
     token_bytes: Sequence[bytes]
     eos_token_ids: frozenset[int]
     strip_leading_space: bool = False
+    spell_forced_text: SpellForcedText | None = None
 
 
 class Emission(NamedTuple):
@@ -59,13 +67,9 @@ class _InFlight(NamedTuple):
     """Tokens that were sampled on the device and not yet read."""
 
     tokens: mx.array  # (S,)
+    takers: Sequence[Request | None]  # (S,) whose they are; None of a row that ended, or whose next token was forced
     logprobs: LogprobArrays | None
     batch: Batch  # that they were sampled from
-
-    @property
-    def requests(self) -> tuple[Request, ...]:
-        """(S,) whose tokens they are."""
-        return self.batch.sampled
 
 
 class EngineCore:
@@ -82,6 +86,7 @@ class EngineCore:
         self._runner = ModelRunner(
             model, shape.layers, num_blocks, config.block_size, self._clock, compile=config.compile
         )
+        self._batch_maker = BatchMaker(config.block_size, self._runner.packing)
         self._stopping = Stopping(
             vocabulary.token_bytes,
             vocabulary.eos_token_ids,
@@ -89,6 +94,7 @@ class EngineCore:
             strip_leading_space=vocabulary.strip_leading_space,
         )
         self._sampler = Sampler(self._stopping.end_token_ids, shape.vocab_size)
+        self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
         self._kv_cache_bytes = num_blocks * config.block_size * sum(layer.num_bytes for layer in shape.layers)
         self._mask_words = -(-shape.vocab_size // 32)
         self._block_size = config.block_size
@@ -104,7 +110,10 @@ class EngineCore:
         return bool(self._requests)
 
     def add(self, request: Request, parent_id: int | None = None) -> None:
-        """Queue a request that the scheduler's check let through; it waits for an open parent, to share its KV."""
+        """Queue a request that the scheduler's check let through; it waits for an open parent, to share its KV.
+
+        Its prompt is computed while its grammar is compiled, all but the last token.
+        """
         parent = None if parent_id is None else self._requests.get(parent_id)
         if parent is not None and parent.cache_key == request.cache_key:
             request.parent = parent
@@ -114,9 +123,11 @@ class EngineCore:
     def fork(self, request: Request, parent_id: int) -> list[Emission]:
         """Queue a request that goes on from the tokens its parent has by now: they are its first delta.
 
-        One that ends with them is not queued, and one that cannot go on from them fails.
+        One that ends with them is not queued, and one that cannot go on from them fails. A grammar has to be compiled.
         """
         try:
+            if request.grammar is not None:
+                request.matcher, request.grammar = request.grammar.result().matcher(), None
             delta = self._replay(request, self._requests.get(parent_id))
         except Exception as fault:  # the fault is this request's alone
             return [Emission(request, self._stopping.fail(request, _as_error(fault)))]
@@ -132,7 +143,7 @@ class EngineCore:
     def step(self) -> list[Emission]:
         """Compute one batch and return what the batch before it produced."""
         self.meter.begin()
-        outputs = self._time_out()
+        outputs = self._time_out() + self._take_grammars()
         try:
             batch = self._run_batch(outputs)
         except Exception as fault:
@@ -174,11 +185,14 @@ class EngineCore:
             self._clock.mark("dispatch")
         outputs += self._collect(in_flight)  # only here is the last step's token read
         self._clock.mark("advance")
+        if batch is None and in_flight is None:
+            self._wait_for_grammars()
         if batch is not None and batch.sampled and self._requests:
-            bitmask, failures = self._fill_masks(batch.sampled)
-            outputs += failures
+            takers, jumps = self._jump_forward(batch.sampled)
+            bitmask, failures = self._fill_masks(takers)
+            outputs += jumps + failures
             self._clock.mark("masks")
-            self._in_flight = self._sample(batch, logits, bitmask)
+            self._in_flight = self._sample(batch, logits, bitmask, takers)
         return batch
 
     def _replay(self, request: Request, parent: Request | None) -> Delta:
@@ -189,19 +203,21 @@ class EngineCore:
         logprobs = _inherit_logprobs(request, parent) if token_ids else []
         request.first_token_at = time.perf_counter() if token_ids else None
         try:
-            delta = self._stopping.replay(request, token_ids)
+            delta = self._stopping.advance_all(request, token_ids)
         except GenerationError as rejection:
             raise RequestError(f"the constraint of a fork must allow the output so far: {rejection}") from None
         if request.params.logprobs is None:
             return delta
-        request.logprobs = logprobs[: len(delta.token_ids)]
+        num_same = _num_equal(delta.token_ids, token_ids)  # the others close the text
+        request.logprobs = logprobs[:num_same] + list(_closing_logprobs(delta.token_ids[num_same:]))
         return replace(delta, logprobs=tuple(request.logprobs))
 
     def _warm_up(self) -> None:
         """Compute a row and a chunk for nobody, so that no request pays for what MLX compiles when it is first used."""
-        nobody = Request(-1, (0, 0), SamplingParams(), 0, lambda delta: None)
-        nobody.block_table = [self._runner.padding.padding_block] * 2
-        row, chunk = Chunk(nobody, 1, 1, is_sampled=False), Chunk(nobody, 0, 2, is_sampled=False)
+        length = self._runner.packing.max_row_chunk + 1
+        nobody = Request(-1, (0,) * length, SamplingParams(), 0, lambda delta: None)
+        nobody.block_table = [self._runner.packing.padding_block] * self.kv_manager.num_blocks_for(length)
+        row, chunk = Chunk(nobody, 1, 1, is_sampled=False), Chunk(nobody, 0, length, is_sampled=False)
         for schedule in (Schedule([row], [chunk]), Schedule([row], [])):
             batch = self._make_batch(schedule, None)
             try:
@@ -210,8 +226,7 @@ class EngineCore:
                 raise UnsupportedModelError(str(error)) from None
 
     def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
-        requests = in_flight.requests if in_flight else ()
-        return make_batch(schedule, requests, self._block_size, self._runner.padding)
+        return self._batch_maker.make(schedule, in_flight.takers if in_flight else ())
 
     def _collect(self, in_flight: _InFlight | None) -> list[Emission]:
         """Read the last step's tokens, let each request take its own, and end those that are done."""
@@ -223,7 +238,9 @@ class EngineCore:
         self._clock.mark("wait")
         self._observe(in_flight.batch)
         logprobs = _read_logprobs(in_flight, token_ids)
-        for request, token_id, logprob in zip(in_flight.requests, token_ids, logprobs, strict=True):
+        for request, token_id, logprob in zip(in_flight.takers, token_ids, logprobs, strict=True):
+            if request is None:
+                continue
             request.num_in_flight = 0
             if not request.is_finished:
                 outputs.append(self._advance(request, token_id, logprob))
@@ -236,24 +253,52 @@ class EngineCore:
             self.scheduler.pacer.observe(batch.num_prompt_tokens, self._read_at - last_read_at)
 
     def _advance(self, request: Request, token_id: int, logprob: TokenLogprob | None) -> Emission:
-        request.first_token_at = request.first_token_at or time.perf_counter()
-        self.meter.num_generated_tokens += 1
         try:
             delta = self._stopping.advance(request, token_id)
         except Exception as fault:  # the fault is this request's alone
             return self._fail(request, _as_error(fault))
         if logprob is not None:
-            request.logprobs.append(logprob)
-            delta = replace(delta, logprobs=(logprob,))
+            logprobs = _closing_logprobs(delta.token_ids) if delta.forced_close else (logprob,)
+            request.logprobs += logprobs
+            delta = replace(delta, logprobs=logprobs)
+        return self._emit(request, delta)
+
+    def _emit(self, request: Request, delta: Delta) -> Emission:
+        request.first_token_at = request.first_token_at or time.perf_counter()
+        self.meter.num_generated_tokens += len(delta.token_ids)
         if request.is_finished:
             self._forget(request)
         return Emission(request, delta)
 
-    def _fill_masks(self, requests: Sequence[Request]) -> tuple[npt.NDArray[np.int32] | None, list[Emission]]:
+    def _jump_forward(self, requests: Sequence[Request]) -> tuple[list[Request | None], list[Emission]]:
+        """Give each request the tokens that its grammar forces, and return whose next ones are to be sampled.
+
+        The forward of this step has computed what comes before those tokens, and its logits are not needed. The next
+        step computes them as one chunk.
+        """
+        takers: list[Request | None] = [None if request.is_finished else request for request in requests]
+        outputs = []
+        for row, request in enumerate(requests):
+            if takers[row] is None:
+                continue
+            try:
+                if token_ids := self._jumps.find(request):
+                    takers[row] = None
+                    outputs.append(self._take_forced(request, token_ids))
+            except Exception as fault:  # the fault is this request's alone
+                takers[row] = None
+                outputs.append(self._fail(request, _as_error(fault)))
+        return takers, outputs
+
+    def _take_forced(self, request: Request, token_ids: list[int]) -> Emission:
+        delta = self._stopping.advance_all(request, token_ids)
+        request.num_jumped_tokens = len(token_ids)
+        self.meter.num_forced_tokens += 0 if delta.forced_close else len(delta.token_ids)
+        return self._emit(request, delta)
+
+    def _fill_masks(self, requests: Sequence[Request | None]) -> tuple[npt.NDArray[np.int32] | None, list[Emission]]:
         """(S, ceil(V / 32)) of what the grammars allow next, all ones where there is none; None without any grammar."""
-        constrained = [
-            (row, request) for row, request in enumerate(requests) if request.matcher and not request.is_finished
-        ]
+        constrained = [(row, one) for row, one in enumerate(requests) if one is not None and one.matcher is not None]
         if not constrained:
             return None, []
         bitmask = np.full((len(requests), self._mask_words), -1, dtype=np.int32)
@@ -268,7 +313,13 @@ class EngineCore:
                 failures.append(self._fail(request, _as_error(fault)))
         return bitmask, failures
 
-    def _sample(self, batch: Batch, logits: mx.array, bitmask: npt.NDArray[np.int32] | None) -> _InFlight:
+    def _sample(
+        self,
+        batch: Batch,
+        logits: mx.array,
+        bitmask: npt.NDArray[np.int32] | None,
+        takers: Sequence[Request | None],
+    ) -> _InFlight:
         rows = self._sampler.rows(batch.sampled)
         self._clock.mark("parameters")
         tokens = sample(logits, bitmask, rows)
@@ -277,9 +328,25 @@ class EngineCore:
             logprobs = compute_logprobs(logits, tokens, rows.logprob_rows, with_top=rows.with_top_logprobs)
         mx.async_eval(tokens, *(logprobs.arrays if logprobs else ()))
         self._clock.mark("sample")
-        for request in batch.sampled:
-            request.num_in_flight = 0 if request.is_finished else 1
-        return _InFlight(tokens, logprobs, batch)
+        for request in takers:
+            if request is not None:
+                request.num_in_flight = 0 if request.is_finished else 1
+        return _InFlight(tokens, takers, logprobs, batch)
+
+    def _take_grammars(self) -> list[Emission]:
+        """Give the requests whose grammars are compiled by now their matchers; one that cannot be compiled fails."""
+        outputs = []
+        for request in [one for one in self._requests.values() if one.grammar is not None and one.grammar.done()]:
+            assert request.grammar is not None
+            try:
+                request.matcher, request.grammar = request.grammar.result().matcher(), None
+            except Exception as fault:  # the fault is this request's alone
+                outputs.append(self._fail(request, _as_error(fault)))
+        return outputs
+
+    def _wait_for_grammars(self) -> None:
+        """Nothing can be computed before one of them is there; not for long, because there may be new requests."""
+        wait([r.grammar for r in self._requests.values() if r.grammar is not None], 0.01, FIRST_COMPLETED)
 
     def _time_out(self) -> list[Emission]:
         now = time.perf_counter()
@@ -343,7 +410,11 @@ def _read_logprobs(in_flight: _InFlight, token_ids: list[int]) -> list[TokenLogp
     """Those of tokens that were read: they were computed together, so that nothing is waited for."""
     if in_flight.logprobs is None:
         return [None] * len(token_ids)
-    return read_logprobs(in_flight.logprobs, token_ids, in_flight.requests)
+    return read_logprobs(in_flight.logprobs, token_ids, in_flight.batch.sampled)
+
+
+def _closing_logprobs(token_ids: Sequence[int]) -> tuple[TokenLogprob, ...]:
+    return tuple(TokenLogprob(token_id, math.nan, ()) for token_id in token_ids)
 
 
 def _inherit_logprobs(request: Request, parent: Request) -> list[TokenLogprob]:
@@ -354,6 +425,11 @@ def _inherit_logprobs(request: Request, parent: Request) -> list[TokenLogprob]:
     if known is None or known < wanted:
         raise RequestError(f"logprobs={wanted} of a fork must be at most those of its parent, logprobs={known}")
     return [logprob._replace(top=logprob.top[:wanted]) for logprob in parent.logprobs]
+
+
+def _num_equal(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many items two lists begin with alike."""
+    return next((i for i, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), len(left))
 
 
 def _drop_locals(fault: BaseException | None) -> None:

@@ -75,15 +75,15 @@ class Scheduler:
         self.running = sorted(self.running, key=_rank)
         self.waiting = sorted(self.waiting, key=_rank)
         settled = self._num_settled_tokens()
-        has_streams = any(_is_decoding(request) for request in self.running)
+        has_streams = any(request.is_decoding for request in self.running)
         chunks = self._schedule_decode()
-        num_decode_rows = len(chunks)
-        budget = self._config.max_tokens_per_step - num_decode_rows
+        num_streams, num_stream_tokens = len(chunks), sum(chunk.length for chunk in chunks)
+        budget = self._config.max_tokens_per_step - num_stream_tokens
         if has_streams:  # also those that wait for their last token only
             budget = int(min(budget, self.pacer.limit()))
         chunks += self._schedule_running_prompts(budget)
-        budget -= sum(chunk.length for chunk in chunks) - num_decode_rows
-        chunks += self._admit(budget, settled, may_split_block=len(chunks) == num_decode_rows)
+        budget -= sum(chunk.length for chunk in chunks) - num_stream_tokens
+        chunks += self._admit(budget, settled, may_split_block=len(chunks) == num_streams)
         if not chunks:
             return None
         return Schedule(
@@ -96,20 +96,24 @@ class Scheduler:
         self._kv.free(request)
 
     def _schedule_decode(self) -> list[Chunk]:
+        """A token of each stream, and of those that the grammar forced as many more as there is room for."""
         chunks: list[Chunk] = []
-        for request in [request for request in self.running if _is_decoding(request)]:
+        streams = [request for request in self.running if request.is_decoding]
+        num_spare = self._config.max_tokens_per_step - len(streams)
+        for request in streams:
             if request not in self.running or self._reaches_its_length(request):
                 continue  # preempted for an earlier row, or its last token is in flight
-            if (chunk := self._allocate_or_preempt(request, 1)) is not None:
+            if (chunk := self._allocate_or_preempt(request, 1 + num_spare)) is not None:
+                num_spare -= chunk.length - 1
                 chunks.append(chunk)
         return chunks
 
     def _schedule_running_prompts(self, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []
         # With nothing that decodes, and so nothing that ends, waiting for blocks would be waiting for ever.
-        may_preempt = not any(_is_decoding(request) for request in self.running)
-        for request in [request for request in self.running if not _is_decoding(request)]:
-            if budget == 0 or request not in self.running:
+        may_preempt = not any(request.is_decoding for request in self.running)
+        for request in [request for request in self.running if not request.is_decoding]:
+            if budget == 0 or request not in self.running or request.num_computed_tokens == request.num_ready_tokens:
                 continue
             if may_preempt and not chunks:
                 chunk = self._allocate_or_preempt(request, budget)
@@ -129,7 +133,7 @@ class Scheduler:
     def _admit(self, budget: int, settled: Mapping[Request, int], *, may_split_block: bool) -> list[Chunk]:
         """Start waiting requests in order, as long as their whole prompts fit beside those that already run.
 
-        One that waits for its parent is passed over.
+        One that waits for its parent, or for its grammar with nothing else to compute, is passed over.
         """
         # One that was preempted in this step may come back in it, and has settled nothing then.
         settled = {running: settled[running] for running in self.running if running in settled}
@@ -143,6 +147,8 @@ class Scheduler:
             if self.running and self._kv.num_missing_blocks(request) + reserved > self._kv.pool.num_available:
                 break
             if (chunk := self._allocate(request, budget, may_split_block=may_split_block and not chunks)) is None:
+                if request.grammar is not None:
+                    continue
                 break
             self.waiting.remove(request)
             self.running.append(request)
@@ -200,10 +206,6 @@ class Scheduler:
     def _reaches_its_length(self, request: Request) -> bool:
         """Whether the token in flight is the last one that max_tokens or the context allow."""
         return request.num_output_tokens >= request.params.max_tokens or request.num_tokens >= self._max_model_len
-
-
-def _is_decoding(request: Request) -> bool:
-    return request.num_tokens - request.num_computed_tokens <= 1 and request.num_output_tokens > 0
 
 
 def _rank(request: Request) -> tuple[float, int]:

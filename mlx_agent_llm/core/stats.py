@@ -22,6 +22,7 @@ class EngineStats:
     more than one running request holds. num_evictions: cached blocks that were given up for others. prefix_query_tokens
     of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
     prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
+    num_forced_tokens of the generated ones were not sampled: their grammar left no choice.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
     """
@@ -44,6 +45,7 @@ class EngineStats:
     num_steps: int
     num_prompt_tokens_computed: int
     num_generated_tokens: int
+    num_forced_tokens: int
     mean_batch_size: float
     max_batch_size: int
     tokens_per_second: float
@@ -58,6 +60,7 @@ class StepMeter:
 
     def __init__(self) -> None:
         self.num_generated_tokens = 0
+        self.num_forced_tokens = 0
         self.clock = StepClock()
         self._num_steps = 0
         self._num_prompt_tokens = 0
@@ -112,6 +115,7 @@ class StepMeter:
             num_steps=self._num_steps,
             num_prompt_tokens_computed=self._num_prompt_tokens,
             num_generated_tokens=self.num_generated_tokens,
+            num_forced_tokens=self.num_forced_tokens,
             mean_batch_size=self._num_sampled / max(self._num_sampling_steps, 1),
             max_batch_size=self._max_batch_size,
             tokens_per_second=self.num_generated_tokens / self._busy_time if self._busy_time else 0.0,

@@ -30,12 +30,17 @@ class Stopping:
     def advance(self, request: Request, token_id: int) -> Delta:
         """Take one sampled token: the matcher accepts it, its text is shown, and the request may end.
 
+        A token behind which the text could not be completed any more is not taken: the text is completed instead.
         Raises GenerationError when the matcher rejects the token: fail closed.
         """
-        request.token_ids.append(token_id)
         if request.matcher is not None and not request.matcher.accept(token_id):
             raise GenerationError(f"request {request.request_id}: the grammar rejected sampled token {token_id}")
-        if self._is_end_token(request, token_id):
+        is_end = self._is_end_token(request, token_id)
+        if request.budget is not None and not is_end:
+            if not request.budget.take(token_id, self.num_left(request) - 1):
+                return self._force_close(request, request.budget.closing_tokens())
+        request.token_ids.append(token_id)
+        if is_end:
             return self.end(request, "stop", token_ids=(token_id,))
         detokenizer, text_stop = self._open(request)
         text, is_stopped = text_stop.feed(detokenizer.add(token_id))
@@ -43,20 +48,25 @@ class Stopping:
             return self._close(request, "stop", text, (token_id,))
         if request.matcher is not None and request.matcher.is_finished:
             return self.end(request, "stop", text, (token_id,))
-        if request.num_output_tokens >= request.params.max_tokens or request.num_tokens >= self._max_model_len:
+        if self.num_left(request) <= 0:
             return self.end(request, "length", text, (token_id,))
         return Delta(text, (token_id,))
 
-    def replay(self, request: Request, token_ids: Iterable[int]) -> Delta:
-        """Take tokens that another request has sampled, up to one that ends this one; all of it as one delta."""
-        text, taken, delta = "", [], Delta()
+    def advance_all(self, request: Request, token_ids: Iterable[int]) -> Delta:
+        """Take tokens that nobody sampled for this request, up to one that ends it; all of it as one delta."""
+        text, delta = "", Delta()
+        taken: list[int] = []
         for token_id in token_ids:
             delta = self.advance(request, token_id)
             text += delta.text
-            taken.append(token_id)
+            taken += delta.token_ids
             if request.is_finished:
                 break
         return replace(delta, text=text, token_ids=tuple(taken))
+
+    def num_left(self, request: Request) -> int:
+        """How many tokens more max_tokens and the context allow."""
+        return min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len) - len(request.token_ids)
 
     def end(self, request: Request, reason: FinishReason, text: str = "", token_ids: tuple[int, ...] = ()) -> Delta:
         """The last delta, with the text that was held back; a stop string may still cut it."""
@@ -73,12 +83,26 @@ class Stopping:
         own = frozenset[int]() if request.params.ignore_eos else self._eos_token_ids
         return own.union(request.params.stop_token_ids) if request.params.stop_token_ids else own
 
+    def _force_close(self, request: Request, token_ids: Sequence[int]) -> Delta:
+        """Complete the text with tokens that no forward computes; a stop string may still cut it."""
+        # A forward that was dispatched already has computed the token that is not taken.
+        request.num_computed_tokens = min(request.num_computed_tokens, len(request.token_ids))
+        request.token_ids += token_ids
+        detokenizer, text_stop = self._open(request)
+        text, is_stopped = text_stop.feed("".join(map(detokenizer.add, token_ids)))
+        if is_stopped:
+            delta = self._close(request, "stop", text, tuple(token_ids))
+        else:
+            delta = self.end(request, "length", text, tuple(token_ids))
+        return replace(delta, forced_close=True)
+
     def _is_end_token(self, request: Request, token_id: int) -> bool:
         return token_id in self.end_token_ids(request)
 
     def _open(self, request: Request) -> tuple[Detokenizer, TextStop]:
         if request.request_id not in self._texts:
-            detokenizer = Detokenizer(self._token_bytes, strip_leading_space=self._strip_leading_space)
+            shown = request.shown_tokens
+            detokenizer = Detokenizer(self._token_bytes, shown, strip_leading_space=self._strip_leading_space)
             self._texts[request.request_id] = (detokenizer, TextStop(request.params.stop))
         return self._texts[request.request_id]
 
