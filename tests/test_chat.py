@@ -31,7 +31,7 @@ class LetterTokenizer:
 
     vocab_size = 257
     eos_token_ids = frozenset({256})
-    special_token_ids = frozenset({256})
+    special_token_texts: Mapping[int, str] = {256: "<eos>"}
     token_bytes = (*(bytes([value]) for value in range(256)), b"")
     strip_leading_space = False
 
@@ -229,6 +229,43 @@ def test_tools_come_in_every_form() -> None:
     assert [tool.name for tool in as_tools([Search, convert, function])] == ["Search", "convert", "add"]
 
 
+class FrameworkTool:
+    """Has the attributes of LangChain's tools, and can be called as they can."""
+
+    name, description, tool_call_schema = "search", "Searches.", Search
+
+    def __call__(self, *arguments: Any) -> None:
+        raise AssertionError("nobody calls it")
+
+
+class Metadata:
+    """What LlamaIndex's tools tell of themselves."""
+
+    name, description = "add", None
+
+    def get_parameters_dict(self) -> dict[str, Any]:
+        return ADD_SCHEMA
+
+
+class IndexTool:
+    """Has the attribute of LlamaIndex's tools."""
+
+    metadata = Metadata()
+
+
+def test_tools_of_frameworks_are_known_by_their_attributes() -> None:
+    search = as_tool(FrameworkTool())
+    assert (search.name, search.description, search.parameters["required"]) == ("search", "Searches.", ["query"])
+    assert as_tool(IndexTool()) == Tool("add", "", ADD_SCHEMA)
+
+
+def test_real_tools_of_frameworks_are_taken() -> None:
+    langchain_tools = pytest.importorskip("langchain_core.tools")
+    found = as_tool(langchain_tools.StructuredTool.from_function(convert))
+    assert (found.name, found.description) == ("convert", "Convert a length.")
+    assert found.parameters["required"] == ["value"]
+
+
 async def shadow(json: str, _hidden: bool = False) -> None:
     """Has parameters with names that pydantic uses itself."""
 
@@ -272,7 +309,7 @@ def opaque(value: LetterTokenizer) -> None:
             [
                 {
                     "name": "f",
-                    "parameters": {"type": "object", "properties": {"a": {"type": "string", "format": "date"}}},
+                    "parameters": {"type": "object", "properties": {"a": {"type": "string", "format": "sonnet"}}},
                 }
             ],
             UnsupportedSchemaError,
@@ -415,7 +452,7 @@ def test_tools_beside_a_response_format_give_calls_or_the_answer() -> None:
         (3, ConstraintError),
         ({"type": "json_schema"}, RequestError),
         ({"type": "json_schema", "json_schema": {"name": "a"}}, RequestError),
-        ({"type": "string", "pattern": "x"}, UnsupportedSchemaError),
+        ({"type": "string", "format": "sonnet"}, UnsupportedSchemaError),
         ({"type": "yaml"}, ConstraintError),
     ],
 )

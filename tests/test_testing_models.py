@@ -24,7 +24,7 @@ def test_the_byte_tokenizer_reads_its_special_tokens_and_hides_them() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.encode("<|im_start|>a<|im_end|>") == [256, 97, 257]
     assert tokenizer.decode([256, 97, 257]) == "a"
-    assert tokenizer.eos_token_ids == {257} <= tokenizer.special_token_ids
+    assert tokenizer.eos_token_ids == {257} <= tokenizer.special_token_texts.keys()
     assert len(tokenizer.token_bytes) == tokenizer.vocab_size == 258
 
 

@@ -110,7 +110,8 @@ def test_special_tokens_in_the_text_are_parsed_and_have_no_bytes(demo: HFTokeniz
 def test_the_demo_tokenizer_says_what_its_metadata_says(demo: HFTokenizer) -> None:
     assert demo.vocab_size == 49152 == len(demo.token_bytes)
     assert demo.eos_token_ids == {2}
-    assert demo.special_token_ids == set(range(17))
+    assert demo.special_token_texts.keys() == set(range(17))
+    assert demo.special_token_texts[1] == "<|im_start|>"
     assert demo.strip_leading_space is False
     assert demo.encode("12") == [*demo.encode("1"), *demo.encode("2")]
     every_byte = {byte for token in demo.token_bytes for byte in token}
@@ -237,7 +238,7 @@ def test_sentence_piece_begins_with_bos_and_strips_the_first_space(sp: HFTokeniz
 
 def test_a_user_defined_token_is_text_and_is_found_in_text(sp: HFTokenizer) -> None:
     tool = len(pieces()[0]) - 1
-    assert tool in sp.encode("a<tool>b") and tool not in sp.special_token_ids
+    assert tool in sp.encode("a<tool>b") and tool not in sp.special_token_texts
     assert sp.token_bytes[tool] == b"<tool>"
 
 

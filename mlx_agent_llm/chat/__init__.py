@@ -1,19 +1,24 @@
 """Chat on top of generation: messages, tools, templates and the parsing of replies."""
 
 from mlx_agent_llm.chat.output import ChatDelta, ChatOutput, InvalidToolCall, ToolCall, ToolCallDelta, fold_chat
-from mlx_agent_llm.chat.prepare import ChatParser, PreparedChat, prepare_chat
+from mlx_agent_llm.chat.prepare import ChatParser, PreparedChat, count_tokens, prepare_chat
+from mlx_agent_llm.chat.tool_formats import TOOL_FORMATS, ParsedMessage, tool_format
 from mlx_agent_llm.chat.tools import Tool, as_tool
 
 __all__ = [
+    "TOOL_FORMATS",
     "ChatDelta",
     "ChatOutput",
     "ChatParser",
     "InvalidToolCall",
+    "ParsedMessage",
     "PreparedChat",
     "Tool",
     "ToolCall",
     "ToolCallDelta",
     "as_tool",
+    "count_tokens",
     "fold_chat",
     "prepare_chat",
+    "tool_format",
 ]

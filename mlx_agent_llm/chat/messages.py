@@ -19,36 +19,39 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
-_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+_FIELDS = frozenset({"role", "content", "name", "reasoning_content", "tool_calls", "tool_call_id"})
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks, the text, the calls of an assistant, and the call that a tool answers."""
+    """One turn: who speaks, the text, the calls and the reasoning of an assistant, and the call that a tool answers."""
 
     role: Role
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str = ""
 
 
-def read_messages(messages: Any) -> list[Message]:
+def read_messages(messages: Any, *, in_order: bool = True) -> list[Message]:
     """Return OpenAI-style message dicts as Messages; a RequestError names messages[i].field, value and what is allowed.
 
     "developer" is "system". Text may come as a string or as a list of {"type": "text", "text": ...} parts. A tool
-    message answers a call of an earlier assistant message. A `name` is accepted, and not shown to the model.
+    message answers a call of an earlier assistant message, unless in_order is False: a part of a conversation may lack
+    that. A `name` is accepted, and not shown to the model.
     """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
         raise RequestError(f"messages={messages!r} must be a non-empty list of message dicts")
     read: list[Message] = []
-    known_calls: set[str] = set()
+    known_calls: set[str] | None = set() if in_order else None
     for index, message in enumerate(messages):
         read.append(_read_message(message, f"messages[{index}]", known_calls))
-        known_calls |= {call.id for call in read[-1].tool_calls}
+        if known_calls is not None:
+            known_calls |= {call.id for call in read[-1].tool_calls}
     return read
 
 
-def _read_message(message: Any, place: str, known_calls: set[str]) -> Message:
+def _read_message(message: Any, place: str, known_calls: set[str] | None) -> Message:
     if not isinstance(message, Mapping):
         raise RequestError(f"{place}={message!r} must be a dict with role and content")
     role = message.get("role")
@@ -60,7 +63,8 @@ def _read_message(message: Any, place: str, known_calls: set[str]) -> Message:
     calls = _read_calls(message, place, _ROLES[role])
     content = message.get("content")
     text = "" if content is None and calls else _read_text(content, f"{place}.content")
-    return Message(_ROLES[role], text, calls, _read_answered_call(message, place, _ROLES[role], known_calls))
+    answered = _read_answered_call(message, place, _ROLES[role], known_calls)
+    return Message(_ROLES[role], text, calls, answered, _read_reasoning(message, place, _ROLES[role]))
 
 
 def _read_text(content: Any, place: str) -> str:
@@ -85,6 +89,15 @@ def _encodable(text: str, place: str) -> str:
     except UnicodeEncodeError as error:
         raise RequestError(f"{place} holds a lone surrogate at index {error.start}, which is no text") from None
     return text
+
+
+def _read_reasoning(message: Mapping[str, Any], place: str, role: Role) -> str:
+    reasoning = message.get("reasoning_content")
+    if reasoning is None:
+        return ""
+    if role != "assistant" or not isinstance(reasoning, str):
+        raise RequestError(f"{place}.reasoning_content={reasoning!r} must be a text, in a message of role 'assistant'")
+    return _encodable(reasoning, f"{place}.reasoning_content")
 
 
 def _read_calls(message: Mapping[str, Any], place: str, role: Role) -> tuple[ToolCall, ...]:
@@ -119,15 +132,15 @@ def _read_arguments(arguments: Any, place: str) -> tuple[dict[str, Any], str]:
     return value, text
 
 
-def _read_answered_call(message: Mapping[str, Any], place: str, role: Role, known: set[str]) -> str | None:
+def _read_answered_call(message: Mapping[str, Any], place: str, role: Role, known: set[str] | None) -> str | None:
     call_id = message.get("tool_call_id")
     if role != "tool":
         if call_id is not None:
             raise RequestError(f"{place}.tool_call_id={call_id!r} is allowed in messages of role 'tool' only")
         return None
-    if not isinstance(call_id, str) or call_id not in known:
+    if not isinstance(call_id, str) or (known is not None and call_id not in known):
         raise RequestError(
             f"{place}.tool_call_id={call_id!r} must be the id of a call in an earlier assistant message; "
-            f"known ids: {', '.join(map(repr, sorted(known))) or 'none'}"
+            f"known ids: {', '.join(map(repr, sorted(known or ()))) or 'none'}"
         )
     return call_id

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from mlx_agent_llm.request import FinishReason, Timings, Usage
+from mlx_agent_llm.request import FinishReason, Timings, TokenLogprob, Usage
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class ChatDelta:
 
     tool_call: a fragment, for showing a call while it is written. finished_call: the whole call, after its fragments.
     The last delta has finish_reason, usage and timings; with a response format also parsed, or the parse_error.
+    logprobs: one for each token of the step, markers of calls and the end included, when SamplingParams.logprobs asks.
+    forced_close: the end was not sampled, but completes calls and JSON before max_tokens would have cut them off.
     """
 
     text: str = ""
@@ -59,6 +61,8 @@ class ChatDelta:
     timings: Timings | None = None
     parsed: Any = None
     parse_error: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    forced_close: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class ChatOutput:
     timings: Timings
     parsed: Any = None
     parse_error: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    forced_close: bool = False
 
 
 def fold_chat(deltas: Iterable[ChatDelta]) -> ChatOutput:
@@ -96,6 +102,8 @@ def fold_chat(deltas: Iterable[ChatDelta]) -> ChatOutput:
         timings=last.timings,
         parsed=last.parsed,
         parse_error=last.parse_error,
+        logprobs=None if last.logprobs is None else tuple(one for delta in deltas for one in delta.logprobs or ()),
+        forced_close=last.forced_close,
     )
 
 

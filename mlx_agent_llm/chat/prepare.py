@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mlx_agent_llm.chat.messages import read_messages
+from mlx_agent_llm.chat.messages import Message, read_messages
 from mlx_agent_llm.chat.output import ChatDelta, ToolCall
 from mlx_agent_llm.chat.response_format import Parsed, ResponseFormat, read_response_format
 from mlx_agent_llm.chat.template import render_prompt
-from mlx_agent_llm.chat.tool_formats import TOOL_FORMATS, CallParser
+from mlx_agent_llm.chat.tool_formats import ReplyReader
+from mlx_agent_llm.chat.tool_formats import tool_format as find_tool_format
 from mlx_agent_llm.chat.tools import as_tools, plan_tools
+from mlx_agent_llm.config import check_range
 from mlx_agent_llm.constrain.spec import Constraint
+from mlx_agent_llm.constrain.thinking import ReasoningLimit, ThinkingTracker
 from mlx_agent_llm.errors import RequestError
-from mlx_agent_llm.request import Delta
+from mlx_agent_llm.request import Delta, Usage
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
@@ -22,30 +27,46 @@ if TYPE_CHECKING:
 class ChatParser:
     """Turns the Deltas of one request into ChatDeltas."""
 
-    def __init__(self, call_parser: CallParser, response: ResponseFormat | None) -> None:
-        self._call_parser = call_parser
+    def __init__(
+        self, reader: ReplyReader, response: ResponseFormat | None, tracker: ThinkingTracker | None = None
+    ) -> None:
+        self._reader = reader
         self._response = response
+        self._tracker = tracker
+        self._thinking = None if tracker is None else tracker.start
         self._text: list[str] = []
         self._has_calls = False
 
     def feed(self, delta: Delta) -> list[ChatDelta]:
         """Return what one Delta adds; the last one, with a finish_reason, also gives what was held back and the end."""
-        deltas = self._noted(self._call_parser.feed(delta.text))
+        deltas = self._noted(self._reader.feed(delta.text))
+        if self._tracker is not None and self._thinking is not None:
+            self._thinking = self._tracker.advance(self._thinking, delta.token_ids)
         if delta.finish_reason is not None:
-            deltas += self._noted(self._call_parser.end(cut_off=delta.finish_reason == "length"))
+            is_cut_off = delta.finish_reason == "length" and not delta.forced_close
+            deltas += self._noted(self._reader.finish(cut_off=is_cut_off))
             deltas.append(self._end(delta))
+        elif delta.logprobs:
+            deltas.append(ChatDelta(logprobs=delta.logprobs))
         return deltas
 
     def _end(self, delta: Delta) -> ChatDelta:
         ended = delta.finish_reason == "stop"
-        parsed = self._parse() if ended and not self._has_calls else Parsed()
+        parsed = self._parse() if (ended or delta.forced_close) and not self._has_calls else Parsed()
         return ChatDelta(
             finish_reason="tool_calls" if ended and self._has_calls else delta.finish_reason,
-            usage=delta.usage,
+            usage=self._with_reasoning(delta.usage),
             timings=delta.timings,
             parsed=parsed.value,
             parse_error=parsed.error,
+            logprobs=delta.logprobs,
+            forced_close=delta.forced_close,
         )
+
+    def _with_reasoning(self, usage: Usage | None) -> Usage | None:
+        if usage is None or self._thinking is None or self._thinking.stage == "before":
+            return usage
+        return replace(usage, reasoning_tokens=self._thinking.num_tokens)
 
     def _noted(self, deltas: list[ChatDelta]) -> list[ChatDelta]:
         self._text += [delta.text for delta in deltas]
@@ -58,11 +79,48 @@ class ChatParser:
 
 @dataclass(frozen=True)
 class PreparedChat:
-    """A chat request, ready to be submitted; the parser belongs to one reply."""
+    """A chat request, ready to be submitted; the parser belongs to one reply.
+
+    shown_tokens: the control tokens that the parser reads in the reply, with their texts, which the reply has to show.
+    tracker, reasoning_end: what follows the reply's reasoning, and the tokens that end it; None where there is none.
+    """
 
     prompt_token_ids: list[int]
     constraint: Constraint | None
     parser: ChatParser
+    shown_tokens: Mapping[int, bytes] = field(default_factory=dict)
+    tracker: ThinkingTracker | None = None
+    reasoning_end: tuple[int, ...] = ()
+
+    def limit_reasoning(self, max_tokens: int | None) -> ReasoningLimit | None:
+        """Return the limit of the reasoning; RequestError for a bad one, and where the model does not reason."""
+        if max_tokens is None:
+            return None
+        try:
+            check_range("max_reasoning_tokens", max_tokens, 0)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        if self.tracker is None:
+            raise RequestError(f"max_reasoning_tokens={max_tokens} needs a model whose chat template has reasoning")
+        return ReasoningLimit(self.tracker, self.reasoning_end, max_tokens)
+
+
+def count_tokens(tokenizer: Tokenizer, messages: Any, *, tools: Any = None, tool_format: str = "auto") -> int:
+    """Return how many tokens a prompt of these messages and tools has.
+
+    Any part of a conversation can be counted, also a tool's answer without its call, and in any order. Where the
+    template refuses that, each message counts as a user's turn of its own.
+    """
+    written = find_tool_format(tokenizer, tool_format)
+    turns = read_messages(messages, in_order=False) if messages else [Message("user", "")]
+    shown = as_tools(tools)
+    try:
+        return len(render_prompt(tokenizer, turns, shown, None, written).token_ids)
+    except RequestError:
+        return sum(
+            len(render_prompt(tokenizer, [_as_users_turn(turn)], () if index else shown, None, written).token_ids)
+            for index, turn in enumerate(turns)
+        )
 
 
 def prepare_chat(
@@ -73,6 +131,8 @@ def prepare_chat(
     tool_choice: Any = None,
     parallel_tool_calls: bool = True,
     response_format: Any = None,
+    enable_thinking: bool | None = None,
+    tool_format: str = "auto",
 ) -> PreparedChat:
     """Check a chat request and turn it into tokens, a constraint and a parser.
 
@@ -81,13 +141,38 @@ def prepare_chat(
     """
     if tokenizer.chat_template is None:
         raise RequestError("the model has no chat template: give a prompt to generate instead of messages to chat")
+    written = find_tool_format(tokenizer, tool_format)
     turns = read_messages(messages)
     plan = plan_tools(as_tools(tools), tool_choice, parallel_tool_calls)
+    written.check_names(plan.shown)
     response = read_response_format(response_format)
     schema = None if response is None else response.constraint
-    tool_format = TOOL_FORMATS["generic_json"]
+    prompt = render_prompt(tokenizer, turns, plan.shown, schema, written, enable_thinking=enable_thinking)
+    num_earlier_calls = sum(len(turn.tool_calls) for turn in turns)
+    reader = written.reply_parser(plan, schema, prompt.thinking, num_earlier_calls)
+    tracker = written.thinking_tracker(prompt.thinking, partial(_text_of, tokenizer))
+    end = tokenizer.encode(written.reasoning.end, add_special_tokens=False) if written.reasoning else []
     return PreparedChat(
-        render_prompt(tokenizer, turns, plan.shown, schema, tool_format),
-        tool_format.constraint(plan, schema),
-        ChatParser(tool_format.parser(plan, schema), response),
+        prompt.token_ids,
+        written.constraint(plan, schema, prompt.thinking),
+        ChatParser(reader, response, tracker),
+        _shown_tokens(tokenizer, written.markers),
+        tracker,
+        tuple(end),
     )
+
+
+def _shown_tokens(tokenizer: Tokenizer, markers: Collection[str]) -> dict[int, bytes]:
+    texts = tokenizer.special_token_texts.items()
+    return {token: text.encode() for token, text in texts if text in markers and token not in tokenizer.eos_token_ids}
+
+
+def _text_of(tokenizer: Tokenizer, token_id: int) -> bytes:
+    if token_id in tokenizer.special_token_texts:
+        return tokenizer.special_token_texts[token_id].encode()
+    return tokenizer.token_bytes[token_id] if token_id < len(tokenizer.token_bytes) else b""
+
+
+def _as_users_turn(turn: Message) -> Message:
+    calls = [f"{call.name}{call.arguments_json}" for call in turn.tool_calls]
+    return Message("user", "\n".join([turn.content, *calls]))

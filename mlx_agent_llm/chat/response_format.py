@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, ValidationError
+from jsonschema.validators import validator_for
+from pydantic import TypeAdapter, ValidationError
 
-from mlx_agent_llm.constrain.preflight import check_schema
+from mlx_agent_llm.constrain.schema import check_schema
 from mlx_agent_llm.constrain.spec import JSONSchema
 from mlx_agent_llm.errors import RequestError
 
@@ -24,32 +25,34 @@ class Parsed(NamedTuple):
 
 @dataclass(frozen=True)
 class ResponseFormat:
-    """A reply that is one JSON value; `model` is the pydantic class that it becomes, if one was given."""
+    """A reply that is one JSON value; `model` is the class that it becomes, if one was given."""
 
     constraint: JSONSchema
-    model: type[BaseModel] | None = None
+    model: type[Any] | None = None
 
     def parse(self, text: str) -> Parsed:
         """Return the value of a whole reply."""
         try:
             if self.model is not None:
-                return Parsed(self.model.model_validate_json(text))
+                return Parsed(TypeAdapter(self.model).validate_json(text))
             value = json.loads(text)
         except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
             return Parsed(error=_first_line(error))
-        violation = next(Draft202012Validator(self.constraint.json_schema).iter_errors(value), None)
+        schema = self.constraint.json_schema
+        violation = next(validator_for(schema, Draft202012Validator)(schema).iter_errors(value), None)
         return Parsed(value) if violation is None else Parsed(error=f"{violation.json_path}: {violation.message}")
 
 
 def read_response_format(value: Any) -> ResponseFormat | None:
     """Return the format of a JSONSchema, a pydantic model class, a JSON Schema dict or OpenAI's response_format dict.
 
-    None and {"type": "text"} ask for no JSON; {"type": "json_object"} is any JSON object.
+    None and {"type": "text"} ask for no JSON; {"type": "json_object"} is any JSON object; "strict": False in OpenAI's
+    json_schema is JSONSchema's.
     """
     constraint = _read_constraint(value)
     if constraint is None:
         return None
-    check_schema(constraint.json_schema)
+    check_schema(constraint.json_schema, constraint.strict)
     schema = constraint.schema
     return ResponseFormat(constraint, schema if isinstance(schema, type) else None)
 
@@ -65,7 +68,7 @@ def _read_constraint(value: Any) -> JSONSchema | None:
         inner = value.get("json_schema")
         if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), dict):
             raise RequestError(f"response_format={dict(value)!r} must have json_schema.schema, a JSON Schema dict")
-        return JSONSchema(inner["schema"])
+        return JSONSchema(inner["schema"], strict=inner.get("strict") is not False)
     return JSONSchema(value)
 
 

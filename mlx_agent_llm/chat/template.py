@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mlx_agent_llm.chat.control_tokens import Shield
 from mlx_agent_llm.chat.messages import Message
-from mlx_agent_llm.chat.tool_formats.base import ToolFormat
+from mlx_agent_llm.chat.template_abilities import Arguments, abilities_of
+from mlx_agent_llm.chat.tool_formats import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
-from mlx_agent_llm.constrain.leaves import write_json
+from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.constrain.spec import JSONSchema
+from mlx_agent_llm.constrain.thinking import Thinking
+from mlx_agent_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
+
+_SWITCHES = ("enable_thinking", "thinking")
+
+
+class Prompt(NamedTuple):
+    """The tokens of a prompt, and whether the reply to it begins with reasoning."""
+
+    token_ids: list[int]
+    thinking: Thinking
 
 
 def render_prompt(
@@ -20,20 +34,62 @@ def render_prompt(
     turns: Sequence[Message],
     tools: Sequence[Tool],
     response: JSONSchema | None,
-    tool_format: ToolFormat,
-) -> list[int]:
-    """Return the prompt's tokens, ready for the assistant's next turn.
+    written: ToolFormat,
+    *,
+    enable_thinking: bool | None = None,
+) -> Prompt:
+    """Return the prompt, ready for the assistant's next turn.
 
-    The system turn begins with the tools, so that agents with the same tools share a prefix whatever their own system
-    text says, and ends with the response format. A RequestError carries what the template itself refuses.
+    A template that shows tools and calls in this format gets them. For others the system turn begins with the tools, so
+    that agents with the same tools share a prefix whatever their own system text says. The response format stands at
+    the end of the system turn. A RequestError carries what the template itself refuses.
     """
-    own = turns[0].content if turns[0].role == "system" else ""
-    parts = [tool_format.instructions(tools) if tools else "", own, _response_instructions(response)]
+    abilities = abilities_of(tokenizer, written)
+    instructions = written.instructions(tools) if tools and not abilities.tools else ""
+    messages = _in_template_form(turns, written, abilities.calls) if abilities.calls else _in_plain_form(turns, written)
+    messages = _with_system([instructions, _own_system(turns), _response_instructions(response)], messages)
+    given = written.template_tools(tools) if tools and abilities.tools else None
+    messages = written.with_tools(messages, tools) if given else messages
+    options = _thinking_options(tokenizer.chat_template or "", enable_thinking)
+
+    def render(change: Callable[[Any], Any]) -> str:
+        return tokenizer.apply_chat_template(
+            [
+                {**message, **{key: change(value) for key, value in message.items() if key != "role"}}
+                for message in messages
+            ],
+            tools=change(given),
+            **options,
+        )
+
+    shield = Shield(tokenizer.special_token_texts.values(), [messages, given])
+    text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
+    return Prompt(token_ids, _thinking(text, written))
+
+
+def _in_template_form(turns: Sequence[Message], written: ToolFormat, arguments: Arguments) -> list[dict[str, Any]]:
+    """Return the turns for a template that shows calls and results itself."""
+    calls = [call for turn in turns for call in turn.tool_calls]
+    ids = {call.id: written.template_id(call, index) for index, call in enumerate(calls)}
+    names = {call.id: written.write_name(call.name) for call in calls}
+    return [written.template_message(turn, ids, names, arguments == "texts") for turn in turns]
+
+
+def _in_plain_form(turns: Sequence[Message], written: ToolFormat) -> list[dict[str, Any]]:
+    """Return the turns with calls and results as text."""
+    return _joined([written.plain_message(turn) for turn in turns], turns)
+
+
+def _own_system(turns: Sequence[Message]) -> str:
+    return turns[0].content if turns[0].role == "system" else ""
+
+
+def _with_system(parts: Sequence[str], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages with a system turn of these parts, where one was given or is needed."""
+    is_given = messages[0]["role"] == "system"
     system = "\n\n".join(part for part in parts if part)
-    others = turns[1:] if turns[0].role == "system" else turns
-    messages = [{"role": "system", "content": system}] if system or len(others) < len(turns) else []
-    messages += _joined([tool_format.template_message(turn) for turn in others], others)
-    return tokenizer.encode(tokenizer.apply_chat_template(messages), add_special_tokens=False)
+    others = messages[1:] if is_given else messages
+    return [{"role": "system", "content": system}, *others] if system or is_given else others
 
 
 def _response_instructions(response: JSONSchema | None) -> str:
@@ -51,3 +107,25 @@ def _joined(messages: list[dict[str, Any]], turns: Sequence[Message]) -> list[di
         else:
             joined.append(message)
     return joined
+
+
+def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[str, bool]:
+    """Return the template's own switch for thinking."""
+    if enable_thinking is None:
+        return {}
+    if not isinstance(enable_thinking, bool):
+        raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False or None")
+    found = [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
+    if not found:
+        raise RequestError(f"enable_thinking={enable_thinking} needs a chat template with a switch for it")
+    return {found[0]: enable_thinking}
+
+
+def _thinking(prompt: str, written: ToolFormat) -> Thinking:
+    """Return whether the prompt has opened a block of reasoning, or closed it, or left that to the model."""
+    if written.reasoning is None:
+        return "none"
+    end = prompt.rstrip()
+    if end.endswith(written.reasoning.begin):
+        return "open"
+    return "none" if end.endswith(written.reasoning.end) else "auto"

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
-from mlx_agent_llm.constrain.leaves import write_json
-from mlx_agent_llm.constrain.preflight import check_schema
+from mlx_agent_llm.constrain.schema import check_schema, write_json
 from mlx_agent_llm.errors import ConstraintError, ToolChoiceError, UnsupportedSchemaError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -49,7 +48,8 @@ class ToolPlan:
 def as_tool(value: Any) -> Tool:
     """Return a Tool from a Tool, an OpenAI tool dict or its bare function, a pydantic model class or a function.
 
-    A function needs a name and an annotation on every parameter; its docstring is the description.
+    A function needs a name and an annotation on every parameter; its docstring is the description. Tools of LangChain
+    and LlamaIndex are known by their attributes.
     """
     if isinstance(value, Tool):
         return value
@@ -58,6 +58,11 @@ def as_tool(value: Any) -> Tool:
     if isinstance(value, type) and issubclass(value, BaseModel):
         schema = value.model_json_schema()
         return Tool(value.__name__, schema.pop("description", ""), schema)
+    if hasattr(value, "tool_call_schema"):  # LangChain's BaseTool; the schema leaves out what is injected
+        return Tool(value.name, value.description or "", _schema_of(value.tool_call_schema))
+    if hasattr(value, "metadata") and hasattr(value.metadata, "get_parameters_dict"):  # LlamaIndex's BaseTool
+        metadata = value.metadata
+        return Tool(metadata.name, metadata.description or "", metadata.get_parameters_dict())
     if callable(value):
         return _from_function(value)
     raise ToolChoiceError(f"tool={value!r} must be a Tool, a tool dict, a pydantic model class or a function")
@@ -127,6 +132,12 @@ def _from_dict(value: Mapping[str, Any]) -> Tool:
         raise ToolChoiceError(f"tool {function['name']!r}: unknown field {sorted(unknown)[0]!r}")
     given = {key: function[key] for key in ("description", "parameters") if function.get(key) is not None}
     return Tool(function["name"], **given)
+
+
+def _schema_of(parameters: Any) -> dict[str, Any]:
+    """Return the schema of a pydantic model class, or of a schema as it is, without its description."""
+    schema = parameters if isinstance(parameters, dict) else parameters.model_json_schema()
+    return {key: value for key, value in schema.items() if key != "description"}
 
 
 def _from_function(function: Any) -> Tool:

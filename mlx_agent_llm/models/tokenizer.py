@@ -30,8 +30,8 @@ class Tokenizer(Protocol):
         """The ids that end an output."""
 
     @property
-    def special_token_ids(self) -> frozenset[int]:
-        """The ids that are markup and no text: decode skips them."""
+    def special_token_texts(self) -> Mapping[int, str]:
+        """Token id -> its name, of the tokens that are markup and no text: decode skips them."""
 
     @property
     def token_bytes(self) -> Sequence[bytes]:
@@ -77,9 +77,11 @@ class HFTokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._decoder = _read_decoder(self._backend)
-        self._special_token_ids = frozenset(
-            token_id for token_id, token in self._backend.get_added_tokens_decoder().items() if token.special
-        )
+        self._special_token_texts: Mapping[int, str] = {
+            token_id: token.content
+            for token_id, token in self._backend.get_added_tokens_decoder().items()
+            if token.special
+        }
         self._vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self._eos_token_ids = frozenset([*own, *eos_token_ids])
@@ -98,16 +100,16 @@ class HFTokenizer:
         return self._eos_token_ids
 
     @property
-    def special_token_ids(self) -> frozenset[int]:
-        """The ids that are markup and no text."""
-        return self._special_token_ids
+    def special_token_texts(self) -> Mapping[int, str]:
+        """Token id -> its name, of the tokens that are markup and no text."""
+        return self._special_token_texts
 
     @cached_property
     def token_bytes(self) -> Sequence[bytes]:
         """Token id -> the bytes that it adds to the text, b"" for special and unused tokens."""
         table = [b""] * self._vocab_size
         for token, token_id in self._backend.get_vocab(with_added_tokens=True).items():
-            if token_id not in self._special_token_ids:
+            if token_id not in self._special_token_texts:
                 table[token_id] = self._decoder.to_bytes(token)
         return table
 
