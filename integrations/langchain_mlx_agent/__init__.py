@@ -6,7 +6,6 @@ except ModuleNotFoundError as error:
     raise ImportError("langchain_mlx_agent needs langchain-core: pip install 'mlx-agent-llm[langchain]'") from error
 
 from langchain_mlx_agent.chat_model import ChatMLXAgent
-from langchain_mlx_agent.engines import EngineRegistry
-from langchain_mlx_agent.errors import ChatContextLengthError
+from mlx_agent_llm.shared_engines import EngineRegistry
 
-__all__ = ["ChatContextLengthError", "ChatMLXAgent", "EngineRegistry"]
+__all__ = ["ChatMLXAgent", "EngineRegistry"]

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
-from contextlib import aclosing, closing
-from dataclasses import asdict
+from contextlib import ExitStack, aclosing, closing
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput, ModelProfile
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableMap
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import AliasChoices, Field, PrivateAttr, model_validator
 
-from langchain_mlx_agent.chunks import PROVIDER, ChunkWriter
-from langchain_mlx_agent.engines import EngineHolder, EngineRegistry
+from langchain_mlx_agent.answers import PROVIDER, AnswerReader
 from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.messages import as_dicts
-from langchain_mlx_agent.request import SAMPLING_OPTIONS, ChatRequest, read_request, sampling_params
+from langchain_mlx_agent.parameters import EngineChatModel
+from langchain_mlx_agent.request import ChatRequest, read_request
 from langchain_mlx_agent.structured import Method, Schema, StructuredOutputParser, response_format_of, tool_of
-from mlx_agent_llm import ChatDelta, Engine, EngineConfig, RequestError
-from mlx_agent_llm.chat import as_tool, prepare_chat
+from mlx_agent_llm import ChatDelta, Engine, RequestError
+from mlx_agent_llm.chat import as_tool, count_tokens
 from mlx_agent_llm.chat.tools import plan_tools
 
 Tools = Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool]
 
 
-class ChatMLXAgent(BaseChatModel):
+class ChatMLXAgent(EngineChatModel):
     """A chat model over one engine in this process, made for many agents at a time.
 
     Setup:
@@ -72,7 +69,8 @@ class ChatMLXAgent(BaseChatModel):
         ```python
         chat.bind_tools([multiply], tool_choice="any").invoke("What is 6 times 7?").tool_calls
         ```
-        Every call is valid for its tool's schema; one that max_tokens cut off stands in invalid_tool_calls.
+        Every call is valid for its tool's schema, also when max_tokens ends the answer; see forced_close in
+        response_metadata.
 
     Structured output:
         ```python
@@ -84,71 +82,6 @@ class ChatMLXAgent(BaseChatModel):
         chat.invoke("Hello").usage_metadata["input_token_details"]["cache_read"]
         ```
     """
-
-    engines: ClassVar[EngineRegistry] = EngineRegistry()
-
-    model: str = Field(default="", validation_alias=AliasChoices("model", "model_name"))
-    """What Engine.load takes; with an engine, that engine's model."""
-    engine: Engine | None = Field(default=None, exclude=True, repr=False)
-    """A running engine."""
-    engine_config: EngineConfig | None = None
-    """How an engine that is loaded here is set up."""
-    temperature: float | None = None
-    """0 takes the most probable token."""
-    max_tokens: int | None = None
-    """Most new tokens of an answer."""
-    top_p: float | None = None
-    """Keep the smallest set of tokens with this probability mass."""
-    top_k: int | None = None
-    """Keep this many most probable tokens; 0 keeps all."""
-    min_p: float | None = None
-    """Keep tokens at least this many times as probable as the best one."""
-    seed: int | None = None
-    """Answers are a function of messages, parameters and seed."""
-    stop: list[str] | None = Field(default=None, validation_alias=AliasChoices("stop", "stop_sequences"))
-    """Texts that end an answer; a call's own stop replaces them, and [] means none."""
-    timeout: float | None = None
-    """Seconds after which a call fails with RequestTimeout."""
-    streaming: bool | None = None
-    """Whether invoke goes through stream, so that callbacks get tokens."""
-    max_retries: int | None = None
-    """Taken for the sake of code that sets it everywhere: an engine in this process is not retried."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of SamplingParams: stop_token_ids, ignore_eos, priority."""
-
-    _holder: EngineHolder = PrivateAttr(default_factory=EngineHolder)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_parameters(cls, values: Any) -> Any:
-        """Take the model's name from the engine, and tell of parameters that nobody reads."""
-        if not isinstance(values, dict):
-            return values
-        unknown = sorted(values.keys() - cls.model_fields.keys() - {"model_name", "stop_sequences"})
-        if unknown:
-            names = ", ".join(map(repr, unknown))
-            warnings.warn(f"ChatMLXAgent has no parameter {names}, which has no effect", stacklevel=4)
-        engine = values.get("engine")
-        named = {"model", "model_name"} & values.keys()
-        return values if named or not isinstance(engine, Engine) else {**values, "model": engine.model_name}
-
-    @model_validator(mode="after")
-    def _check_parameters(self) -> Self:
-        if not self.model:
-            raise ValueError("model='' must be the name of a model, or engine must be given")
-        if self.engine is not None and self.model != self.engine.model_name:
-            raise ValueError(f"model={self.model!r} is not what engine serves: {self.engine.model_name!r}")
-        if self.engine is not None and self.engine_config is not None:
-            raise ValueError("engine_config sets up an engine that is loaded here: it cannot be combined with engine")
-        extra = SAMPLING_OPTIONS - type(self).model_fields.keys()
-        if unknown := self.model_kwargs.keys() - extra:
-            raise ValueError(f"model_kwargs holds {sorted(unknown)[0]!r}; known: {', '.join(sorted(extra))}")
-        sampling_params(self._sampling)
-        return self
-
-    def close(self) -> None:
-        """Give back the engines loaded for this chat model; the next call loads again. Leaves `engine` alone."""
-        self.engines.release(self._holder)
 
     def bind_tools(
         self,
@@ -164,12 +97,13 @@ class ChatMLXAgent(BaseChatModel):
 
         tool_choice: None, False or "auto"; "none"; "any", "required" or True; a tool's name;
         {"type": "function", "function": {"name": ...}}. An unknown name is a ToolChoiceError.
-        strict: taken as given elsewhere; calls fit their schemas in any case.
+        strict: of the response_format, as in with_structured_output; calls fit their schemas in any case.
         parallel_tool_calls: False allows one call an answer.
         response_format: a schema; the answer is calls, or else JSON of that schema.
         """
         converted = [convert_to_openai_tool(tool) for tool in tools]
-        plan_tools(tuple(map(as_tool, converted)), tool_choice, parallel_tool_calls is not False)
+        with langchain_errors():
+            plan_tools(tuple(map(as_tool, converted)), tool_choice, parallel_tool_calls is not False)
         options = {
             "tool_choice": tool_choice,
             "parallel_tool_calls": parallel_tool_calls,
@@ -191,16 +125,17 @@ class ChatMLXAgent(BaseChatModel):
         """Return a runnable that answers with values of a pydantic class, a TypedDict or a JSON Schema (as a dict).
 
         method: "json_schema" has the grammar in the sampler, "function_calling" forces a call of a tool with that
-        schema, "json_mode" guarantees JSON only. An answer that was cut off or does not fit is an
-        OutputParserException; with include_raw it is the parsing_error beside the raw message.
-        strict: taken as given elsewhere; with the first two methods the grammar is exact in any case.
+        schema, "json_mode" guarantees a JSON object only. An answer that does not fit is an OutputParserException; with
+        include_raw it is the parsing_error beside the raw message.
+        strict: with False, "json_schema" checks the keywords that no grammar enforces instead of refusing them; an
+        answer that still breaks one is an InvalidOutputError.
         """
         kwargs["ls_structured_output_format"] = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         tool_name = None
         if method == "function_calling":
             tool = tool_of(schema)
             tool_name = tool["function"]["name"]
-            model = self.bind_tools([tool], tool_choice=tool_name, **kwargs)
+            model = self.bind_tools([tool], tool_choice=tool_name, parallel_tool_calls=False, **kwargs)
         elif method == "json_schema":
             model = self.bind(response_format=response_format_of(schema, strict), **kwargs)
         elif method == "json_mode":
@@ -208,7 +143,9 @@ class ChatMLXAgent(BaseChatModel):
         else:
             raise RequestError(f"method={method!r} must be 'json_schema', 'function_calling' or 'json_mode'")
         parser = StructuredOutputParser(target=schema, tool_name=tool_name)
-        return RunnableMap(raw=model) | RunnableLambda(parser.beside_raw) if include_raw else model | parser
+        if not include_raw:
+            return model | parser
+        return RunnableMap(raw=model) | RunnableLambda(parser.beside_raw, parser.abeside_raw)
 
     def batch(
         self,
@@ -219,10 +156,20 @@ class ChatMLXAgent(BaseChatModel):
         **kwargs: Any,
     ) -> list[AIMessage]:
         """Answer all inputs at once, as many at a time as the engine runs unless max_concurrency says otherwise."""
-        configs = get_config_list(config, len(inputs))
-        if configs and configs[0].get("max_concurrency") is None:
-            configs[0]["max_concurrency"] = self._num_at_a_time(len(inputs))
+        configs = self._with_concurrency(config, len(inputs))
         return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Like batch: what the engine cannot run yet waits here, where no queue overflows."""
+        configs = self._with_concurrency(config, len(inputs))
+        return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def generate(
         self,
@@ -255,20 +202,20 @@ class ChatMLXAgent(BaseChatModel):
         return self._open(self.model).tokenizer.encode(text, add_special_tokens=False)
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Tools | None = None) -> int:
-        """Return the length of the prompt that the chat template makes of the messages and tools."""
+        """Return the length of the prompt that the chat template makes of the messages and tools.
+
+        Any part of a conversation can be counted, in any order: trim_messages asks for that.
+        """
         converted = [convert_to_openai_tool(tool) for tool in tools or ()]
-        return len(prepare_chat(self._open(self.model).tokenizer, as_dicts(messages), tools=converted).prompt_token_ids)
+        with langchain_errors():
+            engine = self._open(self.model)
+            return count_tokens(
+                engine.tokenizer, as_dicts(messages), tools=converted, tool_format=engine.config.tool_format
+            )
 
     @property
     def _llm_type(self) -> str:
         return "mlx-agent"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        """Everything that an answer depends on beside the messages: the key of LangChain's cache."""
-        sampling = asdict(sampling_params(self._sampling))
-        own = {name: sampling[name] for name in sorted(SAMPLING_OPTIONS)}
-        return {"model": self.model, "engine_config": asdict(self._config), **own}
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         return super()._get_invocation_params(stop=self.stop if stop is None else stop, **kwargs)
@@ -277,26 +224,6 @@ class ChatMLXAgent(BaseChatModel):
         params = super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
         return {**params, "ls_provider": PROVIDER}
 
-    def _resolve_model_profile(self) -> ModelProfile:
-        """Say what the model can do; the length of its context is known when an engine is given."""
-        profile = ModelProfile(
-            text_inputs=True,
-            text_outputs=True,
-            image_inputs=False,
-            audio_inputs=False,
-            video_inputs=False,
-            pdf_inputs=False,
-            tool_calling=True,
-            tool_choice=True,
-            tool_call_streaming=True,
-            structured_output=True,
-            reasoning_output=False,
-            open_weights=True,
-        )
-        if self.engine is not None:
-            profile["max_input_tokens"] = profile["max_output_tokens"] = self.engine.max_model_len - 1
-        return profile
-
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -304,9 +231,11 @@ class ChatMLXAgent(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, stop, kwargs)
-        writer = ChunkWriter(request.model)
-        return writer.result(list(self._chunks(request, writer)))
+        with langchain_errors(), ExitStack() as stack:
+            request = self._request(messages, stop, kwargs)
+            engine = self._open(request.model)
+            streams = [stack.enter_context(_stream_of(engine, request, options)) for options in request.samples]
+            return _result([_reader(engine, request).message(list(stream)) for stream in streams])
 
     async def _agenerate(
         self,
@@ -315,9 +244,15 @@ class ChatMLXAgent(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, stop, kwargs)
-        writer = ChunkWriter(request.model)
-        return writer.result([chunk async for chunk in self._achunks(request, writer)])
+        with langchain_errors():
+            request = self._request(messages, stop, kwargs)
+            engine = await self._aopen(request.model)
+            answers = [asyncio.ensure_future(_answer(engine, request, options)) for options in request.samples]
+            try:
+                return _result(await asyncio.gather(*answers))
+            finally:
+                for answer in answers:
+                    answer.cancel()
 
     def _stream(
         self,
@@ -326,53 +261,63 @@ class ChatMLXAgent(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        request = self._request(messages, stop, kwargs)
-        return self._chunks(request, ChunkWriter(request.model))
+        with langchain_errors():
+            request = self._request(messages, stop, kwargs)
+            engine = self._open(request.model)
+            reader = _reader(engine, request)
+            with _stream_of(engine, request, request.only_sample) as deltas:
+                for delta in deltas:
+                    if (chunk := reader.chunk(delta)) is not None:
+                        yield chunk
 
-    def _astream(
+    async def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        request = self._request(messages, stop, kwargs)
-        return self._achunks(request, ChunkWriter(request.model))
-
-    def _chunks(self, request: ChatRequest, writer: ChunkWriter) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
-            engine = self._open(request.model)
-            deltas = cast("Generator[ChatDelta]", engine.stream_chat(request.messages, **request.options))
-            with closing(deltas):
-                for delta in deltas:
-                    yield from writer.write(delta)
-
-    async def _achunks(self, request: ChatRequest, writer: ChunkWriter) -> AsyncIterator[ChatGenerationChunk]:
-        with langchain_errors():
-            engine = await asyncio.to_thread(self._open, request.model)
-            deltas = cast("AsyncGenerator[ChatDelta]", engine.astream_chat(request.messages, **request.options))
-            async with aclosing(deltas):
+            request = self._request(messages, stop, kwargs)
+            engine = await self._aopen(request.model)
+            reader = _reader(engine, request)
+            async with _astream_of(engine, request, request.only_sample) as deltas:
                 async for delta in deltas:
-                    for chunk in writer.write(delta):
+                    if (chunk := reader.chunk(delta)) is not None:
                         yield chunk
 
-    def _open(self, model: str) -> Engine:
-        if self.engine is not None and model == self.engine.model_name:
-            return self.engine
-        return self.engines.acquire(self._holder, model, self.engine_config or EngineConfig())
-
     def _request(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> ChatRequest:
-        sampling = self._sampling if stop is None else {**self._sampling, "stop": stop}
-        return read_request(messages, self.model, sampling, options)
-
-    @property
-    def _sampling(self) -> dict[str, Any]:
-        own = SAMPLING_OPTIONS & type(self).model_fields.keys()
-        return {**{name: getattr(self, name) for name in own}, **self.model_kwargs}
-
-    @property
-    def _config(self) -> EngineConfig:
-        return self.engine.config if self.engine is not None else self.engine_config or EngineConfig()
+        own = {**self._sampling, **self._reasoning}
+        return read_request(messages, self.model, own if stop is None else {**own, "stop": stop}, options)
 
     def _num_at_a_time(self, num_inputs: int) -> int:
         return min(num_inputs, self._config.max_num_seqs)
+
+    def _with_concurrency(
+        self, config: RunnableConfig | list[RunnableConfig] | None, num_inputs: int
+    ) -> list[RunnableConfig]:
+        configs = get_config_list(config, num_inputs)
+        if configs and configs[0].get("max_concurrency") is None:
+            configs[0]["max_concurrency"] = self._num_at_a_time(num_inputs)
+        return configs
+
+
+def _stream_of(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> closing[Generator[ChatDelta]]:
+    return closing(cast("Generator[ChatDelta]", engine.stream_chat(request.messages, **options)))
+
+
+def _astream_of(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> aclosing[AsyncGenerator[ChatDelta]]:
+    return aclosing(cast("AsyncGenerator[ChatDelta]", engine.astream_chat(request.messages, **options)))
+
+
+async def _answer(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> AIMessage:
+    async with _astream_of(engine, request, options) as deltas:
+        return _reader(engine, request).message([delta async for delta in deltas])
+
+
+def _reader(engine: Engine, request: ChatRequest) -> AnswerReader:
+    return AnswerReader(request.model, engine.tokenizer.token_bytes)
+
+
+def _result(messages: Sequence[AIMessage]) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=message) for message in messages])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -12,27 +12,47 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mlx_agent.messages import as_dicts
 from langchain_mlx_agent.structured import response_format_of
 from mlx_agent_llm import RequestError, SamplingParams
+from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
+from mlx_agent_llm.request import MAX_LOGPROBS
 
-SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams)) - {"n", "constraint", "logprobs"}
-"""The fields of SamplingParams that a chat model or a call may set; the engine gives no logprobs in chats."""
+REASONING_OPTIONS: Mapping[str, str] = {"reasoning": "enable_thinking", "max_reasoning_tokens": "max_reasoning_tokens"}
+"""How the engine calls what a chat model or a call may set about reasoning."""
+
+OWN_OPTIONS = SAMPLING_OPTIONS | {"n", "logprobs", "top_logprobs"}
+"""SamplingParams' fields as a chat model or a call may set them: logprobs and top_logprobs are as OpenAI has them."""
 
 _CHAT_OPTIONS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
-_OPTIONS = SAMPLING_OPTIONS | _CHAT_OPTIONS | {"model"}
+_OPTIONS = OWN_OPTIONS | REASONING_OPTIONS.keys() | _CHAT_OPTIONS | {"model"}
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """The model that serves a call, the messages, and the options of Engine.stream_chat."""
+    """The model that serves a call, the messages, the options of Engine.stream_chat, and how each sample is drawn."""
 
     model: str
     messages: list[dict[str, Any]]
     options: dict[str, Any]
+    params: SamplingParams
+
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        """The options of each of n answers; as in Engine.generate, the i-th has seed + i."""
+        seed, n = self.params.seed, self.params.n
+        seeds = [None if seed is None else (seed + index) % 2**32 for index in range(n)]
+        return [{**self.options, "params": replace(self.params, n=1, seed=seed)} for seed in seeds]
+
+    @property
+    def only_sample(self) -> dict[str, Any]:
+        """The options of the one answer that is streamed."""
+        if self.params.n != 1:
+            raise RequestError(f"n={self.params.n} must be 1 for a stream: invoke and generate return n answers")
+        return self.samples[0]
 
 
 def read_request(
-    messages: Sequence[BaseMessage], model: str, sampling: Mapping[str, Any], options: Mapping[str, Any]
+    messages: Sequence[BaseMessage], model: str, own: Mapping[str, Any], options: Mapping[str, Any]
 ) -> ChatRequest:
-    """Complete a call's options with a chat model's name and sampling parameters; None leaves an option to those.
+    """Complete a call's options with a chat model's name and its own; None leaves an option to those.
 
     An unknown option is a RequestError that names it. "stream" is LangChain's own.
     """
@@ -44,11 +64,20 @@ def read_request(
         chat["tools"] = [convert_to_openai_tool(tool) for tool in chat["tools"]]
     if "response_format" in chat:
         chat["response_format"] = response_format_of(chat["response_format"])
-    own = {name: given[name] for name in SAMPLING_OPTIONS & given.keys()}
-    chat["params"] = sampling_params({**sampling, **own})
-    return ChatRequest(given.get("model", model), as_dicts(messages), chat)
+    complete = {**{name: value for name, value in own.items() if value is not None}, **given}
+    chat |= {REASONING_OPTIONS[name]: complete[name] for name in REASONING_OPTIONS.keys() & complete.keys()}
+    sampling = read_sampling({name: complete[name] for name in OWN_OPTIONS & complete.keys()})
+    return ChatRequest(given.get("model", model), as_dicts(messages), chat, sampling)
 
 
-def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
+def read_sampling(values: Mapping[str, Any]) -> SamplingParams:
     """Return the parameters with SamplingParams' defaults for those that are None."""
-    return SamplingParams(**{name: value for name, value in values.items() if value is not None})
+    given = dict(values)
+    wanted, num_top = given.pop("logprobs", None) or False, given.pop("top_logprobs", None)
+    if not isinstance(wanted, bool):
+        raise RequestError(f"logprobs={wanted!r} must be True or False; top_logprobs says how many there are")
+    if num_top is not None and not wanted:
+        raise RequestError(f"top_logprobs={num_top!r} needs logprobs=True")
+    if num_top is not None and (isinstance(num_top, bool) or num_top not in range(MAX_LOGPROBS + 1)):
+        raise RequestError(f"top_logprobs={num_top!r} must be an integer between 0 and {MAX_LOGPROBS}")
+    return sampling_params({**given, "logprobs": (num_top or 0) if wanted else None})

@@ -74,6 +74,10 @@ class StructuredOutputParser(BaseGenerationOutputParser[Any]):
         except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
             raise OutputParserException(f"the answer does not fit the schema: {error}", llm_output=text) from error
 
+    async def aparse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        """Like parse_result; the default would hand it to another thread."""
+        return self.parse_result(result, partial=partial)
+
     def beside_raw(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return {"raw", "parsed", "parsing_error"} for {"raw": message}; one of the last two is None."""
         try:
@@ -81,8 +85,13 @@ class StructuredOutputParser(BaseGenerationOutputParser[Any]):
         except OutputParserException as error:
             return {**answer, "parsed": None, "parsing_error": error}
 
+    async def abeside_raw(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Like beside_raw, on the event loop."""
+        return self.beside_raw(answer)
+
     def _text(self, message: AIMessage) -> str:
-        if message.response_metadata.get("finish_reason") == "length":
+        metadata = message.response_metadata
+        if metadata.get("finish_reason") == "length" and not metadata.get("forced_close"):
             raise OutputParserException("max_tokens ended inside the answer", llm_output=str(message.text))
         if self.tool_name is None:
             return str(message.text)

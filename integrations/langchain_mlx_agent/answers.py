@@ -1,0 +1,164 @@
+"""What the engine answers as LangChain's messages: whole, or in chunks that merge into the whole message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from json import JSONDecodeError
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, UsageMetadata
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.utils.json import parse_partial_json
+
+from mlx_agent_llm import ChatDelta, InvalidToolCall, TokenLogprob, Usage
+from mlx_agent_llm.chat import ToolCallDelta, fold_chat
+
+PROVIDER = "mlx_agent"
+
+_BREAKS = ("]", "}", '"]', '"}', '""]', '""}')
+
+
+@dataclass
+class _BegunCall:
+    """A call as far as its pieces were streamed."""
+
+    id: str
+    name: str | None
+    arguments: str = ""
+
+
+class AnswerReader:
+    """Turns the deltas of one answer into a message, or one by one into chunks.
+
+    A call's first chunk has its name and id, the others have pieces of its arguments and the same index. The last
+    chunk has usage and metadata. A call that was cut off gets an end that keeps LangChain from repairing it in silence
+    into a valid one when the chunks are merged.
+
+    token_bytes: token id -> the bytes that it adds to the text.
+    """
+
+    def __init__(self, model_name: str, token_bytes: Sequence[bytes]) -> None:
+        self._model_name = model_name
+        self._token_bytes = token_bytes
+        self._calls: list[_BegunCall] = []  # one after the other: pieces belong to the last one
+        self._blocks_before: set[str] = set()  # kinds of content before the first call: they take the first indices
+
+    def message(self, deltas: Sequence[ChatDelta]) -> AIMessage:
+        """Return all deltas of an answer as one message."""
+        output = fold_chat(deltas)
+        for delta in deltas:
+            if delta.tool_call is not None:
+                self._note(delta.tool_call)
+        return AIMessage(
+            content=output.text,
+            additional_kwargs={"reasoning_content": output.reasoning} if output.reasoning else {},
+            tool_calls=[tool_call(name=call.name, args=call.arguments, id=call.id) for call in output.tool_calls],
+            invalid_tool_calls=[self._invalid_call(call) for call in output.invalid_tool_calls],
+            usage_metadata=usage_metadata(output.usage),
+            response_metadata={**self._logprobs(output.logprobs), **self._metadata(deltas[-1])},
+        )
+
+    def chunk(self, delta: ChatDelta) -> ChatGenerationChunk | None:
+        """Return the chunk that a delta becomes; None for a valid call, whose pieces came before it."""
+        if delta.finish_reason is not None:
+            return self._end(delta)
+        if delta.tool_call is not None:
+            self._note(delta.tool_call)
+            return self._call_chunk(delta.tool_call.arguments, delta.tool_call.id, delta.tool_call.name)
+        if isinstance(delta.finished_call, InvalidToolCall):
+            return self._break(delta.finished_call)
+        if delta.finished_call is not None:
+            return None
+        if delta.logprobs is not None:
+            return _chunk(response_metadata=self._logprobs(delta.logprobs))
+        return self._content(delta.text, delta.reasoning)
+
+    def _note(self, fragment: ToolCallDelta) -> None:
+        if fragment.id is not None:
+            self._calls.append(_BegunCall(fragment.id, fragment.name))
+        self._calls[-1].arguments += fragment.arguments
+
+    def _invalid_call(self, broken: InvalidToolCall) -> Any:
+        """A call that was begun has the arguments as far as they came, another one all of its text."""
+        begun = next((call for call in self._calls if call.id == broken.id), None)
+        name, arguments = (None, broken.text) if begun is None else (begun.name, begun.arguments)
+        return invalid_tool_call(name=name, args=arguments, id=broken.id, error=broken.error)
+
+    def _content(self, text: str, reasoning: str) -> ChatGenerationChunk:
+        if not self._calls:
+            self._blocks_before |= {kind for kind, written in (("text", text), ("reasoning", reasoning)) if written}
+        return _chunk(text, additional_kwargs={"reasoning_content": reasoning} if reasoning else {})
+
+    def _break(self, broken: InvalidToolCall) -> ChatGenerationChunk:
+        if self._calls and self._calls[-1].id == broken.id:
+            return self._call_chunk(breaking(self._calls[-1].arguments))
+        self._calls.append(_BegunCall(broken.id, None, broken.text))
+        return self._call_chunk(broken.text + breaking(broken.text), broken.id)
+
+    def _call_chunk(self, arguments: str, call_id: str | None = None, name: str | None = None) -> ChatGenerationChunk:
+        index = len(self._blocks_before) + len(self._calls) - 1
+        return _chunk(tool_call_chunks=[tool_call_chunk(name=name, args=arguments, id=call_id, index=index)])
+
+    def _end(self, delta: ChatDelta) -> ChatGenerationChunk:
+        assert delta.usage is not None
+        return _chunk(
+            chunk_position="last",
+            usage_metadata=usage_metadata(delta.usage),
+            response_metadata={**self._logprobs(delta.logprobs), **self._metadata(delta)},
+        )
+
+    def _metadata(self, last: ChatDelta) -> dict[str, Any]:
+        assert last.timings is not None
+        return {
+            "model_name": self._model_name,
+            "model_provider": PROVIDER,
+            "finish_reason": last.finish_reason,
+            "forced_close": last.forced_close,
+            "timings": asdict(last.timings),
+        }
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]:
+        """Return OpenAI's form, whose lists grow when chunks are merged; nothing where nobody asked."""
+        if logprobs is None:
+            return {}
+        content = [
+            {
+                **self._ranked(one.token_id, one.logprob),
+                "top_logprobs": [self._ranked(token_id, logprob) for token_id, logprob in one.top],
+            }
+            for one in logprobs
+        ]
+        return {"logprobs": {"content": content}}
+
+    def _ranked(self, token_id: int, logprob: float) -> dict[str, Any]:
+        written = self._token_bytes[token_id]
+        return {"token": written.decode(errors="replace"), "bytes": list(written), "logprob": logprob}
+
+
+def usage_metadata(usage: Usage) -> UsageMetadata:
+    """Return token counts as LangChain has them; cache_read are prompt tokens whose KV was found, not computed."""
+    return UsageMetadata(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details={"cache_read": usage.cached_tokens},
+        output_token_details={"reasoning": usage.reasoning_tokens},
+    )
+
+
+def breaking(arguments: str) -> str:
+    """Return what to append to a beginning of JSON so that LangChain does not repair it into an object."""
+    return next(end for end in _BREAKS if not isinstance(_repaired(arguments + end), dict))
+
+
+def _repaired(text: str) -> Any:
+    try:
+        return parse_partial_json(text)
+    except JSONDecodeError:
+        return None
+
+
+def _chunk(content: str = "", **fields: Any) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(content=content, **fields))

@@ -1,0 +1,154 @@
+"""What a ChatMLXAgent is made of: its fields, checked, and the engine that they stand for."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from dataclasses import asdict, fields
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from langchain_core.language_models import BaseChatModel, ModelProfile
+from pydantic import AliasChoices, Field, PrivateAttr, model_validator
+
+from langchain_mlx_agent.errors import langchain_errors
+from langchain_mlx_agent.profile import model_profile
+from langchain_mlx_agent.request import OWN_OPTIONS, REASONING_OPTIONS, read_sampling
+from mlx_agent_llm import Engine, EngineConfig
+from mlx_agent_llm.shared_engines import SHARED_ENGINES, EngineHolder, EngineRegistry
+
+
+class EngineChatModel(BaseChatModel):
+    """The parameters of a chat model, and the engines that it opens; what it answers is for the subclass."""
+
+    engines: ClassVar[EngineRegistry] = SHARED_ENGINES
+
+    model: str = Field(default="", validation_alias=AliasChoices("model", "model_name"))
+    """What Engine.load takes; with an engine, that engine's model."""
+    engine: Engine | None = Field(default=None, exclude=True, repr=False)
+    """A running engine."""
+    engine_config: EngineConfig | None = None
+    """How an engine that is loaded here is set up."""
+    temperature: float | None = None
+    """0 takes the most probable token."""
+    max_tokens: int | None = None
+    """Most new tokens of an answer."""
+    top_p: float | None = None
+    """Keep the smallest set of tokens with this probability mass."""
+    top_k: int | None = None
+    """Keep this many most probable tokens; 0 keeps all."""
+    min_p: float | None = None
+    """Keep tokens at least this many times as probable as the best one."""
+    seed: int | None = None
+    """Answers are a function of messages, parameters and seed."""
+    stop: list[str] | None = Field(default=None, validation_alias=AliasChoices("stop", "stop_sequences"))
+    """Texts that end an answer; a call's own stop replaces them, and [] means none."""
+    timeout: float | None = None
+    """Seconds after which a call fails with RequestTimeout."""
+    n: int | None = None
+    """Answers of a call; invoke returns the first, generate all. A stream has one."""
+    logprobs: bool | None = None
+    """Whether response_metadata has the log-probability of every token."""
+    top_logprobs: int | None = None
+    """How many of the most probable tokens stand beside each; needs logprobs."""
+    reasoning: bool | None = None
+    """The switch of the model's chat template for thinking before an answer; None leaves it as it is."""
+    max_reasoning_tokens: int | None = None
+    """After so many tokens of reasoning its end is written."""
+    streaming: bool | None = None
+    """Whether invoke goes through stream, so that callbacks get tokens."""
+    max_retries: int | None = None
+    """Taken for the sake of code that sets it everywhere: an engine in this process is not retried."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of SamplingParams, as stop_token_ids, priority or cache_salt."""
+
+    _holder: EngineHolder = PrivateAttr(default_factory=EngineHolder)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_parameters(cls, values: Any) -> Any:
+        """Take the model's name from the engine, and tell of parameters that nobody reads."""
+        if not isinstance(values, dict):
+            return values
+        unknown = sorted(values.keys() - cls.model_fields.keys() - {"model_name", "stop_sequences"})
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            warnings.warn(f"ChatMLXAgent has no parameter {names}, which has no effect", stacklevel=4)
+        engine = values.get("engine")
+        named = {"model", "model_name"} & values.keys()
+        return values if named or not isinstance(engine, Engine) else {**values, "model": engine.model_name}
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Self:
+        if not self.model:
+            raise ValueError("model='' must be the name of a model, or engine must be given")
+        if self.engine is not None and self.model != self.engine.model_name:
+            raise ValueError(f"model={self.model!r} is not what engine serves: {self.engine.model_name!r}")
+        if self.engine is not None and self.engine_config is not None:
+            raise ValueError("engine_config sets up an engine that is loaded here: it cannot be combined with engine")
+        extra = OWN_OPTIONS - type(self).model_fields.keys()
+        if unknown := self.model_kwargs.keys() - extra:
+            raise ValueError(f"model_kwargs holds {sorted(unknown)[0]!r}; known: {', '.join(sorted(extra))}")
+        read_sampling(self._sampling)
+        return self
+
+    def open(self) -> Self:
+        """Load the engine now instead of at the first call; profile then has the length of its context."""
+        with langchain_errors():
+            self._open(self.model)
+        return self
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the engines loaded for this chat model; the next call loads again. Leaves `engine` alone."""
+        self.engines.release(self._holder)
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """Everything that an answer depends on beside the messages: the key of LangChain's cache."""
+        params = read_sampling(self._sampling)
+        sampling = {field.name: getattr(params, field.name) for field in fields(params)}
+        sampling["constraint"] = params.constraint and params.constraint.key
+        return {"model": self.model, "engine_config": asdict(self._config), **self._reasoning, **sampling}
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        """Say what the model can do; the length of its context is known as soon as an engine is loaded."""
+        return model_profile(self._find(self.model))
+
+    def _find(self, model: str) -> Engine | None:
+        """Return the engine that serves a model when it is there already."""
+        if self.engine is not None and model == self.engine.model_name:
+            return self.engine
+        return self.engines.find(model, self.engine_config or EngineConfig())
+
+    def _open(self, model: str) -> Engine:
+        if self.engine is not None and model == self.engine.model_name:
+            return self.engine
+        engine = self.engines.acquire(self._holder, model, self.engine_config or EngineConfig())
+        if model == self.model and "max_input_tokens" not in (self.profile or {}):
+            self.profile = {**model_profile(engine), **(self.profile or {})}
+        return engine
+
+    async def _aopen(self, model: str) -> Engine:
+        """Like _open; only an engine that is not there yet is worth a thread."""
+        return await asyncio.to_thread(self._open, model) if self._find(model) is None else self._open(model)
+
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        own = OWN_OPTIONS & type(self).model_fields.keys()
+        return {**{name: getattr(self, name) for name in own}, **self.model_kwargs}
+
+    @property
+    def _reasoning(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in REASONING_OPTIONS}
+
+    @property
+    def _config(self) -> EngineConfig:
+        return self.engine.config if self.engine is not None else self.engine_config or EngineConfig()
