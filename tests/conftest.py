@@ -8,7 +8,8 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import mlx_agent_llm  # noqa: F401  before any test imports mlx: MKL would come too late, and all be 30 times slower
 
 # isort: split
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import mlx.nn as nn
 import pytest
@@ -16,9 +17,13 @@ import pytest
 from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.models import LoadedModel, load_model
 from mlx_agent_llm.models.source import find_demo
-from mlx_agent_llm.testing import ByteTokenizer, tiny_model
+from mlx_agent_llm.testing import ByteTokenizer, ScriptedModel, tiny_model
+
+if TYPE_CHECKING:
+    from llama_index.llms.mlx_agent import MLXAgentLLM
 
 MakeEngine = Callable[..., Engine]
+MakeLLM = Callable[..., "MLXAgentLLM"]
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +64,19 @@ def make_engine(tiny: nn.Module) -> Iterator[MakeEngine]:
     for engine in engines:
         engine.close()
         assert_is_clean(engine)
+
+
+@pytest.fixture
+def make_llm(make_engine: MakeEngine) -> MakeLLM:
+    """Make LlamaIndex's LLMs that say what they are told: make_llm(replies, **settings), or make_llm(a_model)."""
+
+    def make(model: nn.Module | Sequence[str] | Callable[[str], str], **settings: object) -> "MLXAgentLLM":
+        from llama_index.llms.mlx_agent import MLXAgentLLM
+
+        said = model if isinstance(model, nn.Module) else ScriptedModel(model)
+        return MLXAgentLLM(engine=make_engine(said, kv_cache_tokens=32768), **settings)
+
+    return make
 
 
 def assert_is_clean(engine: Engine) -> None:

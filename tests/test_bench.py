@@ -14,12 +14,13 @@ import mlx.core as mx
 import pytest
 from typer.testing import CliRunner
 
-from mlx_agent_llm.bench import WORKLOADS, Bars, Options, Result, Spread
+from mlx_agent_llm.bench import WORKLOADS, Bars, Options, Result, Spread, grammar_cost, langchain
 from mlx_agent_llm.bench.arrivals import Arrivals
 from mlx_agent_llm.bench.divergence import agreement
 from mlx_agent_llm.bench.mask import NUM_NEW as NUM_MASKED
 from mlx_agent_llm.bench.mixed import NUM_STREAMED, Scene, Stall, _read
 from mlx_agent_llm.bench.ours import decode_steps, fixed_length
+from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
 from mlx_agent_llm.bench.turns import NUM_ASKED, NUM_NEW, NUM_SYSTEM, NUM_TURNS
 from mlx_agent_llm.cli import app
 from mlx_agent_llm.config import DType, EngineConfig
@@ -111,21 +112,59 @@ def test_only_the_gaps_beside_the_wait_count_as_waiting(monkeypatch: pytest.Monk
     assert (after.waiting_worst, after.num_still_running) == (1.0, 0)
 
 
+def test_langchain_agents_work_at_once_and_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(langchain, "NUM_STREAMED", 30)
+    monkeypatch.setattr(langchain, "NUM_NEW", 16)
+    numbers = run("langchain", rows=3)
+    together, apart = numbers["at_once"], numbers["one_after_the_other"]
+    for name in ("prompt_tokens", "generated_tokens"):
+        assert together[name] == apart[name] > 0
+    assert together["prefix_found"] > 0.95 and apart["prefix_found"] > 0.95
+    assert numbers["ratio"] == apart["seconds"] / together["seconds"]
+    overhead = numbers["overhead"]
+    assert 0 < overhead["engine"] < overhead["langchain"] and overhead["streams"] == 32
+
+
+def test_questions_over_one_document_are_asked_at_once_and_in_turn() -> None:
+    numbers = run("llamaindex", rows=3)
+    together, apart = numbers["at_once"], numbers["one_after_the_other"]
+    assert together["generated_tokens"] == apart["generated_tokens"] == 3 * numbers["new_tokens"]
+    assert together["prompt_tokens"] == apart["prompt_tokens"] > 3 * numbers["document_tokens"]
+    for one in (together, apart):
+        assert 2 * numbers["document_tokens"] < one["found_tokens"] < one["prompt_tokens"] * 2 / 3
+    assert numbers["ratio"] == apart["seconds"] / together["seconds"]
+    assert 0.6 < numbers["found"] < 2 / 3
+
+
 def test_masks_are_timed_with_none_one_and_all_rows_constrained(monkeypatch: pytest.MonkeyPatch) -> None:
     filled: list[int] = []
     fill_mask = GrammarMatcher.fill_mask
 
     def count(matcher: GrammarMatcher, mask: Any, row: int) -> None:
-        filled.append(row)
+        if len(mask) == 3:  # a batch, and no row by itself
+            filled.append(row)
         fill_mask(matcher, mask, row)
 
     monkeypatch.setattr(GrammarMatcher, "fill_mask", count)
-    costs = run("mask", rows=3)["ours"]
+    monkeypatch.setattr(grammar_cost, "TOOL_SCHEMAS", {name: TOOL_SCHEMAS[name] for name in ("route", "filter_rows")})
+    numbers = run("mask", rows=3)
+    costs = numbers["ours"]
     assert [cost["constrained_rows"] for cost in costs] == [0, 1, 3]
     assert costs[0]["overhead"] == 1.0
     assert all(0 <= cost["mask_seconds"] <= cost["step_seconds"] for cost in costs)
     assert all(50 < cost["num_steps"] < NUM_MASKED for cost in costs)
-    assert len(filled) == (3 + 0 + 1 + 3) * NUM_MASKED, "a run that warms up, and three that count"
+    num_sampled = NUM_MASKED - 2  # three tokens close the string, instead of the one that was sampled last
+    assert len(filled) == (3 + 0 + 1 + 3) * num_sampled, "a run that warms up, and three that count"
+    for cost, backend in zip(numbers["grammars"], ("chosen", "llguidance", "xgrammar"), strict=True):
+        assert (cost["backend"], cost["num_schemas"], cost["num_refused"]) == (backend, 2, 0)
+        assert 0 < cost["mask_p50"] <= cost["mask_p99"] < cost["compile_p99"] and cost["num_masks"] > 50
+
+
+def test_documents_are_extracted_on_both_sides_and_ours_are_all_valid() -> None:
+    numbers = run("extract", rows=2)
+    assert (numbers["documents"], numbers["fields"], numbers["ours"]["valid_documents"]) == (2, 12, 2)
+    assert numbers["forced_share"] == numbers["ours"]["forced_tokens"] / numbers["ours"]["tokens"] > 0.2
+    assert numbers["mlx_lm"]["tokens"] >= 2 and numbers["mlx_lm"]["forced_tokens"] == 0
 
 
 def test_a_batch_of_one_row_says_what_the_row_says_alone() -> None:

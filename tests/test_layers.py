@@ -10,21 +10,33 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mlx_agent_llm"
-BASE = {"mlx_agent_llm.errors", "mlx_agent_llm.config", "mlx_agent_llm.request", "mlx_agent_llm.constrain.spec"}
+BASE = {
+    "mlx_agent_llm.errors",
+    "mlx_agent_llm.config",
+    "mlx_agent_llm.request",
+    "mlx_agent_llm.constrain.model_schema",
+    "mlx_agent_llm.constrain.spec",
+}
 
 # In the core, each module may import those before it in its line; several lines may name it.
 CORE_ORDER = [
-    ["block_pool", "kv_manager", "scheduler", "batch", "attention", "runner", "loop"],
+    ["block_pool", "kv_manager", "scheduler", "batch_maker", "runner", "loop"],
+    ["batch", "batch_maker", "runner", "loop"],
+    ["sharing", "batch_maker", "runner"],
+    ["table_matrix", "batch_maker"],
     ["batch", "attention", "memory", "loop"],
-    ["kv_manager", "scheduler", "batch", "stats", "loop"],
+    ["kv_manager", "scheduler", "stats", "loop"],
+    ["batch", "stats", "loop"],
     ["step_clock", "stats", "loop"],
     ["step_clock", "runner", "loop"],
     ["allocator", "runner"],
     ["batch", "attention", "compiled_forward", "runner"],
+    ["batch", "attention", "trial", "fused_blocks", "runner"],
     ["cpu_modules", "runner"],
     ["pacing", "scheduler"],
     ["detokenizer", "stopping", "loop"],
     ["penalties", "sampler", "loop"],
+    ["jumping", "loop"],
     ["logprobs", "loop"],
 ]
 
@@ -95,7 +107,7 @@ def test_the_modules_of_the_core_import_downwards_only() -> None:
 
 
 def test_the_base_imports_only_what_is_below_it() -> None:
-    for name in ("errors", "config", "request", "constrain/spec"):
+    for name in ("errors", "config", "request", "constrain/model_schema", "constrain/spec"):
         path = PACKAGE / f"{name}.py"
         assert {one for one in imports_of(path) if starts_with(one, "mlx_agent_llm")} <= BASE - {name_of(path)}
 
@@ -105,7 +117,7 @@ def test_the_kernels_know_nothing_of_the_engine() -> None:
 
 
 def test_the_engine_knows_nothing_of_what_stands_on_it() -> None:
-    above = ("mlx_agent_llm.cli", "mlx_agent_llm.bench", "mlx_agent_llm.testing", "langchain_mlx_agent")
+    above = ("mlx_agent_llm.cli", "mlx_agent_llm.bench", "mlx_agent_llm.testing", "langchain_mlx_agent", "llama_index")
     below = [path for path in modules_in(PACKAGE) if not {"cli", "bench"} & set(path.relative_to(PACKAGE).parts)]
     found = [f"{name_of(path)} -> {name}" for path in below for name in imports_of(path) if starts_with(name, *above)]
     assert found == []
@@ -126,7 +138,15 @@ def test_nothing_imports_torch() -> None:
         assert offenders(ROOT / folder, "torch") == []
 
 
-@pytest.mark.parametrize("absent", ["xgrammar", "langchain_core", "typer", "mlx_agent_llm.testing"])
+def test_the_integrations_know_nothing_of_each_other() -> None:
+    langchain, llama_index = (ROOT / "integrations" / name for name in ("langchain_mlx_agent", "llama_index"))
+    assert offenders(langchain, "llama_index") == []
+    assert offenders(llama_index, "langchain_mlx_agent", "langchain", "langchain_core", "langgraph") == []
+
+
+@pytest.mark.parametrize(
+    "absent", ["xgrammar", "llguidance", "langchain_core", "llama_index.core", "typer", "mlx_agent_llm.testing"]
+)
 def test_importing_the_package_does_not_import(absent: str, modules_of_a_fresh_import: set[str]) -> None:
     assert "mlx_agent_llm.engine" in modules_of_a_fresh_import
     assert absent not in modules_of_a_fresh_import

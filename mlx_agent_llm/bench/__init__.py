@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 
 from mlx_agent_llm.bench.divergence import DIVERGENCE
+from mlx_agent_llm.bench.extract import EXTRACT
 from mlx_agent_llm.bench.host import HOST
+from mlx_agent_llm.bench.langchain import LANGCHAIN
+from mlx_agent_llm.bench.llama_index import LLAMAINDEX
 from mlx_agent_llm.bench.mask import MASK
 from mlx_agent_llm.bench.mixed import MIXED
 from mlx_agent_llm.bench.result import Bars, Chart, Result, Spread
@@ -13,6 +16,6 @@ from mlx_agent_llm.bench.workload import Options, Workload
 
 __all__ = ["WORKLOADS", "Bars", "Chart", "Options", "Result", "Spread", "Workload"]
 
-_ALL = (SINGLE, BATCH, AGENTS, TURNS, MIXED, MASK, DIVERGENCE, HOST)
+_ALL = (SINGLE, BATCH, AGENTS, TURNS, MIXED, MASK, EXTRACT, DIVERGENCE, HOST, LANGCHAIN, LLAMAINDEX)
 
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}

@@ -1,4 +1,7 @@
-"""How the workloads run mlx-lm: by its own functions and settings, but for room for all requests and no end token."""
+"""How the workloads run mlx-lm: by its own functions and settings, but for room for all requests and no end token.
+
+Only extract, whose outputs end by themselves, names end tokens.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from mlx_agent_llm.bench.arrivals import Arrivals
 
 
 @contextmanager
-def batch_generator(model: nn.Module, rows: int) -> Iterator[Any]:
+def batch_generator(model: nn.Module, rows: int, stop_tokens: Sequence[Sequence[int]] = ()) -> Iterator[Any]:
     """A BatchGenerator with room for `rows` requests at once."""
-    generator = BatchGenerator(model, stop_tokens=[], completion_batch_size=rows)
+    generator = BatchGenerator(model, stop_tokens=stop_tokens, completion_batch_size=rows)
     try:
         yield generator
     finally:

@@ -16,7 +16,7 @@ from mlx_agent_llm import blas
 from mlx_agent_llm.core.memory import describe_default_pool
 from mlx_agent_llm.models.source import find_demo
 
-PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "transformers", "langchain-core")
+PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transformers", "langchain-core")
 # The reference BLAS stays below this on any machine, a tuned one above it on two cores.
 SLOW_GFLOPS = 20.0
 _GIB = 2**30
