@@ -119,8 +119,9 @@ def possible_tokens(pushdown: Pushdown, state: State) -> set[int]:
 
 def is_alive(pushdown: Pushdown, state: State) -> bool:
     if state.partial:
-        return state.partial == b"\xc3" and not pushdown.advance(state, b"\xa9").is_dead
-    return not state.is_dead
+        return state.partial == b"\xc3" and is_alive(pushdown, pushdown.advance(state, b"\xa9"))
+    leaves = [stack.leaf for stack in state.stacks]
+    return state.is_complete or any(isinstance(leaf, str) or not leaf.is_empty() for leaf in leaves)
 
 
 def assert_walks_agree(grammar: ContextFreeGrammar, make_place: MakePlace, seed: int) -> None:

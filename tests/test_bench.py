@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from mlx_agent_llm.bench import WORKLOADS, Bars, Options, Result, Spread, grammar_cost, langchain
 from mlx_agent_llm.bench.arrivals import Arrivals
+from mlx_agent_llm.bench.decode import NUM_MEASURED, NUM_OWN, NUM_WARM, Case, least_bytes
 from mlx_agent_llm.bench.divergence import agreement
 from mlx_agent_llm.bench.mask import NUM_NEW as NUM_MASKED
 from mlx_agent_llm.bench.mixed import NUM_STREAMED, Scene, Stall, _read
@@ -177,6 +178,26 @@ def test_a_batch_of_one_row_says_what_the_row_says_alone() -> None:
 def test_agreement_ends_at_the_first_difference() -> None:
     one = agreement("float32", [[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4], [5, 0, 7, 8]])
     assert (one.identical_requests, one.agreeing_tokens) == (0.5, 5 / 8)
+
+
+def test_decode_tells_tokens_a_second_with_and_without_a_shared_prompt() -> None:
+    numbers = run("decode", rows=3, prompt_tokens=40)
+    plain, shared = numbers["cases"]
+    assert (plain["rows"], plain["context"], plain["is_shared"]) == (3, 40, False)
+    assert (shared["rows"], shared["context"], shared["is_shared"]) == (3, 40 + NUM_OWN, True)
+    for case in (plain, shared):
+        assert case["tokens_per_second"] == pytest.approx(3 / case["ours"]["step"])
+        assert 0 < case["ours"]["host"] < case["ours"]["step"]
+        assert case["floor"] > 0
+
+
+def test_the_least_bytes_of_a_step_are_all_weights_and_what_each_row_has_of_its_own() -> None:
+    model = load_tiny().model
+    token_bytes = 2 * 2 * (8 + 8) * 4  # two layers, two KV heads, keys and values of eight float32
+    few, many = (least_bytes(model, Case(rows, 100)) for rows in (1, 3))
+    assert many - few == 2 * (100 + NUM_WARM + NUM_MEASURED / 2) * token_bytes
+    shared = least_bytes(model, Case(3, 100, is_shared=True))
+    assert many - shared == 2 * (100 - NUM_OWN) * token_bytes
 
 
 def test_the_host_time_is_told_by_phase() -> None:

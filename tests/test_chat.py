@@ -428,7 +428,9 @@ def test_a_response_format_constrains_and_parses(response_format: Any, expected:
 
 def test_a_cut_off_answer_is_not_parsed_and_a_wrong_one_says_why() -> None:
     cut = fold_chat(run(prepare(response_format=Answer), '{"value": 3', reason="length"))
-    assert (cut.parsed, cut.parse_error, cut.finish_reason) == (None, None, "length")
+    assert (cut.parsed, cut.finish_reason) == (None, "length") and cut.parse_error is not None
+    exact = fold_chat(run(prepare(response_format=Answer), '{"value": 3}', reason="length"))
+    assert exact.parsed == Answer(value=3), "a text that ends just where the budget does"
     stopped = fold_chat(run(prepare(response_format=RAW_SCHEMA), '{"val'))
     assert stopped.parsed is None and stopped.parse_error
     wrong = fold_chat(run(prepare(response_format=RAW_SCHEMA), '{"value": "x"}'))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from tool_templates import FRAME, TemplateTokenizer, template_of
 
-from mlx_agent_llm import ChatOutput, Engine, EngineConfig, SamplingParams
+from mlx_agent_llm import ChatOutput, Engine, EngineConfig, JSONSchema, SamplingParams
 from mlx_agent_llm.chat import TOOL_FORMATS, Tool, prepare_chat
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.models import LoadedModel
@@ -303,3 +303,10 @@ async def demo_answers(engine: Engine, asks: list[tuple[str, str]]) -> list[Chat
 def test_the_demo_model_is_told_of_tools_as_it_was_trained(demo: LoadedModel) -> None:
     prompt = demo.tokenizer.decode(prepare_chat(demo.tokenizer, ASK, tools=TOOLS).prompt_token_ids)
     assert "<tools>" in prompt and '<tool_call>[{"name": "...", "arguments": {...}}]</tool_call>' in prompt
+
+
+def test_what_a_lenient_answer_beside_tools_does_not_keep_to_is_said() -> None:
+    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    reply = '<think></think>["a", "a"]'
+    output = ask(THINKING, reply, tools=[ADD], response_format=JSONSchema(schema, strict=False))
+    assert output.parsed is None and output.parse_error is not None and "non-unique" in output.parse_error

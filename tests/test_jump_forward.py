@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from grammars import JSON, PERSON, PushdownMatcher
 
-from mlx_agent_llm import Engine, Handle, SamplingParams
+from mlx_agent_llm import Engine, GenerationError, Handle, SamplingParams
 from mlx_agent_llm.constrain.budget import Budget
 from mlx_agent_llm.constrain.closing import Closing
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Rule, Text
@@ -205,7 +205,7 @@ def fork_of(engine: Engine, parent: Handle, grammar: ContextFreeGrammar, params:
     return handle
 
 
-@pytest.mark.parametrize("max_tokens", [50, 65, 200])
+@pytest.mark.parametrize("max_tokens", [63, 70, 200])
 def test_a_fork_of_what_was_forced_goes_on_from_there_or_is_closed(make_engine: MakeEngine, max_tokens: int) -> None:
     engine = make_engine(RandomLogitsModel(scale=2.0))
     parent = submit(engine, PEOPLE, replace(FREE, max_tokens=2000))
@@ -222,3 +222,10 @@ def test_a_fork_of_what_was_forced_goes_on_from_there_or_is_closed(make_engine: 
     common = min(len(output.text), len(seen), 10)
     assert output.text[:common] == seen[:common]
     engine.generate([[*engine.tokenizer.encode("x"), *output.token_ids, 1]], SamplingParams(max_tokens=2))
+
+
+def test_a_text_that_cannot_be_completed_any_more_is_an_error_and_not_half_a_text(make_engine: MakeEngine) -> None:
+    """The engine's own check refuses such a request; this one went around it."""
+    engine = make_engine(RandomLogitsModel())
+    with pytest.raises(GenerationError, match="63 tokens are needed to complete the text, and 50 are left"):
+        submit(engine, PEOPLE, replace(FREE, max_tokens=50)).result()

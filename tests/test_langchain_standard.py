@@ -72,6 +72,7 @@ class TestChatMLXAgent(ChatModelIntegrationTests):
         name = request.function.__name__
         self._class = chat_class
         self._model = name if name in SCRIPTS else "demo"
+        self._max_tokens = 200 if name in SCRIPTS else 20 if "structured_output" in name else 40
 
     @property
     def chat_model_class(self) -> type[ChatMLXAgent]:
@@ -80,7 +81,7 @@ class TestChatMLXAgent(ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         config = EngineConfig(kv_cache_tokens=16384)
-        return {"model": self._model, "engine_config": config, "max_tokens": 40 if self._model == "demo" else 200}
+        return {"model": self._model, "engine_config": config, "max_tokens": self._max_tokens}
 
     @property
     def supports_json_mode(self) -> bool:

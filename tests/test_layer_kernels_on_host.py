@@ -44,8 +44,7 @@ def test_heads_on_the_host_are_turned_and_written(host: HostKernels, name: str) 
     HEADS[name].check()
 
 
+@pytest.mark.parametrize("host", ["cuda"], indirect=True)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_projection_on_the_host_is_the_product(host: HostKernels, name: str) -> None:
-    if host.dialect == "metal":
-        pytest.skip("there is no such kernel")
     PRODUCTS[name].check()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
+from grammar_walks import GrammarWalk
 from json_schema_suite import texts_of
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
@@ -15,6 +18,7 @@ from mlx_agent_llm.constrain.schema import schema_grammar, schema_rules
 
 STRING = {"type": "string"}
 DRAFT_7 = {"$schema": "http://json-schema.org/draft-07/schema#"}
+SOME_OTHER = {"type": "object", "not": {"additionalProperties": {"type": "integer"}}}
 KIND = {"properties": {"kind": {"const": "a"}}, "required": ["kind"]}
 
 ROWS: list[tuple[str, dict[str, Any], list[Any], list[Any]]] = [
@@ -198,6 +202,10 @@ def test_a_keyword_lets_valid_values_be_written_and_no_others(
         ({"type": "object", "properties": {"a": STRING}, "additionalProperties": True}, '{"a": "x", "a": 1}', False),
         ({"type": "object", "required": ["a"]}, '{"a": 1, "b": 2}', True),
         ({"type": "object"}, '{"a": 1, "a": 2}', True),
+        (SOME_OTHER, '{"x": 1, "x": "s"}', True),
+        (SOME_OTHER, '{"x": "s", "x": 1}', False),
+        ({"minProperties": 1, "type": "object"}, '{"x": 1, "x": 2}', True),
+        ({"maxProperties": 1, "type": "object"}, '{"x": 1, "x": 2}', False),
         ({"type": "object"}, '{"a":1}', False),
         ({"type": "object"}, '{ "a": 1}', False),
         ({"type": "array"}, "[1,2]", False),
@@ -222,3 +230,27 @@ def test_a_keyword_lets_valid_values_be_written_and_no_others(
 )
 def test_values_are_written_in_one_form(schema: dict[str, Any], text: str, is_written: bool) -> None:
     assert Pushdown(schema_grammar(schema).grammar).accepts(text) == is_written
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number", "not": {"type": "integer"}},
+        {"type": "number", "not": {"multipleOf": 2.25}},
+        {"type": "number", "not": {"multipleOf": 3}},
+        {"type": "integer", "not": {"multipleOf": 3.0}},
+        {"type": "integer", "multipleOf": 17},
+        {"multipleOf": 0.01, "type": "number", "minimum": -2, "maximum": 3},
+        {"multipleOf": 2.25, "type": "number"},
+        {"multipleOf": 0.5, "type": "integer", "exclusiveMinimum": -7},
+        {"type": "number", "exclusiveMinimum": 0.1, "maximum": 1e14},
+        {"type": "number", "not": {"enum": [0.1, 0, 1e10]}},
+        {"type": "integer", "not": {"minimum": -5, "maximum": 5}},
+    ],
+)
+def test_numbers_of_any_size_are_valid_as_jsonschema_reads_them(schema: dict[str, Any]) -> None:
+    walk = GrammarWalk(schema_grammar(schema).grammar)
+    rng = random.Random(str(schema))
+    validator = Draft202012Validator(schema)
+    for _ in range(300):
+        validator.validate(json.loads(walk.text(rng)))

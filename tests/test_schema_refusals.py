@@ -96,6 +96,17 @@ def test_what_the_grammar_enforces_is_allowed(schema: dict[str, Any]) -> None:
             "many",
         ),
         ({"enum": list(range(5000))}, "", "enum", "too many cases"),
+        (
+            {
+                "allOf": [
+                    {"not": {"patternProperties": {"^a": {"type": "integer"}}}},
+                    {"not": {"patternProperties": {"b$": STRING}}},
+                ]
+            },
+            "/allOf/0/not",
+            "not",
+            "could have one name",
+        ),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_with_its_place_and_reason(

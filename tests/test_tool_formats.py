@@ -320,7 +320,7 @@ def test_constraints_begin_behind_the_reasoning(name: str) -> None:
     marks = TOOL_FORMATS[name].reasoning
     assert marks is not None
     calls = wire(name, [call(ADD, {"a": 1})])
-    thought = f"I could {calls} now{marks.end}"
+    thought = f"I could {calls} now{marks.end}{marks.bridge}"
     assert pushdown(name, "required", "open").accepts(thought + calls)
     assert not pushdown(name, "required", "open").accepts(calls)
     assert pushdown(name, "required", "auto").accepts(marks.begin + thought + calls)

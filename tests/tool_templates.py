@@ -118,7 +118,7 @@ def template_of(name: str) -> str:
     calls = CALLS[name].replace("<|start_header_id|>", '{# <|start_header_id|> "parameters" #}')
     line_break = "\n" if reasoning and reasoning.gap else ""
     begin, end = (f"{reasoning.begin}{line_break}", f"{line_break}{reasoning.end}") if reasoning else ("", "")
-    end += 2 * line_break
+    end += reasoning.bridge + 2 * line_break if reasoning else ""
     tools = "" if name in ("generic_json", "smollm2") else TOOLS
     frame = FRAME.replace("TOOLS", tools).replace("CALLS", calls)
     return frame.replace("BEGIN", begin).replace("END{% endif", end + "{% endif")

@@ -38,7 +38,7 @@ class ChatRequest:
     def samples(self) -> list[dict[str, Any]]:
         """The options of each of n answers; as in Engine.generate, the i-th has seed + i."""
         seed, n = self.params.seed, self.params.n
-        seeds = [None if seed is None else (seed + index) % 2**32 for index in range(n)]
+        seeds = [None if seed is None else seed + index for index in range(n)]
         return [{**self.options, "params": replace(self.params, n=1, seed=seed)} for seed in seeds]
 
     @property

@@ -1,4 +1,4 @@
-"""decode: tokens a second of rows that are all in the middle of their output, ours and mlx-lm's, and what memory allows.
+"""decode: tokens a second of rows in the middle of their output, ours and mlx-lm's, and what the memory allows.
 
 The model has random weights in the shape of Qwen3-0.6B and is made here, so that any machine can run it: nothing is
 downloaded, and speed does not depend on what the weights say.
@@ -186,7 +186,7 @@ def measure_bandwidth() -> float:
 
 def least_bytes(model: nn.Module, case: Case) -> float:
     """What a step in the middle of the measurement must read: every weight once, and every key and value once."""
-    weights = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
+    weights: int = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
     token_bytes = sum(shape.num_bytes for shape in probe_model(model).layers)
     behind = NUM_WARM + NUM_MEASURED // 2
     own = (NUM_OWN if case.is_shared else case.context) + behind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import mlx.core as mx
 
@@ -20,6 +20,13 @@ def describe_machine() -> dict[str, object]:
         "mkl_threads": os.environ.get("MKL_NUM_THREADS"),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: _version(package) for package in PACKAGES},
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it runs from its sources
+        return "not installed"

@@ -52,7 +52,8 @@ class ChatParser:
 
     def _end(self, delta: Delta) -> ChatDelta:
         ended = delta.finish_reason == "stop"
-        parsed = self._parse() if (ended or delta.forced_close) and not self._has_calls else Parsed()
+        is_whole = delta.finish_reason in ("stop", "length")  # within the budget the text is always completed
+        parsed = self._parse() if is_whole and not self._has_calls else Parsed()
         return ChatDelta(
             finish_reason="tool_calls" if ended and self._has_calls else delta.finish_reason,
             usage=self._with_reasoning(delta.usage),

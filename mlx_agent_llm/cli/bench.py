@@ -29,7 +29,8 @@ def bench(
         int | None, typer.Option(min=1, help="Runs of each in turns; the best counts.", show_default="1")
     ] = None,
     prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="The length of mixed's long prompt.", show_default="4096")
+        int | None,
+        typer.Option(min=1, help="mixed: its long prompt's length; decode: one context instead of its table."),
     ] = None,
     dtype: Annotated[
         list[str] | None,

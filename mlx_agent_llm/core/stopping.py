@@ -85,6 +85,11 @@ class Stopping:
 
     def _force_close(self, request: Request, token_ids: Sequence[int]) -> Delta:
         """Complete the text with tokens that no forward computes; a stop string may still cut it."""
+        if len(token_ids) > self.num_left(request):  # never where the engine let the request in
+            raise GenerationError(
+                f"request {request.request_id}: {len(token_ids)} tokens are needed to complete the text, "
+                f"and {self.num_left(request)} are left"
+            )
         # A forward that was dispatched already has computed the token that is not taken.
         request.num_computed_tokens = min(request.num_computed_tokens, len(request.token_ids))
         request.token_ids += token_ids

@@ -47,17 +47,17 @@ typedef __nv_bfloat16 bf16;
 template <typename T>
 inline void multiply_on_the_host(float* sums, const unsigned* a, const unsigned* b) {
   const uint32_t own = position().index % simd_width;
-  unsigned all[simd_width][6];
-  for (uint32_t mask = 0; mask < simd_width; mask++) {
-    for (int i = 0; i < 6; i++) all[own ^ mask][i] = exchange_xor(uint32_t(i < 4 ? a[i] : b[i - 4]), mask);
-  }
+  uint32_t all_a[4][simd_width];
+  uint32_t all_b[2][simd_width];
+  for (int i = 0; i < 4; i++) exchange_all(a[i], all_a[i]);
+  for (int i = 0; i < 2; i++) exchange_all(b[i], all_b[i]);
   for (uint32_t c = 0; c < 4; c++) {
     const uint32_t row = own / 4 + c / 2 * 8;
     const uint32_t column = own % 4 * 2 + c % 2;
     for (uint32_t k = 0; k < 16; k++) {
       const uint32_t pair = k % 8 / 2;
-      const T* left = reinterpret_cast<const T*>(&all[row % 8 * 4 + pair][k / 8 * 2 + row / 8]);
-      const T* right = reinterpret_cast<const T*>(&all[column * 4 + pair][4 + k / 8]);
+      const T* left = reinterpret_cast<const T*>(&all_a[k / 8 * 2 + row / 8][row % 8 * 4 + pair]);
+      const T* right = reinterpret_cast<const T*>(&all_b[k / 8][column * 4 + pair]);
       sums[c] += float(left[k % 2]) * float(right[k % 2]);
     }
   }

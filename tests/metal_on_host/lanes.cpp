@@ -34,6 +34,7 @@ struct Fiber {
   State state = State::done;
   uint32_t bits = 0;
   uint32_t mask = 0;
+  uint32_t* all = nullptr;  // where the bits of all lanes are wanted, instead of those of another lane
 };
 
 struct Launch {
@@ -104,11 +105,16 @@ bool complete_exchange(uint32_t begin, uint32_t end) {
   std::vector<uint32_t> bits;
   for (uint32_t i = begin; i < end; i++) bits.push_back(fibers[i].bits);
   for (uint32_t i = begin; i < end; i++) {
+    fibers[i].state = State::ready;
     const uint32_t source = (i - begin) ^ fibers[i].mask;
+    if ((fibers[i].all == nullptr) != (fibers[begin].all == nullptr)) fail("lanes of a simdgroup in different operations");
+    if (fibers[i].all != nullptr) {
+      std::copy(bits.begin(), bits.end(), fibers[i].all);
+      continue;
+    }
     if (fibers[i].mask != fibers[begin].mask) fail("lanes of a simdgroup shuffle by different distances");
     if (source >= end - begin) fail("a shuffle from a lane that is not there");
     fibers[i].bits = bits[source];
-    fibers[i].state = State::ready;
   }
   return true;
 }
@@ -188,9 +194,17 @@ void barrier() {
 uint32_t exchange_xor(uint32_t bits, uint32_t mask) {
   current->bits = bits;
   current->mask = mask;
+  current->all = nullptr;
   current->state = State::at_exchange;
   leave(false);
   return current->bits;
+}
+
+void exchange_all(uint32_t bits, uint32_t* all) {
+  current->bits = bits;
+  current->all = all;
+  current->state = State::at_exchange;
+  leave(false);
 }
 
 // The launch: kernel, grid, threadgroup, number of buffers; then each buffer's bytes, role and content. It runs twice, with

@@ -19,6 +19,7 @@ constexpr uint32_t simd_width = 32;
 const Position& position();
 void barrier();
 uint32_t exchange_xor(uint32_t bits, uint32_t mask);
+void exchange_all(uint32_t bits, uint32_t* all);  // every lane gets those of all lanes of its simdgroup
 
 inline float exchange_xor(float value, uint32_t mask) {
   uint32_t bits;

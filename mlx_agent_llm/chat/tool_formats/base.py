@@ -70,7 +70,8 @@ class ToolFormat:
     @cached_property
     def markers(self) -> frozenset[str]:
         """The texts that may be control tokens of a model's vocabulary, and that its replies hold."""
-        thinking = (self.reasoning.begin, self.reasoning.end) if self.reasoning else ()
+        marks = self.reasoning
+        thinking = (marks.begin, marks.end, marks.bridge) if marks else ()
         return control_tokens((*self.calls.literals, self.text_begin, self.text_end, *thinking))
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedMessage:
@@ -100,9 +101,8 @@ class ToolFormat:
         self, plan: ToolPlan, response: JSONSchema | None, thinking: Thinking, num_earlier_calls: int = 0
     ) -> ReplyReader:
         """Return a reader of a reply under `constraint` for the same arguments."""
-        where: Where = (
-            "nowhere" if plan.mode == "none" else "start" if response or plan.mode == "required" else "anywhere"
-        )
+        is_first = response is not None or plan.mode == "required"
+        where: Where = "nowhere" if plan.mode == "none" else "start" if is_first else "anywhere"
         written = self._beside_json(plan, response)
         return written.stream_parser(plan.callable, calls=where, thinking=thinking, num_earlier_calls=num_earlier_calls)
 
@@ -115,7 +115,7 @@ class ToolFormat:
             plan.mode,
             plan.single,
             [[tool.name, tool.parameters] for tool in plan.callable],
-            None if response is None else response.json_schema,
+            None if response is None else [response.json_schema, response.strict],
             thinking,
         ]
         text = json.dumps(content, ensure_ascii=False)

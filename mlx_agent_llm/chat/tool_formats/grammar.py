@@ -54,8 +54,8 @@ class ReplyGrammar:
         if self._plan.mode == "required":
             return self.calls()
         if self._response is not None:
-            marks = Text(self._format.text_begin), Text(self._format.text_end)
-            answer = sequence(marks[0], self._json(self._response), marks[1])
+            begin, end = Text(self._format.text_begin), Text(self._format.text_end)
+            answer = sequence(begin, self._json(self._response), end)
             return answer if self._plan.mode == "none" else choice([self.calls(), answer])
         if self._plan.mode == "none":
             return self._text()
@@ -95,7 +95,7 @@ class ReplyGrammar:
         return Rule(rule)
 
     def _json(self, response: JSONSchema) -> Node:
-        rules = schema_rules(response.json_schema, "answer_")
+        rules = schema_rules(response.json_schema, "answer_", response.strict)
         self._rules.update(rules.rules)
         return rules.root
 
@@ -127,7 +127,8 @@ class ReplyGrammar:
     def _block(self, marks: Reasoning) -> Language:
         """Return a block up to its end; free text behind it begins with the line breaks itself."""
         is_free = self._plan.mode != "required" and self._response is None
-        return concat(first_match(marks.end), repeat(literal("\n"), 0, 0 if is_free else marks.gap))
+        line_breaks = repeat(literal("\n"), 0, 0 if is_free else marks.gap)
+        return concat(first_match(marks.end), literal(marks.bridge), line_breaks)
 
 
 def _numbered(text: str) -> list[Node]:

@@ -13,7 +13,6 @@ from mlx_agent_llm.chat.tool_formats.reader import ReplyReader, each, trimmed
 from mlx_agent_llm.chat.tool_formats.syntax import CallSyntax, Reasoning
 
 _START, _MESSAGE = "<|start|>assistant", "<|message|>"
-_ENDS = ("<|end|>", "<|call|>", "<|return|>")
 _RECIPIENT = re.compile(r"to=functions\.")
 
 
@@ -35,9 +34,9 @@ class HarmonyReader(ReplyReader):
                 yield from self._read_call(begin)
                 yield from cursor.match("<|call|>")
             elif "analysis" in header:
-                yield from trimmed(cursor.read_until(*_ENDS), lambda text: ChatDelta(reasoning=text))
+                yield from trimmed(cursor.read_until("<|end|>"), lambda text: ChatDelta(reasoning=text))
             else:
-                yield from each(cursor.read_until(*_ENDS), lambda text: ChatDelta(text=text))
+                yield from each(cursor.read_until("<|end|>", "<|return|>"), lambda text: ChatDelta(text=text))
             if not (yield from cursor.peek()):
                 return
 
@@ -60,9 +59,9 @@ class Harmony(ToolFormat):
 HARMONY = Harmony(
     name="harmony",
     signs=("<|channel|>", _START),
-    reasoning=Reasoning("<|channel|>analysis<|message|>", f"<|end|>{_START}", sign="<|channel|>analysis", gap=0),
+    reasoning=Reasoning("<|channel|>analysis<|message|>", "<|end|>", sign="<|channel|>analysis", bridge=_START, gap=0),
     text_begin=f"<|channel|>final{_MESSAGE}",
-    not_in_text=("<|channel|>", "<|start|>", "<|message|>", "<|end|>"),
+    not_in_text=("<|channel|>", "<|start|>", "<|message|>", "<|end|>", "<|return|>"),
     calls=CallSyntax(
         NamedCall(f" <|constrain|>json{_MESSAGE}", JSONArguments(), header_end=_MESSAGE),
         marker="<|channel|>commentary to=functions.",

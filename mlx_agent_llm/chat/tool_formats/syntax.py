@@ -18,14 +18,16 @@ _CONTROL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 
 @dataclass(frozen=True)
 class Reasoning:
-    """The marks around what a model thinks before it answers; `gap` is the most line breaks behind the block.
+    """The marks around what a model thinks before it answers.
 
-    sign: what chat templates of such models hold.
+    sign: what chat templates of such models hold. bridge: what stands between the block and the rest. gap: the most
+    line breaks behind the block.
     """
 
     begin: str
     end: str
     sign: str
+    bridge: str = ""
     gap: int = 2
 
 
