@@ -26,8 +26,8 @@ class EngineConfig:
     device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
     compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.
     jump_forward: tokens that a grammar leaves no choice about are computed at once, not sampled one by one.
-    tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the model's
-        chat template.
+    tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the
+        model's chat template.
     seed: the seed of requests that bring none is drawn from a generator seeded with this.
     """
 

@@ -15,7 +15,7 @@ from mlx_agent_llm.constrain.char_set import CharSet
 from mlx_agent_llm.constrain.closing import Closing, characters_beginning_with
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Pattern, Repeat, Rule, Text
 from mlx_agent_llm.constrain.context_free import Sequence as Seq
-from mlx_agent_llm.constrain.pushdown import Pushdown
+from mlx_agent_llm.constrain.pushdown import Pushdown, State
 from mlx_agent_llm.constrain.reserve import _most_bytes_of_derivatives, most_bytes_to_close
 from mlx_agent_llm.constrain.spelling import Spelling
 from mlx_agent_llm.errors import ConstraintError
@@ -124,13 +124,23 @@ def test_the_reserve_is_infinite_only_where_nesting_sets_no_bound() -> None:
     assert Closing(endless, spelling).reserve < 20
 
 
-def test_a_budget_that_is_far_from_its_end_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_reads_nothing_far_from_its_end_and_little_at_once_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     closing = Closing(PERSON, spelling_of(SINGLE))
-    budget, text = Budget(closing), b'{"name": "' + b"x" * 200
-    assert closing.reserve < 100
+    budget, text = Budget(closing), b'{"name": "' + b"x" * 3000
+    num_read, advance = [], Pushdown.advance
+
+    def count(self: Pushdown, state: State, data: bytes) -> State:
+        num_read.append(len(data))
+        return advance(self, state, data)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Pushdown, "advance", None)
-        assert all(budget.take(token_id, 400 - position) for position, token_id in enumerate(text))
+        patch.setattr(Pushdown, "advance", count)
+        num_left = 3010 + int(closing.reserve)
+        for token_id in text:
+            num_left -= 1
+            assert budget.take(token_id, num_left)
+            assert not num_read or num_left < closing.reserve + 20
+    assert 2000 < sum(num_read) <= 3010 and max(num_read) == 256
     assert bytes(budget.closing_tokens()) == b'", "age": 0, "address": {"street": "", "town": ""}}'
 
 

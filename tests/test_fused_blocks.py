@@ -1,4 +1,4 @@
-"""A fused block computes what the block computed, over a paged layer and for mlx-lm's own calls; others are left alone."""
+"""A fused block computes what the block computed, for paged layers and mlx-lm's own calls; others are left alone."""
 
 from collections.abc import Callable
 from typing import Any

@@ -85,7 +85,7 @@ def test_random_texts_are_the_same_with_and_without_it_in_any_batch(
     outputs = []
     for engine in with_and_without(make_engine, RandomLogitsModel(scale=2.0), **config):
         handles = [
-            submit(engine, grammar, replace(FREE, seed=seed, max_tokens=60 + 7 * seed), "prompt " * (seed % 5) + "x")
+            submit(engine, grammar, replace(FREE, seed=seed, max_tokens=63 + 7 * seed), "prompt " * (seed % 5) + "x")
             for seed in range(8)
         ]
         outputs.append([handle.result(timeout=60) for handle in handles])

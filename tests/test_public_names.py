@@ -64,11 +64,17 @@ def test_the_exported_names_are_sorted_and_exist() -> None:
 
 def test_the_kernels_export_these_names_and_no_others() -> None:
     assert mlx_agent_kernels.__all__ == [
+        "HeadOptions",
+        "Norm",
+        "SharedLevel",
         "UnsupportedKernelError",
         "apply_token_bitmask",
         "backend",
         "chunk_attention",
+        "finish_projection",
         "paged_attention",
+        "project",
+        "rotate_and_write",
         "shared_prefix_attention",
         "swiglu",
         "write_kv",

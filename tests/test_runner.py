@@ -11,9 +11,11 @@ import pytest
 
 from mlx_agent_llm import EngineConfig, SamplingParams
 from mlx_agent_llm.core.attention import PagedLayer, probe_model
+from mlx_agent_llm.core.batch import Batch
 from mlx_agent_llm.core.batch_maker import BatchMaker, Packing
 from mlx_agent_llm.core.compiled_forward import CompiledForward
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.core.sharing import SharingCosts
 from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import tiny_model
@@ -145,6 +147,26 @@ def test_a_compiled_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
     note()
     run(core, list(range(30)), list(range(20)), each_step=note)
     assert len(addresses) == len(layers)
+
+
+@pytest.mark.parametrize("num_common", [0, 100])
+def test_chunks_whose_tokens_are_rows_give_the_same_tokens(num_common: int, on_the_cpu: None) -> None:
+    model = tiny_model()
+    prompts = [[*range(num_common), *range(200 - 3 * index, 205)] for index in range(7)]
+    expected = run(make_core(model, max_tokens_per_step=256), *prompts)
+    core, spans = make_core(model, max_tokens_per_step=256), []
+    packing = core._runner.packing._replace(max_row_chunk=30, costs=SharingCosts(launches=0, copies=1))
+    core._batch_maker = BatchMaker(core._runner._block_size, packing)
+    forward = core._runner.forward
+
+    def recorded_forward(batch: Batch, in_flight: mx.array | None) -> mx.array:
+        spans.append((len(batch.prompts), 0 if batch.rows is None else len(batch.rows.levels)))
+        return forward(batch, in_flight)
+
+    core._runner.forward = recorded_forward  # type: ignore[method-assign]
+    assert run(core, *prompts) == expected
+    assert max(num_prompts for num_prompts, _ in spans) == (num_common > 0)
+    assert max(num_levels for _, num_levels in spans) > 0
 
 
 def test_the_warm_up_writes_to_no_block_that_a_request_may_get() -> None:

@@ -150,6 +150,12 @@ ROWS: list[tuple[str, dict[str, Any], list[Any], list[Any]]] = [
         [[], {"a": 1}],
         [[1]],
     ),
+    (
+        "some property beside the declared ones",
+        {"type": "object", "not": {"properties": {"a": {}}, "additionalProperties": {"type": "integer"}}},
+        [{"b": "x"}, {"a": 1, "b": None}],
+        [{}, {"a": "x"}, {"a": "x", "b": 1}],
+    ),
     ("anchors", {"$ref": "#s", "$defs": {"x": {"$anchor": "s", "type": "string"}}}, ["a"], [1]),
     (
         "references relative to $id",
@@ -254,3 +260,25 @@ def test_numbers_of_any_size_are_valid_as_jsonschema_reads_them(schema: dict[str
     validator = Draft202012Validator(schema)
     for _ in range(300):
         validator.validate(json.loads(walk.text(rng)))
+
+
+@pytest.mark.parametrize(
+    ("schema", "checked", "written", "not_written"),
+    [
+        ({"type": "integer", "mystery": 1}, [("", "mystery")], ["3"], ['"a"']),
+        ({"type": "string", "pattern": "(?=a)", "maxLength": 2}, [("", "pattern")], ['"b"'], ['"abc"', "1"]),
+        ({"type": "string", "not": {"pattern": "(?=a)"}}, [("/not", "pattern")], ['"b"', '"a"'], ["1"]),
+        ({"oneOf": [{"type": "null"}, {"pattern": "(?=a)"}]}, [("/oneOf/1", "pattern")], ["1", '"b"', "null"], []),
+        ({"items": {"type": "integer"}, "uniqueItems": True}, [("", "uniqueItems")], ["[1, 1]", "[]"], ['["a"]']),
+        ({"type": "object", "minProperties": 3}, [("", "minProperties")], ['{"a": 1}'], ["[]"]),
+        ({"type": "number", "multipleOf": 0.01}, [("", "multipleOf")], ["0.001"], ["null"]),
+        ({"type": "integer"}, [], ["1"], ["1.5"]),
+    ],
+)
+def test_what_a_lenient_grammar_leaves_out_is_listed_and_the_rest_is_kept(
+    schema: dict[str, Any], checked: list[tuple[str, str]], written: list[str], not_written: list[str]
+) -> None:
+    relaxed = schema_grammar(schema, strict=False)
+    assert list(relaxed.checked) == checked
+    reader = Pushdown(relaxed.grammar)
+    assert all(map(reader.accepts, written)) and not any(map(reader.accepts, not_written))

@@ -77,6 +77,12 @@ def test_what_the_grammar_enforces_is_allowed(schema: dict[str, Any]) -> None:
             "references before it",
         ),
         (
+            {"allOf": [{"properties": {"a": {"anyOf": [{"required": [f"{k}{n}"]} for n in range(60)]}}} for k in "xy"]},
+            "/allOf/0/properties/a",
+            "allOf",
+            "too many cases",
+        ),
+        (
             {"allOf": [{"anyOf": [{"required": [f"a{index}"]}, {"required": [f"b{index}"]}]} for index in range(40)]},
             "",
             "allOf",
@@ -96,6 +102,13 @@ def test_what_the_grammar_enforces_is_allowed(schema: dict[str, Any]) -> None:
             "many",
         ),
         ({"enum": list(range(5000))}, "", "enum", "too many cases"),
+        ({"allOf": [{"contains": {"const": n}} for n in range(9)]}, "/allOf/0", "contains", "more than 6"),
+        (
+            {"allOf": [{"not": {"patternProperties": {f"^{n}": STRING}}} for n in range(9)]},
+            "/allOf/0/not",
+            "not",
+            "more than 6",
+        ),
         (
             {
                 "allOf": [

@@ -331,6 +331,18 @@ def test_constraints_begin_behind_the_reasoning(name: str) -> None:
     assert not pushdown(name, "none", "open", with_answer=True).accepts(thought + "answer")
 
 
+@every_format
+def test_marks_inside_a_json_answer_are_text(name: str) -> None:
+    written, plan = TOOL_FORMATS[name], plan_tools(TOOLS, "auto")
+    answer = json.dumps({"answer": "".join(sorted(written.markers)) + "<|return|> {}"}, ensure_ascii=False)
+    text = f"{written.text_begin}{answer}{written.text_end}"
+    assert pushdown(name, "auto", with_answer=True).accepts(text)
+    for pieces in ([text], list(text)):
+        reader = written.reply_parser(plan, ANSWER, "none")
+        message = fold([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish())
+        assert (message.content, message.tool_calls, message.invalid_tool_calls) == (answer, (), ())
+
+
 # ---- what is broken stays what it is
 
 

@@ -99,7 +99,7 @@ class Closing:
     def _ways_to_finish_a_character(self, state: State) -> Iterator[tuple[bytes, State]]:
         """The missing bytes and the state behind them, for one character of each kind that may stand there."""
         chars = characters_beginning_with(state.partial)
-        for char in {char for stack in state.stacks for char in _next_characters(stack, chars)}:
+        for char in dict.fromkeys(char for stack in state.stacks for char in _next_characters(stack, chars)):
             missing = char.encode()[len(state.partial) :]
             yield missing, self._pushdown.advance(state, missing)
 

@@ -85,5 +85,6 @@ class Spelling:
                 counts[begin], lengths[begin] = counts[end] + 1, end - begin
         return counts, lengths
 
-    def _marked(self, markers: Collection[str]) -> set[bytes]:
-        return {marker.encode() for marker in markers} & self._control_ids.keys()
+    def _marked(self, markers: Collection[str]) -> list[bytes]:
+        """Sorted, because the order of a set of texts is another one in each process."""
+        return sorted({marker.encode() for marker in markers} & self._control_ids.keys())

@@ -35,8 +35,9 @@ class HarmonyReader(ReplyReader):
                 yield from cursor.match("<|call|>")
             elif "analysis" in header:
                 yield from trimmed(cursor.read_until("<|end|>"), lambda text: ChatDelta(reasoning=text))
-            else:
-                yield from each(cursor.read_until("<|end|>", "<|return|>"), lambda text: ChatDelta(text=text))
+            else:  # an answer may hold the names of marks, and ends the reply
+                ends = () if self._calls == "start" else ("<|end|>", "<|return|>")
+                yield from each(cursor.read_until(*ends), lambda text: ChatDelta(text=text))
             if not (yield from cursor.peek()):
                 return
 

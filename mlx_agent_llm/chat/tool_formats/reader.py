@@ -98,10 +98,10 @@ class ReplyReader:
             yield ChatDelta(reasoning=held)
 
     def _read_text_only(self) -> Reading[None]:
-        end = self._format.text_end
-        markers = [end] if end else []
-        while (yield from each(self._cursor.read_until(*markers), lambda text: ChatDelta(text=text))):
-            pass
+        markers = [self._format.text_end] if self._format.text_end else []
+        while marker := (yield from each(self._cursor.read_until(*markers), lambda text: ChatDelta(text=text))):
+            if (yield from self._cursor.peek()):  # only the last one ends the text
+                yield ChatDelta(text=marker)
 
     def _read_calls_or_text(self) -> Reading[None]:
         """Read calls at the beginning and directly behind other calls; whatever else stands there is all text."""

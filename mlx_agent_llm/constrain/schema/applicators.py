@@ -66,7 +66,7 @@ def exclusive_branches(reader: SchemaReader, subschema: Subschema) -> list[Formu
         if not is_told_apart and not reader.is_surely_empty(all_of(branches[one], branches[other])):
             overlapping[one].append(branches[other])
             overlapping[other].append(branches[one])
-    return [branch for branch, others in zip(branches, overlapping, strict=True)]
+    return [all_of(branch, *map(negation, others)) for branch, others in zip(branches, overlapping, strict=True)]
 
 
 def _tags(reader: SchemaReader, branch: Formula) -> dict[str, set[str]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_STATES = 1100  # ten values of which none comes twice take 2**10
 MAX_ITEMS = 10_000
 MAX_VALUES = 64
+MAX_CONTAINMENTS = 6
 OPEN, CLOSE = Text("["), Text("]")
 
 
@@ -47,6 +48,9 @@ def write_array(writer: GrammarWriter, arrays: ArrayType) -> Node:
             return choice([])
         arrays = replace(arrays, most=most)
     arrays = replace(arrays, contains=tuple(part for part in arrays.contains if part.least or part.most is not None))
+    if len(arrays.contains) > MAX_CONTAINMENTS:
+        writer.reader.refuse(arrays.place, "contains", f"it is there more than {MAX_CONTAINMENTS} times")
+        arrays = replace(arrays, contains=())
     if arrays.unique is False:
         return _with_a_pair(writer, arrays)
     values = _values_to_tell_apart(writer, arrays) if arrays.unique else {}
@@ -86,9 +90,8 @@ def _tail(writer: GrammarWriter, arrays: ArrayType, index: int) -> Node:
 def _with_a_pair(writer: GrammarWriter, arrays: ArrayType) -> Node:
     """Return the arrays in which a value comes twice, for each value that may."""
     arrays = replace(arrays, unique=None)
-    formulas = {arrays.item(index) for index in range(len(arrays.prefix))} | {arrays.items}
     values: dict[Formula, None] = {}
-    for formula in formulas:
+    for formula in dict.fromkeys((*arrays.prefix, arrays.items)):
         found = writer.reader.few_values(formula, MAX_VALUES)
         if found is None:
             writer.reader.refuse(arrays.place, "uniqueItems", "its complement is exact for a few values only")
@@ -108,7 +111,7 @@ def _values_to_tell_apart(writer: GrammarWriter, arrays: ArrayType) -> dict[int,
         if not reader.is_surely_empty(all_of(arrays.item(one), arrays.item(other))):
             clashing |= {one, other}
     result: dict[int, list[Formula]] = {}
-    for index in clashing:
+    for index in sorted(clashing):
         values = reader.few_values(arrays.item(index), MAX_VALUES)
         if values is None:
             reader.refuse(arrays.place, "uniqueItems", "it is exact for items of a few values only")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_STATES = 5000
 MAX_NAMES = 64
+MAX_WITNESSES = 6
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,15 @@ class State:
 
 def write_object(writer: GrammarWriter, objects: ObjectType) -> Node:
     """Return the node of an object type; its rules go to the writer."""
-    return sequence(writer.notation.open, _StateWriter(writer, _normal(writer, objects)).node())
+    return sequence(writer.notation.open, _StateWriter(writer, _simplified(writer, objects)).node())
 
 
-def _normal(writer: GrammarWriter, objects: ObjectType) -> ObjectType:
+def _simplified(writer: GrammarWriter, objects: ObjectType) -> ObjectType:
     """Return the same objects with few names instead of a language, and without properties that cannot be."""
     reader = writer.reader
+    if len(objects.witnesses) > MAX_WITNESSES:
+        reader.refuse(objects.place, "not", f"more than {MAX_WITNESSES} properties of some kind must exist")
+        objects = replace(objects, witnesses=())
     named = dict(objects.named)
     others: list[Region] = []
     is_silent = objects.others == ALL_NAMES and not objects.witnesses and objects.least <= len(named)

@@ -61,6 +61,11 @@ class SchemaReader:
             self._expanding[key] = self._question
             try:
                 self._types[key] = self._expand(formula, key[1])
+            except TooManyPartsError:
+                if len(self._expanding) > 1:
+                    raise  # the keyword that asks for this formula is to blame
+                self.refuse(_place_of(formula), "allOf", "together they make too many cases")
+                self._types[key] = EVERY_TYPE
             finally:
                 del self._expanding[key]
         return self._types[key]
@@ -105,8 +110,7 @@ class SchemaReader:
     def _refuse_circle(self, formula: Formula, question: int) -> None:
         if question < self._question:
             raise _UndecidedError
-        place = formula.place if isinstance(formula, Subschema) else ""
-        raise ConstraintError(f"schema{place}: a $ref leads back here without a value in between")
+        raise ConstraintError(f"schema{_place_of(formula)}: a $ref leads back here without a value in between")
 
     def _expand(self, formula: Formula, upper: bool) -> TypeSet:
         self._num_expansions += 1
@@ -165,3 +169,15 @@ class SchemaReader:
 
     def _is_surely_empty_object(self, objects: ObjectType) -> bool:
         return any(name in objects.required and self.is_surely_empty(formula) for name, formula in objects.named)
+
+
+def _place_of(formula: Formula) -> str:
+    """Return the place of a schema that the formula speaks of."""
+    match formula:
+        case Subschema():
+            return formula.place
+        case Not():
+            return _place_of(formula.part)
+        case AllOf() | AnyOf():
+            return max(map(_place_of, formula.parts), key=len, default="")
+    return ""

@@ -89,7 +89,7 @@ class _Alternatives:
     def _choices(self, subschema: Subschema) -> Iterator[list[Alternative]]:
         """Yield the alternatives of each keyword that combines schemas."""
         keywords, child = subschema.keywords, self._document.child
-        for reference in {"$ref", "$dynamicRef"} & keywords.keys():
+        for reference in [name for name in ("$ref", "$dynamicRef") if name in keywords]:
             yield self.of(self._document.follow(subschema, reference))
         for formula in branches_of(self._reader, subschema, "allOf") if "allOf" in keywords else ():
             yield self.of(formula)
