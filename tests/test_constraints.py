@@ -199,11 +199,11 @@ def test_a_number_within_bounds_can_be_written_and_one_outside_cannot(schema: An
         return
     neighbours = [edge + step for edge in given_bounds for step in (-1, -0.001, 0, 0.001, 1)]
     for value in values + neighbours:
-        text = repr(value if isinstance(value, int) else round(value, 3))
+        text = repr(value if isinstance(value, int) else round(value, 3)).removesuffix(".0")
         if "e" not in text:
             valid = Draft202012Validator(schema).is_valid(json.loads(text))
-            # An integer is never written as 1.0, although that is one; -0.0 is written as 0.
-            if not (schema["type"] == "integer" and "." in text) and text != "-0.0":
+            # Whole numbers are not always written as 1.0, and -0.0 is written as 0.
+            if not (schema["type"] == "integer" and "." in text) and text != "-0":
                 assert accepts(SHARED_COMPILER, constraint, text) == valid, text
 
 

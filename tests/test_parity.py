@@ -4,7 +4,7 @@ In float32 a batch of another shape may round a logit differently, so two tokens
 change places. The comparison ends where mlx-lm's own two best logits are that close; on the demo model no prompt is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,11 +17,21 @@ from hypothesis import strategies as st
 from mlx_lm.generate import BatchGenerator, generate_step
 
 from mlx_agent_llm import Engine, EngineConfig, SamplingParams
+from mlx_agent_llm.core import runner
 from mlx_agent_llm.core.attention import probe_model
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import tiny_model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_that_can_be_shared_is() -> Iterator[None]:
+    """Models as small as these would not share: the groups are to be part of what is compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_LEVEL_BYTES", dict.fromkeys(runner._LEVEL_BYTES, 0))
+        yield
+
 
 NEAR_TIE = 1e-4  # of two logits; the error of float32 here is below 1e-5
 
