@@ -211,8 +211,8 @@ class Engine:
 
     def close(self) -> None:
         """Stop; requests in flight end with EngineClosedError. Harmless when called again."""
+        self._finalizer()  # first: what waits for a grammar ends with EngineClosedError, and not with its compilation
         self._constraints.close()
-        self._finalizer()
 
     def __enter__(self) -> Self:
         return self

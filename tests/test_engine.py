@@ -580,9 +580,9 @@ BAD_CALLS: list[tuple[Callable[[Any], Any], type[MLXAgentError], str]] = [
     (lambda e: e.submit("x", 5), RequestError, "params=5 must be SamplingParams"),
     (lambda e: e.submit("x", SamplingParams(n=2)), RequestError, "n=2 must be 1 for a single request"),
     (
-        lambda e: e.generate(["x", "x"], [RANDOM, SamplingParams(constraint=JSONSchema({"not": {}}))]),
+        lambda e: e.generate(["x", "x"], [RANDOM, SamplingParams(constraint=JSONSchema({"uniqueItems": True}))]),
         UnsupportedSchemaError,
-        "'not' cannot be enforced exactly",
+        "'uniqueItems' cannot be enforced exactly",
     ),
     (
         lambda e: e.submit("x", SamplingParams(stop_token_ids=(258,))),

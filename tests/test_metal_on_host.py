@@ -89,6 +89,7 @@ PREFIX_CASES = {
     "of float16, own parts in splits": Case((1, 300), mx.float16, dim=128, group=4, prefix_blocks=(20,)),
     "of bfloat16": Case((5, 16), mx.bfloat16, dim=80, kv_heads=1, group=3, prefix_blocks=(1,)),
     "of bfloat16, 64 wide": Case((5, 16), mx.bfloat16, group=3, prefix_blocks=(2,)),
+    "an end within a tile": Case((1, 9), mx.float16, block_size=8, prefix_blocks=(3,)),
     "two groups": Case((1, 15, 17, 2, 30), prefix_blocks=(3, 1)),
     "more queries than a threadgroup has": Case((1, 3) * 5, mx.float16, group=16, kv_heads=1, prefix_blocks=(2,)),
     "two levels of groups": Case((1, 15, 17, 2, 30), mx.float16, prefix_blocks=(2, 5), num_levels=2),

@@ -129,10 +129,12 @@ def test_a_request_is_cancelled_or_times_out_while_its_grammar_is_compiled(make_
 
 def test_an_engine_is_closed_while_a_grammar_is_compiled(make_engine: MakeEngine, gate: Gate) -> None:
     engine = make_engine(RandomLogitsModel())
-    handle = engine.submit("x", PARAMS)
+    constraints = [JSONSchema({"const": number}) for number in range(5)]  # more than are compiled at the same time
+    handles = [engine.submit("x", replace(PARAMS, constraint=constraint)) for constraint in constraints]
     engine.close()
-    with pytest.raises(EngineClosedError):
-        handle.result(timeout=20)
+    for handle in handles:
+        with pytest.raises(EngineClosedError):
+            handle.result(timeout=20)
     with pytest.raises(EngineClosedError):
         engine.submit("x", replace(PARAMS, constraint=JSONSchema({"type": "null"})))
 

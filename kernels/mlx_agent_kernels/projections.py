@@ -100,7 +100,8 @@ def share_work(rows: int, features: int, width: int, *, is_gated: bool) -> Work:
     A threadgroup has as many simdgroups as the sums of all leave room for, twice as many where there are few
     threadgroups, and each as many weights in flight as come out even.
     """
-    row_tiles, tiles = -(-rows // 8), 1 + is_gated
+    row_tiles = 1 << (-(-rows // 8) - 1).bit_length()  # a power of two: each number is a kernel to compile
+    tiles = 1 + is_gated
     warps = 8 if tiles * row_tiles <= _MAX_TILES else 4
     if features // 16 < _ENOUGH_GROUPS and 2 * tiles * row_tiles <= _MAX_TILES:
         warps = 16

@@ -27,6 +27,7 @@ class Packing(NamedTuple):
     in_buckets: bool = False  # batches of rows alone get one of few numbers of rows, and of widths of tables
     max_row_chunk: int = 1  # tokens of a chunk that are rows of their own rather than a prompt chunk
     costs: SharingCosts = SharingCosts(launches=4, copies=1)
+    warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile
 
 
 class BatchMaker:
@@ -49,15 +50,7 @@ class BatchMaker:
         self._levels_hold = self._levels_hold and is_same
         positions, (token_ids, sources) = layout.positions, layout.token_ids(in_flight)
         slots = tables[layout.owners, positions // self._block_size] * self._block_size + positions % self._block_size
-        nobodys_slot = self._packing.padding_block * self._block_size
-        sampled_rows, num_fill = layout.sampled_rows, layout.num_idle + layout.num_padding
-        arrays = [
-            _extended(token_ids, num_fill, 0),
-            _extended(sources, num_fill, -1),
-            _extended(positions, num_fill, 0),
-            _extended(slots, num_fill, nobodys_slot),
-            _extended(sampled_rows, layout.num_rows - len(sampled_rows) if layout.in_buckets else 0, 0),
-        ]
+        arrays = self._token_arrays(layout, token_ids, sources, slots)
         if layout.num_rows:
             arrays += self._row_arrays(layout, tables, widths)
         num_chunks = len(layout.chunks)
@@ -78,6 +71,19 @@ class BatchMaker:
             copies=_slot_copies(schedule.copies, self._block_size) if schedule.copies else None,
             packed=packed,
         )
+
+    def _token_arrays(
+        self, layout: _Layout, token_ids: list[int], sources: list[int], slots: IntArray
+    ) -> list[IntArray]:
+        """The arrays of TokenArrays in their order, with the idle rows and the padding behind each."""
+        num_fill, sampled_rows = layout.num_idle + layout.num_padding, layout.sampled_rows
+        return [
+            _extended(token_ids, num_fill, 0),
+            _extended(sources, num_fill, -1),
+            _extended(layout.positions, num_fill, 0),
+            _extended(slots, num_fill, self._packing.padding_block * self._block_size),
+            _extended(sampled_rows, layout.num_rows - len(sampled_rows) if layout.in_buckets else 0, 0),
+        ]
 
     def _row_arrays(self, layout: _Layout, tables: IntArray, widths: IntArray) -> list[IntArray]:
         """The arrays of a RowSpan in their order; idle rows attend to one token of nobody's block."""

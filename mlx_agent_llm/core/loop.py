@@ -218,7 +218,8 @@ class EngineCore:
         nobody = Request(-1, (0,) * length, SamplingParams(), 0, lambda delta: None)
         nobody.block_table = [self._runner.packing.padding_block] * self.kv_manager.num_blocks_for(length)
         row, chunk = Chunk(nobody, 1, 1, is_sampled=False), Chunk(nobody, 0, length, is_sampled=False)
-        for schedule in (Schedule([row], [chunk]), Schedule([row], [])):
+        rows_alone = [Schedule([row] * count, []) for count in self._runner.packing.warm_rows]
+        for schedule in (Schedule([row], [chunk]), *rows_alone):
             batch = self._make_batch(schedule, None)
             try:
                 mx.eval(self._runner.forward(batch, None))

@@ -28,6 +28,8 @@ _MAX_ROW_CHUNK = {"cuda": 64, "metal": 16, "reference": 1}
 # (2 to 16 rows of a 135M model's layers). Metal's are guesses.
 _LEVEL_BYTES = {"cuda": 50_000_000, "metal": 10_000_000, "reference": 1_000_000}
 _LEVEL_COPIES = {"cuda": 1.5, "metal": 3.0, "reference": 1.0}
+# CUDA compiles a product for each of few numbers of rows, seconds when a machine does it first, and keeps it on disk.
+_WARM_ROWS = {"cuda": (1, 16, 32, 64), "metal": (1,), "reference": (1,)}
 
 
 class ModelRunner:
@@ -63,6 +65,7 @@ class ModelRunner:
             in_buckets=self._compiled is not None,
             max_row_chunk=_MAX_ROW_CHUNK[backend()],
             costs=_sharing_costs(shapes, block_size),
+            warm_rows=_WARM_ROWS[backend()],
         )
         self._last_logits: mx.array | None = None
         self._shapes, self._num_blocks, self._block_size = shapes, num_blocks, block_size
