@@ -11,14 +11,12 @@ from dataclasses import replace
 
 from jsonschema.validators import validator_for
 
-from mlx_agent_llm.constrain.spec import JSONSchema
+from mlx_agent_llm.constrain.spec import CheckedKeywords, JSONSchema
 from mlx_agent_llm.errors import InvalidOutputError
 from mlx_agent_llm.request import Delta, SamplingParams
 
 MAX_ATTEMPTS = 3
 SEED_STRIDE = 2**16
-
-CheckedKeywords = tuple[tuple[str, str], ...]
 
 
 class CheckedDelivery:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_agent_llm.config import check_range
-from mlx_agent_llm.constrain.spec import Choice, Constraint, Grammar, JSONSchema, Regex
+from mlx_agent_llm.constrain.spec import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.errors import MLXAgentError, RequestError
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
@@ -189,7 +189,7 @@ class Delta:
     error: MLXAgentError | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     forced_close: bool = False
-    checked: tuple[tuple[str, str], ...] = ()
+    checked: CheckedKeywords = ()
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class RequestOutput:
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] | None = None
     forced_close: bool = False
-    checked: tuple[tuple[str, str], ...] = ()
+    checked: CheckedKeywords = ()
 
 
 class Matcher(Protocol):

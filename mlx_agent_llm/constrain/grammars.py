@@ -10,7 +10,7 @@ from mlx_agent_llm.constrain.context_free import ContextFreeGrammar, Pattern, Te
 from mlx_agent_llm.constrain.ebnf_parser import parse_ebnf
 from mlx_agent_llm.constrain.regex import parse_full_match
 from mlx_agent_llm.constrain.schema import schema_grammar
-from mlx_agent_llm.constrain.spec import Choice, Constraint, Grammar, JSONSchema, Regex
+from mlx_agent_llm.constrain.spec import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.errors import ConstraintError
 
 
@@ -28,7 +28,7 @@ class GrammarConstraint(Constraint):
         object.__setattr__(self, "key", f"context_free:{self.content}")
 
 
-def checked_keywords(constraint: Constraint) -> tuple[tuple[str, str], ...]:
+def checked_keywords(constraint: Constraint) -> CheckedKeywords:
     """Return the (pointer, keyword) pairs that the grammar leaves out, so that a finished value has to be checked."""
     if not isinstance(constraint, JSONSchema) or constraint.strict:
         return ()

@@ -10,6 +10,9 @@ from typing import Any
 from mlx_agent_llm.constrain.model_schema import is_schema_type, schema_of_type
 from mlx_agent_llm.errors import ConstraintError
 
+# (pointer, keyword) of what a grammar leaves out, so that a value is checked for it.
+CheckedKeywords = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True)
 class Constraint:

@@ -13,7 +13,7 @@ from mlx_agent_llm.constrain.schema.nodes import productive_rules, reachable_rul
 from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
 from mlx_agent_llm.constrain.schema.reader import SchemaReader
 from mlx_agent_llm.constrain.schema.writer import GrammarWriter, shared_rules
-from mlx_agent_llm.constrain.spec import content_key
+from mlx_agent_llm.constrain.spec import CheckedKeywords, content_key
 from mlx_agent_llm.errors import ConstraintError
 
 
@@ -22,7 +22,7 @@ class SchemaGrammar:
     """The grammar of a schema; `checked` are the (pointer, keyword) pairs that it does not enforce."""
 
     grammar: ContextFreeGrammar
-    checked: tuple[tuple[str, str], ...] = ()
+    checked: CheckedKeywords = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SchemaRules:
 
     root: Node
     rules: Mapping[str, Node]
-    checked: tuple[tuple[str, str], ...] = ()
+    checked: CheckedKeywords = ()
 
 
 def check_schema(schema: dict[str, Any] | bool, strict: bool = True) -> None:
