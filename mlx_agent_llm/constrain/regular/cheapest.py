@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from mlx_agent_llm.constrain.regular.automaton import Derivable
 from mlx_agent_llm.errors import ConstraintError
 
-MAX_STEPS = 20_000  # about a second
+MAX_STEPS = 8_000  # about half a second
 
 
 class Searchable(Derivable, Protocol):
