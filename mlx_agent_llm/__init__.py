@@ -1,8 +1,9 @@
 """An engine for many agents in one process: paged attention, continuous batching, shared prefixes, grammars."""
 
-from mlx_agent_llm import blas
+from mlx_agent_llm import blas, command_buffers
 
 blas.preload()  # before anything imports mlx: afterwards it is too late
+command_buffers.fill()
 
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, ToolCall  # noqa: E402
 from mlx_agent_llm.config import EngineConfig  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from mlx_agent_llm.bench.divergence import agreement
 from mlx_agent_llm.bench.mask import NUM_NEW as NUM_MASKED
 from mlx_agent_llm.bench.mixed import NUM_STREAMED, Scene, Stall, _read
 from mlx_agent_llm.bench.ours import decode_steps, fixed_length
+from mlx_agent_llm.bench.random_model import _WordTokenizer
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
 from mlx_agent_llm.bench.turns import NUM_ASKED, NUM_NEW, NUM_SYSTEM, NUM_TURNS
 from mlx_agent_llm.cli import app
@@ -332,3 +334,21 @@ def test_a_missing_matplotlib_names_the_extra(bench: Bench, monkeypatch: pytest.
     done = bench("host", "--rows", "1", "--plot", str(tmp_path / "host.png"))
     assert isinstance(done.exception, ImportError)
     assert "mlx-agent-llm[bench]" in str(done.exception)
+
+
+def test_the_random_model_is_one_to_ask_for(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("mlx_agent_llm.cli.bench.random_model", load_tiny)
+    done = bench("single", "--model", "random", "--json", str(tmp_path / "single.json"))
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "single.json").read_text())["model"] == "random"
+
+
+def test_the_random_model_s_tokenizer_reads_the_tokens_that_were_written() -> None:
+    tokenizer = _WordTokenizer(5000)
+    rng = random.Random(0)
+    words = [rng.randrange(ByteTokenizer.vocab_size, 5000) for _ in range(200)]
+    token_ids = words + list(b'{"a": "b"}') + words[:3] + [256, 257]
+    text = b"".join(tokenizer.token_bytes[token_id] for token_id in token_ids[:-2]).decode()
+    assert len(set(tokenizer.token_bytes[256:])) == 5000 - 257  # the two special tokens have no text
+    assert tokenizer.encode(text + "<|im_start|><|im_end|>") == token_ids
+    assert tokenizer.encode(" zzzz is no word") == [*b" zzzz is no", *tokenizer.encode(" word")]

@@ -358,6 +358,26 @@ def test_a_call_that_is_cut_off_is_kept_with_its_text(name: str) -> None:
     assert invalid.text == cut and invalid.error == "the token budget ended inside the call" and invalid.id
 
 
+# Where calls stand behind text; harmony's text and calls are messages with headers.
+MARKED = [
+    name for name, form in TOOL_FORMATS.items() if form.calls.marker and name != "harmony" and not form.calls.opening
+]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_a_marker_that_is_cut_off_is_no_text(name: str) -> None:
+    written = TOOL_FORMATS[name]
+    marker = written.calls.marker
+    half = (len(marker) + 1) // 2
+    for length in range(1, len(marker)):
+        for pieces in (["Well. " + marker[:length]], list("Well. " + marker[:length])):
+            reader = written.stream_parser(TOOLS)
+            message = fold([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish(cut_off=True))
+            invalid = [one.text for one in message.invalid_tool_calls]
+            begun = marker[:length]
+            assert (message.content, invalid) == (("Well.", [begun]) if length >= half else (f"Well. {begun}", []))
+
+
 @every_format
 def test_an_unknown_tool_and_invalid_arguments_are_named(name: str) -> None:
     written = TOOL_FORMATS[name]

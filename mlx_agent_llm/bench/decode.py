@@ -1,49 +1,32 @@
 """decode: tokens a second of rows in the middle of their output, ours and mlx-lm's, and what the memory allows.
 
-The model has random weights in the shape of Qwen3-0.6B and is made here, so that any machine can run it: nothing is
-downloaded, and speed does not depend on what the weights say.
+The model is the random one unless another is asked for.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models import qwen3
+from mlx.utils import tree_flatten
 
 from mlx_agent_llm.bench import ours, peer
+from mlx_agent_llm.bench.random_model import random_model
 from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.attention import probe_model
 from mlx_agent_llm.core.step_clock import HOST_PHASES, PHASES
 from mlx_agent_llm.engine import Engine
-from mlx_agent_llm.models import LoadedModel, from_parts
-from mlx_agent_llm.testing import ByteTokenizer
+from mlx_agent_llm.models import LoadedModel
 
 NUM_OWN = 32  # tokens of a row behind the shared prefix
 NUM_WARM, NUM_MEASURED = 32, 96  # steps
 _BANDWIDTH_BYTES = {"gpu": 2**31, "cpu": 2**27}
-_QWEN3_06B = {
-    "model_type": "qwen3",
-    "hidden_size": 1024,
-    "num_hidden_layers": 28,
-    "intermediate_size": 3072,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "rms_norm_eps": 1e-6,
-    "vocab_size": 151936,
-    "max_position_embeddings": 40960,
-    "rope_theta": 1e6,
-    "tie_word_embeddings": True,
-}
 
 
 class Case(NamedTuple):
@@ -82,29 +65,8 @@ class Decoded(NamedTuple):
     host: float | None = None
 
 
-class _WideTokenizer(ByteTokenizer):
-    """For a vocabulary that nobody reads."""
-
-    def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
-
-    @cached_property
-    def token_bytes(self) -> Sequence[bytes]:
-        """Token id -> the bytes that it adds to the text."""
-        return [b" "] * self.vocab_size
-
-
-def random_qwen3(dtype: mx.Dtype = mx.bfloat16) -> LoadedModel:
-    """Random weights in Qwen3-0.6B's shape."""
-    model = qwen3.Model(qwen3.ModelArgs.from_dict(_QWEN3_06B))
-    model.update(tree_map(lambda weight: (0.02 * mx.random.normal(weight.shape)).astype(dtype), model.parameters()))
-    mx.eval(model.parameters())
-    return from_parts(model, _WideTokenizer(_QWEN3_06B["vocab_size"]))  # type: ignore[arg-type]
-
-
 def _measure(options: Options) -> Result:
-    loaded = random_qwen3() if options.model is None else options.load()
-    rival = random_qwen3() if options.model is None else options.load()
+    loaded, rival = ((options.model or random_model)("auto") for _ in range(2))
     cases = _cases(options)
     for case in cases:
         check_context(loaded, case.context + NUM_WARM + NUM_MEASURED, f"decode of {case.name}")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from mlx_agent_llm.bench import WORKLOADS, Options, Result
 from mlx_agent_llm.bench.machine import describe_machine
+from mlx_agent_llm.bench.random_model import random_model
 from mlx_agent_llm.cli.options import JSONFile, PlotFile
 from mlx_agent_llm.config import DType
 from mlx_agent_llm.models import LoadedModel, load_model
@@ -22,7 +23,11 @@ from mlx_agent_llm.models import LoadedModel, load_model
 def bench(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(WORKLOADS)}.")],
     model: Annotated[
-        str | None, typer.Option(help='"demo", a hub id, a local directory or a .gguf file.', show_default="demo")
+        str | None,
+        typer.Option(
+            help='"demo", a hub id, a local directory, a .gguf file, or "random": Qwen3-0.6B\'s shape.',
+            show_default="demo; decode: random",
+        ),
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Requests instead of the workload's own number.")] = None,
     repeats: Annotated[
@@ -53,7 +58,8 @@ def bench(
     for note in (*result.notes, caption):
         console.print(note, markup=False, highlight=False)
     if json_file is not None:
-        served = model or ("demo" if "model" in WORKLOADS[name].takes else None)
+        default = "random" if name == "decode" else "demo"
+        served = model or (default if "model" in WORKLOADS[name].takes else None)
         header = {"workload": name, "model": served, "command": _command(), "machine": machine}
         json_file.write_text(json.dumps(header | dict(result.numbers), indent=2), encoding="utf-8")
     if plot_file is not None:
@@ -61,7 +67,7 @@ def bench(
 
 
 def _load(name: str, dtype: DType) -> LoadedModel:
-    return load_model(name, dtype=dtype)
+    return random_model(dtype) if name == "random" else load_model(name, dtype=dtype)
 
 
 def _dtypes(names: list[str] | None) -> tuple[DType, ...] | None:

@@ -1,8 +1,15 @@
 // The names of CUDA that the kernels use, and no others: a name that is missing here does not compile.
 #pragma once
 #include <math.h>
+#include <string.h>
+
+#include <deque>
+#include <utility>
+#include <vector>
 
 #include "lanes.h"
+
+const size_t max_shared_bytes = 48 * 1024;  // without asking for more
 
 #define TEXT_OF(x) #x
 #define SECTION_OF(kernel) "shared_" TEXT_OF(kernel)
@@ -38,6 +45,8 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 inline void __syncthreads() { barrier(); }
 inline float __shfl_xor_sync(unsigned, float value, int mask) { return exchange_xor(value, uint32_t(mask)); }
 
+inline size_t __cvta_generic_to_shared(const void* place) { return reinterpret_cast<size_t>(place); }
+
 namespace ptx {
 typedef __half f16;
 typedef __nv_bfloat16 bf16;
@@ -60,5 +69,24 @@ inline void multiply_on_the_host(float* sums, const unsigned* a, const unsigned*
       const T* right = reinterpret_cast<const T*>(&all_b[k / 8][column * 4 + pair]);
       sums[c] += float(left[k % 2]) * float(right[k % 2]);
     }
+  }
+}
+
+// cp.async as late as may be: a copy happens when its lane awaits it.
+typedef std::vector<std::pair<void*, const void*>> Copies;
+
+inline std::deque<Copies>& own_copies() {  // group by group, the open one last
+  static std::vector<std::deque<Copies>> all(1024, std::deque<Copies>(1));
+  return all[position().index];
+}
+
+inline void copy_on_the_host(void* to, const void* from) { own_copies().back().emplace_back(to, from); }
+
+inline void commit_on_the_host() { own_copies().emplace_back(); }
+
+inline void wait_on_the_host(size_t num_pending) {
+  std::deque<Copies>& copies = own_copies();
+  for (; copies.size() > num_pending + 1; copies.pop_front()) {
+    for (const std::pair<void*, const void*>& copy : copies.front()) memcpy(copy.first, copy.second, 16);
   }
 }

@@ -44,6 +44,11 @@ _PTX = {
     r'asm\("mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.(f16|bf16)\.\1\.f32 [^"]*"[^;]*\);': (
         r"multiply_on_the_host<ptx::\1>(sums, a, b);"
     ),
+    r'asm volatile\("cp\.async\.cg\.shared\.global \[%0\], \[%1\], 16;" : : "r"\(place\), "l"\(from\) : "memory"\);': (
+        "copy_on_the_host(to, from);"
+    ),
+    r'asm volatile\("cp\.async\.commit_group;" : : : "memory"\);': "commit_on_the_host();",
+    r'asm volatile\("cp\.async\.wait_group %0;" : : "n"\(PENDING\) : "memory"\);': "wait_on_the_host(PENDING);",
 }
 
 

@@ -23,7 +23,6 @@ namespace {
 enum class State { ready, at_barrier, at_exchange, done };
 
 constexpr size_t stack_bytes = 256 * 1024;
-constexpr size_t max_shared_bytes = 32 * 1024;  // Metal's; CUDA's are not lower
 constexpr size_t max_lanes = 1024;
 constexpr char poison = char(0xff);  // four of them are not a number, nor are two
 

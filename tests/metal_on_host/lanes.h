@@ -36,3 +36,4 @@ struct KernelEntry {
 };
 
 extern const KernelEntry kernels[];
+extern const size_t max_shared_bytes;  // of a threadgroup

@@ -7,6 +7,8 @@
 
 #include "lanes.h"
 
+const size_t max_shared_bytes = 32 * 1024;
+
 #define TEXT_OF(x) #x
 #define SECTION_OF(kernel) "shared_" TEXT_OF(kernel)
 

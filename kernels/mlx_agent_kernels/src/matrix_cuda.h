@@ -28,6 +28,20 @@ __device__ inline void multiply_tiles(float* sums, const Eight& low, const Eight
   multiply_pairs(sums, a[1], b[1], static_cast<const element*>(nullptr));
 }
 
+// Eight elements to threadgroup memory, while the lane goes on. What a lane asked for between two ends belongs together.
+__device__ inline void copy_eight(Eight* to, const element* from) {
+  const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(place), "l"(from) : "memory");
+}
+
+__device__ inline void end_of_copies() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+
+// Waits for all that the lane asked for but what lies between its last ends of copies, so many times.
+template <int PENDING>
+__device__ inline void await_copies_but_last() {
+  asm volatile("cp.async.wait_group %0;" : : "n"(PENDING) : "memory");
+}
+
 __device__ inline void store_four(float* to, const float* values) {  // in one access
   *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
 }

@@ -1,10 +1,13 @@
 // Attention of a group's queries over the tokens that its rows have in common, on tensor cores, block by block of the pool.
 //
-// A simdgroup has 16 queries of one KV head and takes 16 tokens at a time: scores as a product of queries and keys, an
-// online softmax in log2 units, and the sums as a product of weights and values (as in FlashAttention: Dao et al., 2022).
-// Keys and values go from the pool to the registers that multiply them. A product may take dimensions and tokens in any
-// order, so a lane reads 16 bytes of a key where it brings eight dimensions, and 16 bytes of a value where the eight are
-// columns of eight products.
+// A simdgroup has 16 queries of one KV head: scores as a product of queries and keys, an online softmax in log2 units, and
+// the sums as a product of weights and values (as in FlashAttention: Dao et al., 2022). A threadgroup's simdgroups take
+// the same TILE tokens, whose keys and values are copied to threadgroup memory two tiles before they are used. A product
+// may take dimensions and tokens in any order, so a lane reads 16 bytes of a key where it brings eight dimensions, and 16
+// bytes of a value where the eight are columns of eight products. Where these stand in a token's row depends on the
+// token, so that the lanes that read at once meet in no bank.
+#define TILE 32
+#define BUFFERS 3
 const int kv_head = group_x % KV_HEADS;
 const int split = group_y;
 const int num_splits = groups_y;
@@ -13,9 +16,10 @@ const int num_members = members_shape[1];
 const int num_blocks = block_tables_shape[1];
 const int num_queries = num_members * GROUP;
 const int first_query = (group_x / KV_HEADS * WARPS + warp) * 16;
-if (first_query >= num_queries) return;  // all lanes of the simdgroup together, which meet no others
+const bool has_queries = first_query < num_queries;  // the others only copy
 const int quad = lane / 4;
 const int quarter = lane % 4;
+const int eights = HEAD_DIM / 8;
 const int slabs = HEAD_DIM / 32;
 const int sets = HEAD_DIM / 64;
 const float lowest = -1e30f;
@@ -54,81 +58,95 @@ for (int s = 0; s < sets; s++) {
   }
 }
 
-// Keys and values are read one step ahead, each as soon as its last content was used: the other half of a step is computed
-// meanwhile. Behind the end the last token is read again, and its weight is zero.
-Eight keys[2][slabs];
-Eight values[4][sets];
-for (int base = begin < end ? begin - 16 : end; base < end; base += 16) {
-  const bool has_content = base >= begin;
-  float scores[2][4];
+SHARED Eight keys[BUFFERS][TILE * eights];
+SHARED Eight values[BUFFERS][TILE * eights];
+const int num_tiles = (larger(end - begin, 0) + TILE - 1) / TILE;
+for (int tile = 1 - BUFFERS; tile < num_tiles; tile++) {
+  if (tile >= 0) {
+    await_copies_but_last<BUFFERS - 2>();
+    BARRIER();  // the copies of all lanes have come, and nobody reads what the next ones replace
+  }
+  const int coming = tile + BUFFERS - 1;
+  if (coming < num_tiles) {
+    for (int i = index_in_group; i < TILE * eights; i += 32 * WARPS) {
+      const int place = i / eights;
+      const int eight = i % eights;
+      // Behind the end the last token is copied again, and its weight is zero.
+      const int token = smaller(begin + coming * TILE + place, end - 1);
+      const int slot = block_tables[group * num_blocks + token / BLOCK_SIZE] * BLOCK_SIZE + token % BLOCK_SIZE;
+      const int64_t from = (int64_t(slot) * KV_HEADS + kv_head) * HEAD_DIM + eight * 8;
+      copy_eight(&keys[coming % BUFFERS][place * eights + (eight ^ place % 2 * 4)], k_pool + from);
+      copy_eight(&values[coming % BUFFERS][place * eights + (eight ^ place % 8 / 2 * 2)], v_pool + from);
+    }
+  }
+  end_of_copies();
+  if (tile < 0 || !has_queries) continue;
+
+  const int base = begin + tile * TILE;
+  float scores[TILE / 8][4];
   UNROLLED
-  for (int n = 0; n < 2; n++) {
+  for (int n = 0; n < TILE / 8; n++) {
     UNROLLED
     for (int c = 0; c < 4; c++) scores[n][c] = 0.0f;
-    if (has_content) {
-      UNROLLED
-      for (int s = 0; s < slabs; s++) multiply_tiles(scores[n], query[0][s], query[1][s], keys[n][s]);
-    }
-    const int token = smaller(base + 16 + n * 8 + quad, end - 1);
-    const int slot = block_tables[group * num_blocks + token / BLOCK_SIZE] * BLOCK_SIZE + token % BLOCK_SIZE;
-    const int64_t from = (int64_t(slot) * KV_HEADS + kv_head) * HEAD_DIM;
     UNROLLED
-    for (int s = 0; s < slabs; s++) keys[n][s] = load_eight(k_pool + from + s * 32 + quarter * 8);
+    for (int s = 0; s < slabs; s++) {
+      const int eight = (s * 4 + quarter) ^ quad % 2 * 4;
+      multiply_tiles(scores[n], query[0][s], query[1][s], keys[tile % BUFFERS][(n * 8 + quad) * eights + eight]);
+    }
     UNROLLED
     for (int c = 0; c < 4; c++) {
       scores[n][c] = base + n * 8 + quarter * 2 + c % 2 < end ? scores[n][c] * scale : lowest;
     }
   }
-  if (has_content) {
+  UNROLLED
+  for (int half = 0; half < 2; half++) {
+    float now_highest = highest[half];
     UNROLLED
-    for (int half = 0; half < 2; half++) {
-      float now_highest = highest[half];
-      UNROLLED
-      for (int n = 0; n < 2; n++) {
-        now_highest = larger(now_highest, larger(scores[n][2 * half], scores[n][2 * half + 1]));
-      }
-      UNROLLED
-      for (int distance = 1; distance < 4; distance *= 2) {
-        now_highest = larger(now_highest, shuffle_xor(now_highest, distance));
-      }
-      const float shrink = exp2_of(highest[half] - now_highest);
-      highest[half] = now_highest;
-      mass[half] *= shrink;
-      UNROLLED
-      for (int s = 0; s < sets; s++) {
-        UNROLLED
-        for (int i = 0; i < 8; i++) {
-          sums[s][i][2 * half] *= shrink;
-          sums[s][i][2 * half + 1] *= shrink;
-        }
-      }
-      UNROLLED
-      for (int n = 0; n < 2; n++) {
-        UNROLLED
-        for (int c = 2 * half; c < 2 * half + 2; c++) {
-          scores[n][c] = exp2_of(scores[n][c] - now_highest);
-          mass[half] += scores[n][c];
-        }
-      }
+    for (int n = 0; n < TILE / 8; n++) {
+      now_highest = larger(now_highest, larger(scores[n][2 * half], scores[n][2 * half + 1]));
     }
-    const unsigned weights[4] = {pack(scores[0][0], scores[0][1]), pack(scores[0][2], scores[0][3]),
-                                 pack(scores[1][0], scores[1][1]), pack(scores[1][2], scores[1][3])};
+    UNROLLED
+    for (int distance = 1; distance < 4; distance *= 2) {
+      now_highest = larger(now_highest, shuffle_xor(now_highest, distance));
+    }
+    const float shrink = exp2_of(highest[half] - now_highest);
+    highest[half] = now_highest;
+    mass[half] *= shrink;
     UNROLLED
     for (int s = 0; s < sets; s++) {
       UNROLLED
       for (int i = 0; i < 8; i++) {
-        const unsigned columns[2] = {pair_at(values[0][s], values[1][s], i), pair_at(values[2][s], values[3][s], i)};
-        multiply_pairs(sums[s][i], weights, columns, static_cast<const element*>(nullptr));
+        sums[s][i][2 * half] *= shrink;
+        sums[s][i][2 * half + 1] *= shrink;
+      }
+    }
+    UNROLLED
+    for (int n = 0; n < TILE / 8; n++) {
+      UNROLLED
+      for (int c = 2 * half; c < 2 * half + 2; c++) {
+        scores[n][c] = exp2_of(scores[n][c] - now_highest);
+        mass[half] += scores[n][c];
       }
     }
   }
   UNROLLED
-  for (int n = 0; n < 4; n++) {
-    const int token = smaller(base + 16 + n / 2 * 8 + quarter * 2 + n % 2, end - 1);
-    const int slot = block_tables[group * num_blocks + token / BLOCK_SIZE] * BLOCK_SIZE + token % BLOCK_SIZE;
-    const int64_t from = (int64_t(slot) * KV_HEADS + kv_head) * HEAD_DIM;
+  for (int n = 0; n < TILE / 8; n += 2) {
+    const unsigned weights[4] = {pack(scores[n][0], scores[n][1]), pack(scores[n][2], scores[n][3]),
+                                 pack(scores[n + 1][0], scores[n + 1][1]), pack(scores[n + 1][2], scores[n + 1][3])};
     UNROLLED
-    for (int s = 0; s < sets; s++) values[n][s] = load_eight(v_pool + from + s * 64 + quad * 8);
+    for (int s = 0; s < sets; s++) {
+      Eight four[4];  // of tokens 2 * quarter, the next one, and both 8 further on
+      UNROLLED
+      for (int i = 0; i < 4; i++) {
+        const int place = n * 8 + i / 2 * 8 + quarter * 2 + i % 2;
+        four[i] = values[tile % BUFFERS][place * eights + ((s * 8 + quad) ^ quarter * 2)];
+      }
+      UNROLLED
+      for (int i = 0; i < 8; i++) {
+        const unsigned columns[2] = {pair_at(four[0], four[1], i), pair_at(four[2], four[3], i)};
+        multiply_pairs(sums[s][i], weights, columns, static_cast<const element*>(nullptr));
+      }
+    }
   }
 }
 

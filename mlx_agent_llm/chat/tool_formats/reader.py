@@ -133,11 +133,14 @@ class ReplyReader:
         while True:
             if is_behind_call:
                 yield from self._cursor.skip_blanks()
-            pieces = self._cursor.read_until(*markers)
+            pieces = self._cursor.read_until(*markers, begun=self._syntax.marker)
             marker, held = yield from trimmed(pieces, lambda text: ChatDelta(text=text))
-            if not marker:
+            if not marker and not self._cursor.rest:
                 if held:
                     yield ChatDelta(text=held)
+                return
+            if not marker:
+                yield from self._give_up_call(self._cursor.position, new_call_id(), "")
                 return
             if marker == self._syntax.marker:
                 self._cursor.position -= len(marker)
