@@ -21,12 +21,12 @@ import mlx.nn as nn
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat, prepare_chat
 from mlx_agent_llm.checking import CheckedDelivery
 from mlx_agent_llm.config import EngineConfig
-from mlx_agent_llm.constrain.budget import Budget
-from mlx_agent_llm.constrain.closing import Closing
+from mlx_agent_llm.constrain.closing.budget import Budget
+from mlx_agent_llm.constrain.closing.closing import Closing
+from mlx_agent_llm.constrain.closing.forced import ForcedText
+from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
-from mlx_agent_llm.constrain.forced import ForcedText
 from mlx_agent_llm.constrain.preparing import Preparer
-from mlx_agent_llm.constrain.spelling import Spelling
 from mlx_agent_llm.constrain.thinking import ReasoningLimit
 from mlx_agent_llm.core.attention import probe_model
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary

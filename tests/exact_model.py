@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx_lm.models.base
 
-from mlx_agent_llm.constrain.matcher import GrammarMatcher
+from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.core import loop
 from mlx_agent_llm.core.attention import PagedLayer
 from mlx_agent_llm.core.detokenizer import Detokenizer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts
 from mlx_agent_llm.constrain.regular import Language
-from mlx_agent_llm.constrain.shortest import ShortestTexts
 
 
 class GrammarWalk:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_agent_llm.constrain import regular
-from mlx_agent_llm.constrain.char_set import CharSet
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.context_free import (
     Choice,
     ContextFreeGrammar,
@@ -18,7 +18,7 @@ from mlx_agent_llm.constrain.context_free import (
     Text,
 )
 from mlx_agent_llm.constrain.context_free import Sequence as Seq
-from mlx_agent_llm.constrain.pushdown import Pushdown
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 
 _PLAIN = regular.characters(~(CharSet.of('"\\') | CharSet.span("\0", "\x1f")))
 _ESCAPE = regular.concat(regular.literal("\\"), regular.characters(CharSet.of('"\\/bfnrt')))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from mlx_agent_llm.constrain.char_set import CharSet
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
 from mlx_agent_llm.constrain.regular import Language
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 
 MAX_DEPTH = 60
 _LIKELY = CharSet.of("abc019 \n\"'\\<>/{}[]:,=.()|é€😀")

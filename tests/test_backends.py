@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
 from mlx_agent_llm.constrain.backends import Backends, MakePlace
+from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
+from mlx_agent_llm.constrain.backends.lark import MAX_LINES, lark_text
+from mlx_agent_llm.constrain.backends.lexing import is_read_exactly, is_recursive
+from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher, TokenSets
+from mlx_agent_llm.constrain.backends.relaxed import relaxed
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown, State
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.joined import joined
+from mlx_agent_llm.constrain.context_free.reduced import reduced
 from mlx_agent_llm.constrain.deadline import call_within
-from mlx_agent_llm.constrain.ebnf import ebnf_text
 from mlx_agent_llm.constrain.grammars import GrammarConstraint
-from mlx_agent_llm.constrain.joined import joined
-from mlx_agent_llm.constrain.lark import MAX_LINES, lark_text
-from mlx_agent_llm.constrain.lexing import is_read_exactly, is_recursive
-from mlx_agent_llm.constrain.matcher import GrammarMatcher, TokenSets
 from mlx_agent_llm.constrain.once import Once
-from mlx_agent_llm.constrain.pushdown import Pushdown, State
-from mlx_agent_llm.constrain.reduced import reduced
 from mlx_agent_llm.constrain.regular import (
     ANY_CHAR,
     NOTHING,
@@ -39,7 +40,6 @@ from mlx_agent_llm.constrain.regular import (
     repeat,
     union,
 )
-from mlx_agent_llm.constrain.relaxed import relaxed
 from mlx_agent_llm.constrain.spec import JSONSchema, Regex
 from mlx_agent_llm.errors import ConstraintError, GenerationError
 

@@ -27,7 +27,7 @@ from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
 from mlx_agent_llm.bench.turns import NUM_ASKED, NUM_NEW, NUM_SYSTEM, NUM_TURNS
 from mlx_agent_llm.cli import app
 from mlx_agent_llm.config import DType, EngineConfig
-from mlx_agent_llm.constrain.matcher import GrammarMatcher
+from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.core.step_clock import PHASES
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.errors import ContextLengthError, RequestError

@@ -45,6 +45,7 @@ def test_every_choice_is_obeyed(name: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @every_format
 def test_every_choice_is_obeyed_a_thousand_times(name: str) -> None:
     check_every_choice(name, 1000)
@@ -280,6 +281,7 @@ def test_the_demo_model_obeys_every_choice(demo_engine: Engine) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_the_demo_model_obeys_every_choice_twenty_times(demo_engine: Engine) -> None:
     check_demo(demo_engine, 20)
 

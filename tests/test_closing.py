@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm.constrain import regular
-from mlx_agent_llm.constrain.budget import Budget
-from mlx_agent_llm.constrain.char_set import CharSet
-from mlx_agent_llm.constrain.closing import Closing, characters_beginning_with
+from mlx_agent_llm.constrain.closing.budget import Budget
+from mlx_agent_llm.constrain.closing.closing import Closing, characters_beginning_with
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown, State
+from mlx_agent_llm.constrain.closing.reserve import _most_bytes_of_derivatives, most_bytes_to_close
+from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Pattern, Repeat, Rule, Text
 from mlx_agent_llm.constrain.context_free import Sequence as Seq
-from mlx_agent_llm.constrain.pushdown import Pushdown, State
-from mlx_agent_llm.constrain.reserve import _most_bytes_of_derivatives, most_bytes_to_close
-from mlx_agent_llm.constrain.spelling import Spelling
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
 
 SINGLE = [bytes([byte]) for byte in range(256)]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
-from mlx_agent_llm.constrain.matcher import GrammarMatcher
 from mlx_agent_llm.constrain.spec import Constraint, JSONSchema, Regex
 from mlx_agent_llm.errors import ConstraintError, GenerationError, UnsupportedSchemaError
 

@@ -5,8 +5,8 @@ import random
 import pytest
 from adversary import PIECES, PieceTokenizer
 
-from mlx_agent_llm.constrain.forced import ForcedText
-from mlx_agent_llm.constrain.spelling import Spelling
+from mlx_agent_llm.constrain.closing.forced import ForcedText
+from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.models import LoadedModel
 
 TOKENIZER = PieceTokenizer()

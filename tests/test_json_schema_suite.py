@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from json_schema_suite import DRAFTS, load_cases, texts_of
 
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
-from mlx_agent_llm.constrain.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import schema_rules
 from mlx_agent_llm.errors import ConstraintError, RequestError, UnsupportedSchemaError
 

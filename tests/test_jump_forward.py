@@ -10,8 +10,8 @@ import pytest
 from grammars import JSON, PERSON, PushdownMatcher
 
 from mlx_agent_llm import Engine, GenerationError, Handle, SamplingParams
-from mlx_agent_llm.constrain.budget import Budget
-from mlx_agent_llm.constrain.closing import Closing
+from mlx_agent_llm.constrain.closing.budget import Budget
+from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Rule, Text
 from mlx_agent_llm.constrain.context_free import Sequence as Seq
 from mlx_agent_llm.request import Request

@@ -40,6 +40,13 @@ CORE_ORDER = [
     ["logprobs", "loop"],
 ]
 
+# In constrain, a module or package may import those before it.
+CONSTRAIN_ORDER = [
+    *("model_schema", "spec", "once", "deadline", "thinking"),
+    *("regular", "numbers", "regex", "context_free", "schema", "backends", "closing"),
+    *("grammars", "compiler", "preparing"),
+]
+
 
 def name_of(path: Path, root: Path = ROOT) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
@@ -104,6 +111,15 @@ def test_the_modules_of_the_core_import_downwards_only() -> None:
     for path in paths:
         used = {name.split(".")[2] for name in imports_of(path) if starts_with(name, "mlx_agent_llm.core")}
         assert used <= allowed[path.stem], f"core.{path.stem} -> {sorted(used - allowed[path.stem])}"
+
+
+def test_the_parts_of_constrain_import_downwards_only() -> None:
+    folder = PACKAGE / "constrain"
+    for path in (path for path in modules_in(folder) if path.parent != folder or path.stem != "__init__"):
+        part = path.relative_to(folder).with_suffix("").parts[0]
+        below = CONSTRAIN_ORDER[: CONSTRAIN_ORDER.index(part) + 1]
+        used = {name.split(".")[2] for name in imports_of(path) if starts_with(name, "mlx_agent_llm.constrain")}
+        assert used <= set(below), f"{name_of(path)} -> {sorted(used - set(below))}"
 
 
 def test_the_base_imports_only_what_is_below_it() -> None:

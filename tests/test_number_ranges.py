@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from mlx_agent_llm.constrain.number_languages import INTEGER, NUMBER, multiples_language, range_language
-from mlx_agent_llm.constrain.number_ranges import Bounds, Grid, decimal_grid, integer_grid
+from mlx_agent_llm.constrain.numbers.languages import INTEGER, NUMBER, multiples_language, range_language
+from mlx_agent_llm.constrain.numbers.ranges import Bounds, Grid, decimal_grid, integer_grid
 from mlx_agent_llm.constrain.regular import Language, is_subset
 from mlx_agent_llm.errors import ConstraintError
 

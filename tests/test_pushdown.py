@@ -9,9 +9,9 @@ import pytest
 from grammars import JSON, STRING, random_node, texts_of
 
 from mlx_agent_llm.constrain import regular
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Pattern, Repeat, Rule, Sequence, Text
-from mlx_agent_llm.constrain.pushdown import Pushdown
-from mlx_agent_llm.constrain.shortest import ShortestTexts
+from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts
 from mlx_agent_llm.errors import ConstraintError
 
 ALPHABET = "ab€"

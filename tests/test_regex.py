@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER
 from mlx_agent_llm.constrain.regex import parse_regex
 from mlx_agent_llm.constrain.regular import ANY_TEXT, Literal, literal, repeat
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER
 from mlx_agent_llm.errors import ConstraintError
 
 TEXTS = ["".join(chars) for length in range(5) for chars in itertools.product("ab\n", repeat=length)]

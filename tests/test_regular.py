@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER, CharSet, coarsest_partition
 from mlx_agent_llm.constrain.regular import (
     ANY_TEXT,
     EMPTY_TEXT,
@@ -34,6 +33,7 @@ from mlx_agent_llm.constrain.regular import (
     union,
     without,
 )
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER, CharSet, coarsest_partition
 from mlx_agent_llm.errors import ConstraintError
 
 # No leaf below names "z": it stands for every character that is not named.

@@ -14,8 +14,8 @@ from json_schema_suite import texts_of
 from jsonschema import Draft202012Validator
 from random_schemas import INSTANCES, rooted_schemas, unenforced_schemas
 
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
-from mlx_agent_llm.constrain.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_grammar, schema_rules
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 
@@ -77,6 +77,7 @@ def test_every_text_of_a_grammar_is_valid_and_written_in_one_form(schema: dict[s
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @LONG
 @given(schema=rooted_schemas())
 def test_exactly_the_valid_values_of_very_many_schemas_can_be_written(schema: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from json_schema_suite import texts_of
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
-from mlx_agent_llm.constrain.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import schema_grammar, schema_rules
 
 STRING = {"type": "string"}

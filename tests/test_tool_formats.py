@@ -23,7 +23,7 @@ from mlx_agent_llm.chat.template_abilities import Abilities, abilities_of
 from mlx_agent_llm.chat.tool_formats.gemma import FUNCTIONGEMMA, GEMMA4
 from mlx_agent_llm.chat.tool_formats.syntax import MAX_CALLS
 from mlx_agent_llm.chat.tools import ToolPlan, plan_tools
-from mlx_agent_llm.constrain.pushdown import Pushdown
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.spec import JSONSchema
 from mlx_agent_llm.constrain.thinking import Thinking
 from mlx_agent_llm.errors import ConstraintError, RequestError, ToolChoiceError

@@ -10,9 +10,9 @@ import pytest
 from conftest import MakeEngine
 
 from mlx_agent_llm import Choice, ConstraintError, Engine, GenerationError, Grammar, JSONSchema, Regex, SamplingParams
-from mlx_agent_llm.constrain.ebnf_parser import parse_ebnf
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
+from mlx_agent_llm.constrain.context_free.ebnf_parser import parse_ebnf
 from mlx_agent_llm.constrain.grammars import constraint_grammar
-from mlx_agent_llm.constrain.pushdown import Pushdown
 from mlx_agent_llm.constrain.spec import Constraint
 from mlx_agent_llm.request import RequestOutput
 from mlx_agent_llm.testing import RandomLogitsModel

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from mlx_agent_llm.constrain.backends import BackendName, Backends, MakePlace
+from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher, TokenSets
 from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
 from mlx_agent_llm.constrain.deadline import call_within
 from mlx_agent_llm.constrain.grammars import constraint_grammar
-from mlx_agent_llm.constrain.matcher import GrammarMatcher, TokenSets
 from mlx_agent_llm.constrain.once import Once
 from mlx_agent_llm.constrain.spec import Constraint
 from mlx_agent_llm.errors import ConstraintError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlx_agent_llm.constrain import context_free
 from mlx_agent_llm.constrain.context_free import ContextFreeGrammar, Pattern, Text
-from mlx_agent_llm.constrain.ebnf_parser import parse_ebnf
+from mlx_agent_llm.constrain.context_free.ebnf_parser import parse_ebnf
 from mlx_agent_llm.constrain.regex import parse_full_match
 from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.constrain.spec import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex

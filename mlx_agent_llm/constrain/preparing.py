@@ -7,12 +7,12 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from mlx_agent_llm.constrain.closing import Closing
+from mlx_agent_llm.constrain.closing.closing import Closing
+from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
 from mlx_agent_llm.constrain.grammars import checked_keywords
 from mlx_agent_llm.constrain.once import Once
 from mlx_agent_llm.constrain.spec import CheckedKeywords, Constraint
-from mlx_agent_llm.constrain.spelling import Spelling
 from mlx_agent_llm.errors import EngineClosedError
 from mlx_agent_llm.request import CompiledGrammar
 

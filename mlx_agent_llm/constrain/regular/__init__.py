@@ -5,10 +5,10 @@ one object, so that derivatives meet again and are remembered (Owens, Reppy and 
 counted, a union of literals is a trie, and intersection and complement are nodes like any other.
 """
 
-from mlx_agent_llm.constrain.char_set import CharSet
 from mlx_agent_llm.constrain.regular import derivatives as _derivatives  # noqa: F401  registers them
 from mlx_agent_llm.constrain.regular.automaton import Automaton
 from mlx_agent_llm.constrain.regular.boolean import are_disjoint, complement, intersection, is_subset, union
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.constrain.regular.concatenation import (
     ANY_CHAR,
     ANY_TEXT,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from mlx_agent_llm.constrain.char_set import CharSet
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.constrain.regular.concatenation import (
     ANY_TEXT,
     characters,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from mlx_agent_llm.constrain.char_set import CharSet
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 
 MAX_STEPS_PER_STATE = 12
 

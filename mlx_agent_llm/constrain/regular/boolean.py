@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER
 from mlx_agent_llm.constrain.regular.alternatives import (
     alternatives,
     character_set,
@@ -10,6 +9,7 @@ from mlx_agent_llm.constrain.regular.alternatives import (
     is_one_character,
     union_of_sets,
 )
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER
 from mlx_agent_llm.constrain.regular.concatenation import ANY_CHAR, ANY_TEXT, characters, counts_of, members, repeat
 from mlx_agent_llm.constrain.regular.language import (
     EMPTY_TEXT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER, CharSet
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER, CharSet
 from mlx_agent_llm.constrain.regular.language import (
     EMPTY_TEXT,
     NOTHING,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER, CharSet
 from mlx_agent_llm.constrain.regular.boolean import complement, intersection, union
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER, CharSet
 from mlx_agent_llm.constrain.regular.concatenation import concat, literal, repeat
 from mlx_agent_llm.constrain.regular.language import (
     EMPTY_TEXT,

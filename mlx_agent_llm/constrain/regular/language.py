@@ -9,8 +9,8 @@ from functools import singledispatch
 from typing import NoReturn
 from weakref import WeakValueDictionary
 
-from mlx_agent_llm.constrain.char_set import CharSet, Partition, coarsest_partition
 from mlx_agent_llm.constrain.regular.automaton import Automaton, build_automaton
+from mlx_agent_llm.constrain.regular.char_set import CharSet, Partition, coarsest_partition
 from mlx_agent_llm.constrain.regular.cheapest import cheapest_text, has_text
 from mlx_agent_llm.constrain.regular.lengths import longest_of, shortest_of, sum_of_lengths
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER
 from mlx_agent_llm.constrain.regex import parse_regex
 from mlx_agent_llm.constrain.regular import Language, characters, repeat
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER
 from mlx_agent_llm.constrain.schema.formats import FORMATS, language_of_format
 from mlx_agent_llm.constrain.schema.formula import Formula, Subschema, Typed
 from mlx_agent_llm.constrain.schema.number_type import High, Low, NumberType, multiples_of

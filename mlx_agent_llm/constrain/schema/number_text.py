@@ -7,8 +7,8 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from mlx_agent_llm.constrain.number_languages import multiples_language, range_language
-from mlx_agent_llm.constrain.number_ranges import (
+from mlx_agent_llm.constrain.numbers.languages import multiples_language, range_language
+from mlx_agent_llm.constrain.numbers.ranges import (
     DEFAULT_PLACES,
     MAX_PLACES,
     Bounds,

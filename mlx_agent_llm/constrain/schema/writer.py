@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from mlx_agent_llm.constrain.context_free import Choice, Node, Pattern, Rule, Text
-from mlx_agent_llm.constrain.number_languages import INTEGER, NUMBER
+from mlx_agent_llm.constrain.numbers.languages import INTEGER, NUMBER
 from mlx_agent_llm.constrain.regular import nothing
 from mlx_agent_llm.constrain.schema.array_type import ANY_ARRAY, ArrayType
 from mlx_agent_llm.constrain.schema.array_writer import write_array

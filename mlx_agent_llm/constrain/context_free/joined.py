@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.nodes import Choice, ContextFreeGrammar, Node, Repeat, Rule, Sequence, Text
 
 MAX_OPTIONS = 1000
 

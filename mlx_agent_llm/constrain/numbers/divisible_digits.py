@@ -10,8 +10,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from mlx_agent_llm.constrain.char_set import CharSet
 from mlx_agent_llm.constrain.regular import EMPTY_TEXT, NOTHING, Language, characters, concat, literal, repeat, union
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
 
 MAX_STATES = 3_000

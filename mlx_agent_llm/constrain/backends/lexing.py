@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from itertools import combinations_with_replacement, product
 from typing import NamedTuple
 
-from mlx_agent_llm.constrain.char_set import CharSet, coarsest_partition
+from mlx_agent_llm.constrain.backends.relaxed import relaxed
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.shortest import rule_names
 from mlx_agent_llm.constrain.regular import NOTHING, Language, Literal, literal
-from mlx_agent_llm.constrain.relaxed import relaxed
-from mlx_agent_llm.constrain.shortest import rule_names
+from mlx_agent_llm.constrain.regular.char_set import CharSet, coarsest_partition
 
 MAX_PAIRS = 20_000
 MAX_DEPTH = 12  # calls that the stacks of two leaves do not share

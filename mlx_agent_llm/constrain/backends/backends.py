@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
+from mlx_agent_llm.constrain.backends.lark import lark_text
+from mlx_agent_llm.constrain.backends.lexing import is_read_exactly, is_recursive
+from mlx_agent_llm.constrain.backends.matcher import LLGuidancePlace, Place, XGrammarPlace
 from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
-from mlx_agent_llm.constrain.ebnf import ebnf_text
-from mlx_agent_llm.constrain.joined import joined
-from mlx_agent_llm.constrain.lark import lark_text
-from mlx_agent_llm.constrain.lexing import is_read_exactly, is_recursive
-from mlx_agent_llm.constrain.matcher import LLGuidancePlace, Place, XGrammarPlace
-from mlx_agent_llm.constrain.reduced import reduced
+from mlx_agent_llm.constrain.context_free.joined import joined
+from mlx_agent_llm.constrain.context_free.reduced import reduced
 from mlx_agent_llm.errors import ConstraintError
 
 if TYPE_CHECKING:

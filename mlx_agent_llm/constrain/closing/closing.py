@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
-from mlx_agent_llm.constrain.char_set import CharSet
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown, Stack, State
+from mlx_agent_llm.constrain.closing.reserve import most_tokens_to_close
+from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
-from mlx_agent_llm.constrain.pushdown import Pushdown, Stack, State
+from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts
 from mlx_agent_llm.constrain.regular import Language
-from mlx_agent_llm.constrain.reserve import most_tokens_to_close
-from mlx_agent_llm.constrain.shortest import ShortestTexts
-from mlx_agent_llm.constrain.spelling import Spelling
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
 
 

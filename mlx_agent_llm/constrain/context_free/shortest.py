@@ -6,7 +6,16 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.nodes import (
+    Choice,
+    ContextFreeGrammar,
+    Node,
+    Pattern,
+    Repeat,
+    Rule,
+    Sequence,
+    Text,
+)
 
 
 def utf8_length(text: str) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlx_agent_llm.constrain.char_set import CharSet
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
 from mlx_agent_llm.constrain.regular import Automaton, Language
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
 
 MAX_STATES = 1000  # of the automata of one pattern

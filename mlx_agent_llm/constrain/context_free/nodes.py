@@ -2,7 +2,8 @@
 
 Leaves are texts and regular languages over Unicode characters. In a recursive grammar a leaf should be self-delimiting
 where it stands: no text that it matches, with a beginning of what may follow, is the beginning of a longer match. Then
-a lexer that always takes the longest match reads the same language as a parser without one; lexing.py finds out.
+a lexer that always takes the longest match reads the same language as a parser without one (backends/lexing.py finds
+out).
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from itertools import accumulate
 
 from mlx_agent_llm.constrain import regular
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts, rule_names
 from mlx_agent_llm.constrain.regular import Language
-from mlx_agent_llm.constrain.shortest import ShortestTexts, rule_names
 
 _MAX_WORK = 1000  # characters of the shortest texts of all derivatives; above it the number is not known
 _MAX_ROUNDS = 10  # after which what still grows is taken to grow without end

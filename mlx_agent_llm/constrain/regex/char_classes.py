@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 
-from mlx_agent_llm.constrain.char_set import ALPHANUMERIC, ANY_CHARACTER, LAST_CODE_POINT, CharSet
+from mlx_agent_llm.constrain.regular.char_set import ALPHANUMERIC, ANY_CHARACTER, LAST_CODE_POINT, CharSet
 
 DIGITS = CharSet.span("0", "9")
 WORD = ALPHANUMERIC | CharSet.of("_")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from mlx_agent_llm.constrain.anchors import (
+from mlx_agent_llm.constrain.regex.anchors import (
     BEGIN,
     END,
     MAX_ANCHORED_COUNT,
@@ -21,9 +21,9 @@ from mlx_agent_llm.constrain.anchors import (
     free,
     sequence,
 )
-from mlx_agent_llm.constrain.char_classes import ESCAPED_SETS, LINE_ENDS, ignore_case, property_set
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER, CharSet
+from mlx_agent_llm.constrain.regex.char_classes import ESCAPED_SETS, LINE_ENDS, ignore_case, property_set
 from mlx_agent_llm.constrain.regular import Language, characters
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER, CharSet
 from mlx_agent_llm.errors import ConstraintError
 
 MAX_DEPTH = 50

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts
 from mlx_agent_llm.constrain.regular import Language, empty_text, nothing
-from mlx_agent_llm.constrain.shortest import ShortestTexts
 from mlx_agent_llm.errors import ConstraintError
 
 MAX_STACKS = 10_000

@@ -13,9 +13,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from mlx_agent_llm.constrain.char_set import ANY_CHARACTER, CharSet
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.nodes import (
+    Choice,
+    ContextFreeGrammar,
+    Node,
+    Pattern,
+    Repeat,
+    Rule,
+    Sequence,
+    Text,
+)
 from mlx_agent_llm.constrain.regular import characters
+from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER, CharSet
 from mlx_agent_llm.errors import ConstraintError
 
 MAX_COUNT = 10_000

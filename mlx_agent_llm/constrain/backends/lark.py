@@ -11,9 +11,9 @@ import itertools
 import json
 
 from mlx_agent_llm.constrain import regular
-from mlx_agent_llm.constrain.char_set import CharSet
 from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
 from mlx_agent_llm.constrain.regular import Language
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
 
 MAX_LINES = 50_000  # llguidance nests them by recursion, each within the one that names it

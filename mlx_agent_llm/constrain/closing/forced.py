@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mlx_agent_llm.constrain.spelling import Spelling
+from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.request import ForcedTokens
 
 _CONTEXT_SIZES = (4, 2, 1, 0)  # tokens before the text that are spelled anew with it; they have to stay what they are

@@ -10,9 +10,18 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
+from mlx_agent_llm.constrain.context_free.nodes import (
+    Choice,
+    ContextFreeGrammar,
+    Node,
+    Pattern,
+    Repeat,
+    Rule,
+    Sequence,
+    Text,
+)
+from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts
 from mlx_agent_llm.constrain.regular import Language, literal, repeat, union
-from mlx_agent_llm.constrain.shortest import ShortestTexts
 from mlx_agent_llm.errors import ConstraintError
 
 

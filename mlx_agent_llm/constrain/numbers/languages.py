@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 from fractions import Fraction
 
-from mlx_agent_llm.constrain.char_set import CharSet
-from mlx_agent_llm.constrain.divisible_digits import DIGIT, DivisibleDigits
-from mlx_agent_llm.constrain.number_ranges import (
+from mlx_agent_llm.constrain.numbers.divisible_digits import DIGIT, DivisibleDigits
+from mlx_agent_llm.constrain.numbers.ranges import (
     EXACT_LIMIT,
     INTEGER_DIGITS,
     MAX_PLACES,
@@ -20,6 +19,7 @@ from mlx_agent_llm.constrain.number_ranges import (
     places_of,
 )
 from mlx_agent_llm.constrain.regular import Language, characters, concat, literal, repeat, union
+from mlx_agent_llm.constrain.regular.char_set import CharSet
 
 MAX_LISTED = 1000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_agent_llm.constrain.closing import Closing
+from mlx_agent_llm.constrain.closing.closing import Closing
 
 _READ_AT_ONCE = 256  # bytes, about half a millisecond: no step has to read a whole text
 

@@ -1,0 +1,5 @@
+"""The two grammar libraries: which one reads a grammar, in what notation, and where a request stands in it."""
+
+from mlx_agent_llm.constrain.backends.backends import BACKEND_NAMES, BackendName, Backends, MakePlace
+
+__all__ = ["BACKEND_NAMES", "BackendName", "Backends", "MakePlace"]

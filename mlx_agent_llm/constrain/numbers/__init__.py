@@ -1,0 +1,1 @@
+"""Regular languages of numbers: ranges and multiples, digit by digit."""
