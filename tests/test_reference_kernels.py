@@ -79,7 +79,7 @@ def test_paged_attention_of_ragged_rows_is_attention_over_their_own_tokens(
     pools, lengths = Pools(kv_heads=kv_heads, dtype=dtype), [1, 3, 4, 5, 8, 17, 31]
     tables = [pools.table(length) for length in lengths]
     queries = pools.queries(len(lengths), heads)
-    out = reference.paged_attention(
+    out, _ = reference.paged_attention(
         queries, pools.keys, pools.values, padded(tables), mx.array(lengths), scale=SCALE, block_size=4
     )
     each = zip(as_float64(queries), tables, lengths, strict=True)
@@ -132,7 +132,7 @@ def test_a_prompt_chunk_sees_what_lies_before_it_and_itself_causally(
 def test_values_may_be_of_another_width_than_keys() -> None:
     pools = Pools(dim=8, value_dim=6)
     table, queries = pools.table(9), pools.queries(1, 4)
-    out = reference.paged_attention(
+    out, _ = reference.paged_attention(
         queries, pools.keys, pools.values, mx.array([table]), mx.array([9]), scale=SCALE, block_size=4
     )
     assert_close(out, attention(as_float64(queries)[0], *pools.read(table, 9))[None], mx.float32)
@@ -143,11 +143,11 @@ def test_values_may_be_of_another_width_than_keys() -> None:
 def test_padding_and_neighbours_never_leak_into_a_row(block_size: int, lengths: list[int], fill: int) -> None:
     pools = Pools(block_size=block_size)
     tables, queries = [pools.table(length) for length in lengths], pools.queries(len(lengths), 4)
-    together = reference.paged_attention(
+    together, _ = reference.paged_attention(
         queries, pools.keys, pools.values, padded(tables, fill), mx.array(lengths), scale=SCALE, block_size=block_size
     )
     for index, length in enumerate(lengths):
-        alone = reference.paged_attention(
+        alone, _ = reference.paged_attention(
             queries[index : index + 1],
             pools.keys,
             pools.values,

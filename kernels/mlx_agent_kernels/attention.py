@@ -68,23 +68,9 @@ def paged_attention(
     check_pools(queries, k_pool, v_pool, block_size)
     check_rows(queries, block_tables, seq_lens)
     check_options(queries, window, sinks, softcap)
+    attend = gpu.paged_attention if _uses_kernels(queries, k_pool, v_pool, block_size) else reference.paged_attention
     rows = (queries, k_pool, v_pool, block_tables, seq_lens)
-    if _uses_kernels(queries, k_pool, v_pool, block_size):
-        out, lse = gpu.paged_attention(
-            *rows, scale=scale, block_size=block_size, window=window, sinks=sinks, softcap=softcap
-        )
-    elif return_lse or window is not None or sinks is not None or softcap is not None:
-        out, lse = reference.paged_attention(
-            *rows,
-            scale=scale,
-            block_size=block_size,
-            window=window,
-            sinks=sinks,
-            softcap=softcap,
-            return_lse=True,
-        )
-    else:
-        return reference.paged_attention(*rows, scale=scale, block_size=block_size)
+    out, lse = attend(*rows, scale=scale, block_size=block_size, window=window, sinks=sinks, softcap=softcap)
     return (out, lse) if return_lse else out
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache, reduce
-from typing import Literal, overload
 
 import mlx.core as mx
 
@@ -30,7 +29,6 @@ def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.arr
     return pool
 
 
-@overload
 def paged_attention(
     queries: mx.array,
     k_pool: mx.array,
@@ -43,48 +41,14 @@ def paged_attention(
     window: int | None = None,
     sinks: mx.array | None = None,
     softcap: float | None = None,
-    return_lse: Literal[False] = False,
-) -> mx.array: ...
-
-
-@overload
-def paged_attention(
-    queries: mx.array,
-    k_pool: mx.array,
-    v_pool: mx.array,
-    block_tables: mx.array,
-    seq_lens: mx.array,
-    *,
-    scale: float,
-    block_size: int,
-    window: int | None = None,
-    sinks: mx.array | None = None,
-    softcap: float | None = None,
-    return_lse: Literal[True],
-) -> tuple[mx.array, mx.array]: ...
-
-
-def paged_attention(
-    queries: mx.array,
-    k_pool: mx.array,
-    v_pool: mx.array,
-    block_tables: mx.array,
-    seq_lens: mx.array,
-    *,
-    scale: float,
-    block_size: int,
-    window: int | None = None,
-    sinks: mx.array | None = None,
-    softcap: float | None = None,
-    return_lse: bool = False,
-) -> mx.array | tuple[mx.array, mx.array]:
+) -> tuple[mx.array, mx.array]:
     """Attention of decode rows, each over its own blocks.
 
     queries: (R, H, D), one token a row; block_tables: (R, W) block ids, padded with any valid id; seq_lens: (R,)
     tokens to attend to, at least one. Only a row's last `window` tokens count; scores become softcap * tanh(score /
     softcap); sinks, (H,) scores, add to a head's softmax mass as a token without a value would. Returns (R, H, D) in
-    the queries' type, and with return_lse also the (R, H) float32 log-sum-exp of all scores and the sink. A masked
-    slot's weight is zero, so this reference (not the kernels) wants finite values in every slot that a table names.
+    the queries' type, and the (R, H) float32 log-sum-exp of all scores and the sink. A masked slot's weight is zero, so
+    this reference (not the kernels) wants finite values in every slot that a table names.
     """
     scores, values = _row_scores(
         queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size, window=window, softcap=softcap
@@ -94,8 +58,7 @@ def paged_attention(
     if sinks is not None:
         sink = sinks.astype(mx.float32)[:, None]
         out, lse = out * mx.sigmoid(lse - sink), mx.logaddexp(lse, sink)
-    out = out.astype(queries.dtype)
-    return (out, lse[..., 0]) if return_lse else out
+    return out.astype(queries.dtype), lse[..., 0]
 
 
 def shared_prefix_attention(
