@@ -82,6 +82,7 @@ ROWS: list[tuple[str, dict[str, Any], list[Any], list[Any]]] = [
     ("contains", {"contains": {"const": 1}}, [[1], [0, 1, 0], "a"], [[], [0]]),
     ("minContains", {"contains": STRING, "minContains": 2}, [["a", 1, "b"]], [["a"], [1, 2]]),
     ("maxContains", {"contains": STRING, "maxContains": 1}, [["a"], [1, "a"]], [["a", "b"], [1]]),
+    ("contains of nothing", {"items": {"contains": False}, "maxItems": 2}, [[], [1], ["a", {}], "a"], [[[]], [[1]]]),
     ("minContains of none", {"contains": STRING, "minContains": 0}, [[], [1], ["a"]], []),
     ("uniqueItems of few values", {"items": {"enum": [1, "a", None]}, "uniqueItems": True}, [["a", 1], []], [[1, 1]]),
     ("uniqueItems of booleans", {"items": {"type": "boolean"}, "uniqueItems": True}, [[True, False]], [[True, True]]),

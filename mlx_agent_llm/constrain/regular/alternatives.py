@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.constrain.regular.concatenation import (
+    ANY_CHAR,
     ANY_TEXT,
     characters,
     concat,
@@ -60,6 +61,9 @@ def _head_and_tail(language: Language) -> tuple[Language, Language]:
 
 def _merge_repeats(options: dict[Language, None]) -> dict[Language, None]:
     """Merge options that are counts of one item before one tail, where the counts meet."""
+    if EMPTY_TEXT in options and ANY_CHAR in options:  # of other items, which one takes the empty text is not told
+        options = {option: None for option in options if option is not ANY_CHAR}
+        options[repeat(ANY_CHAR, 0, 1)] = None
     splits = {_head_and_tail(option): option for option in options}
     groups: defaultdict[tuple[Language, Language], list[Language]] = defaultdict(list)
     for (head, tail), option in splits.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from mlx_agent_llm.constrain.regular.alternatives import (
     alternatives,
     character_set,
@@ -45,8 +47,8 @@ def complement(language: Language) -> Language:
         return language.inner
     if language is NOTHING:
         return ANY_TEXT
-    if all(_is_any_of_length(option) for option in members(Union, language)):
-        return intersection(*map(_other_lengths, members(Union, language)))
+    if all(map(_is_any_of_length, members(Union, language))):
+        return union(*_other_lengths(members(Union, language)))
     return intern_language(Complement, language.serial, language)
 
 
@@ -93,10 +95,19 @@ def _is_any_of_length(language: Language) -> bool:
     return language is EMPTY_TEXT or counts_of(language)[0] is ANY_CHAR
 
 
-def _other_lengths(language: Language) -> Language:
-    least, most = (0, 0) if language is EMPTY_TEXT else counts_of(language)[1:]
-    shorter = repeat(ANY_CHAR, 0, least - 1) if least else NOTHING
-    return shorter if most is None else union(shorter, repeat(ANY_CHAR, most + 1))
+def _other_lengths(languages: Iterable[Language]) -> Iterator[Language]:
+    """Yield the texts of all other lengths, for languages that are told by lengths alone."""
+    least: int | None = 0
+    for low, high in sorted(map(_lengths, languages), key=lambda lengths: lengths[0]):
+        if least is not None and low > least:
+            yield repeat(ANY_CHAR, least, low - 1)
+        least = None if least is None or high is None else max(least, high + 1)
+    if least is not None:
+        yield repeat(ANY_CHAR, least)
+
+
+def _lengths(language: Language) -> tuple[int, int | None]:
+    return (0, 0) if language is EMPTY_TEXT else counts_of(language)[1:]
 
 
 def _restrict(short: Language, others: list[Language]) -> Language:

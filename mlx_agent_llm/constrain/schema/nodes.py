@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from mlx_agent_llm.constrain.context_free import Choice, Node, Pattern, Repeat, Rule, Sequence, Text
 from mlx_agent_llm.constrain.regular import Language, Literal
@@ -81,5 +82,6 @@ def _trimmed(node: Node, found: set[str]) -> Node:
         case Choice():
             return choice(_trimmed(option, found) for option in node.options if _is_productive(option, found))
         case Repeat():
-            return node if _is_productive(node.item, found) else Text("")
+            is_possible = _is_productive(node.item, found)
+            return replace(node, item=_trimmed(node.item, found)) if is_possible else Text("")
     return node
