@@ -2,8 +2,8 @@
 
 import itertools
 import re
-import warnings
 import unicodedata
+import warnings
 
 import pytest
 from hypothesis import given, settings
