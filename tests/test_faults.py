@@ -188,6 +188,18 @@ def test_a_fault_in_a_matcher_fails_its_request_alone(make_engine: MakeEngine, f
     assert engine.generate(["x"], PARAMS)[0].token_ids == free[0].token_ids
 
 
+@pytest.mark.parametrize("fault", ["accept raises", "fill_mask raises", "jump_forward raises"])
+def test_an_idle_engine_holds_nothing_of_a_last_request_that_failed(make_engine: MakeEngine, fault: str) -> None:
+    engine = make_engine()
+    with pytest.raises(GenerationError):
+        submit_with(engine, FreeMatcher(fault)).result(timeout=20)
+    engine.generate(["x"], replace(PARAMS, max_tokens=1))  # a step behind the one that failed
+    with pytest.raises(GenerationError):
+        submit_with(engine, FreeMatcher(fault)).result(timeout=20)
+    engine.close()  # so that the step is over
+    assert engine._worker.core._in_flight is None
+
+
 def test_the_text_before_a_fault_is_delivered_once_and_the_error_once(make_engine: MakeEngine) -> None:
     engine = make_engine()
     [expected] = engine.generate(["x"], PARAMS)

@@ -192,7 +192,8 @@ class EngineCore:
             bitmask, failures = self._fill_masks(takers)
             outputs += jumps + failures
             self._clock.mark("masks")
-            self._in_flight = self._sample(batch, logits, bitmask, takers)
+            if self._requests:  # the last one may have ended or failed just now
+                self._in_flight = self._sample(batch, logits, bitmask, takers)
         return batch
 
     def _replay(self, request: Request, parent: Request | None) -> Delta:
