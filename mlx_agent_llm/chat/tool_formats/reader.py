@@ -135,12 +135,11 @@ class ReplyReader:
                 yield from self._cursor.skip_blanks()
             pieces = self._cursor.read_until(*markers, begun=self._syntax.marker)
             marker, held = yield from trimmed(pieces, lambda text: ChatDelta(text=text))
-            if not marker and not self._cursor.rest:
-                if held:
-                    yield ChatDelta(text=held)
-                return
             if not marker:
-                yield from self._give_up_call(self._cursor.position, new_call_id(), "")
+                if self._cursor.rest:  # the beginning of a marker
+                    yield from self._give_up_call(self._cursor.position, new_call_id(), "")
+                elif held:
+                    yield ChatDelta(text=held)
                 return
             if marker == self._syntax.marker:
                 self._cursor.position -= len(marker)
