@@ -28,6 +28,8 @@ _SHARED_ATTENTION = Body(
     "shared_attention", ("queries", "k_pool", "v_pool", "block_tables", "seq_lens", "members"), ("out", "lse")
 )
 _MAX_SHARED_WARPS = 8
+_ENOUGH_SHARED_WARPS = 1024
+_ENOUGH_SHARED_GROUPS = 512  # threadgroups, where they have few warps
 _MAX_SHARED_SPLITS = 16
 _MIN_SHARED_SPLIT = 128  # tokens
 _MAX_TILE_HEADS = 4
@@ -124,9 +126,10 @@ def _attend_level(
     return (weights @ values)[..., None, :], lse, level.places
 
 
-def count_shared_splits(num_groups: int, num_tokens: int) -> int:
-    """Splits of groups' tokens, a power of two, for `num_groups` threadgroups that each have all of the tokens."""
-    wanted = min(_ENOUGH_GROUPS["cuda"] // num_groups, num_tokens // _MIN_SHARED_SPLIT, _MAX_SHARED_SPLITS)
+def count_shared_splits(num_groups: int, warps: int, num_tokens: int) -> int:
+    """Splits of groups' tokens, a power of two, for so many threadgroups that each have all of the tokens."""
+    filling = min(_ENOUGH_SHARED_WARPS // warps, _ENOUGH_SHARED_GROUPS) // num_groups
+    wanted = min(filling, num_tokens // _MIN_SHARED_SPLIT, _MAX_SHARED_SPLITS)
     return 1 << max(wanted, 1).bit_length() - 1
 
 
@@ -138,7 +141,7 @@ def _launch_shared(
     num_groups, num_queries = len(level.members), level.members.shape[1] * (heads // kv_heads)
     warps = min(-(-num_queries // 16), _MAX_SHARED_WARPS)
     blocks = kv_heads * -(-num_queries // (16 * warps))
-    splits = count_shared_splits(blocks * num_groups, level.block_tables.shape[1] * block_size)
+    splits = count_shared_splits(blocks * num_groups, warps, level.block_tables.shape[1] * block_size)
     constants = (
         *_sizes(k_pool, heads // kv_heads),
         ("BLOCK_SIZE", block_size),

@@ -15,10 +15,9 @@ from mlx_agent_kernels.elementwise import swiglu
 from mlx_agent_kernels.loader import Body, Constants, backend, load_kernel
 
 MAX_ROWS = 64  # of the kernel: behind them a product is bound by arithmetic, and MLX's is better at that
-_MAX_NORM_ROWS = 16  # which every threadgroup normalises for itself in less time than a launch of its own takes
 _HALF_TYPES = (mx.float16, mx.bfloat16)
-_MAX_TILES = 8  # of 16 features by 8 rows, whose sums a threadgroup of eight simdgroups keeps
-_ENOUGH_GROUPS = 128
+_MAX_ROW_TILES = 2  # of 8 rows; more rows are another threadgroup's
+_ENOUGH_GROUPS = 400
 
 
 class Norm(NamedTuple):
@@ -45,7 +44,7 @@ def project(
     """
     check_projection(x, weight, bias, None if norm is None else norm.weight, residual, is_gated)
     if _has_kernel(x, weight):
-        if norm is not None and len(x) > _MAX_NORM_ROWS:
+        if norm is not None and x.dtype != mx.bfloat16:
             x, norm = mx.fast.rms_norm(x, norm.weight, norm.eps), None
         return _launch(x, weight, bias, norm, residual, is_gated)
     return project_reference(x, weight, bias=bias, norm=norm, residual=residual, is_gated=is_gated)
@@ -88,26 +87,24 @@ def _has_kernel(x: mx.array, weight: mx.array) -> bool:
 class Work(NamedTuple):
     """How threadgroups share a product's work; README.md in src/ says what each means."""
 
-    tiles: int
     row_tiles: int
+    row_groups: int
     warps: int
     unroll: int
 
 
-def share_work(rows: int, features: int, width: int, *, is_gated: bool) -> Work:
-    """The shape of the work that was fastest on an H200: one tile of features, or a gate's two, a threadgroup.
+def share_work(rows: int, features: int, width: int) -> Work:
+    """The shape of the work that was fastest on an H200, for so many features of each row.
 
-    A threadgroup has as many simdgroups as the sums of all leave room for, twice as many where there are few
-    threadgroups, and each as many weights in flight as come out even.
+    A threadgroup has twice as many simdgroups where there are few threadgroups, and each simdgroup as many weights in
+    flight as come out even.
     """
-    row_tiles = 1 << (-(-rows // 8) - 1).bit_length()  # a power of two: each number is a kernel to compile
-    tiles = 1 + is_gated
-    warps = 8 if tiles * row_tiles <= _MAX_TILES else 4
-    if features // 16 < _ENOUGH_GROUPS and 2 * tiles * row_tiles <= _MAX_TILES:
-        warps = 16
+    row_tiles = min(-(-rows // 8), _MAX_ROW_TILES)
+    row_groups = -(-rows // (8 * row_tiles))
+    warps = 16 if features // 16 * row_groups < _ENOUGH_GROUPS else 8
     slabs = width // 32
     unroll = next((count for count in (4, 2) if slabs % (warps * count) == 0), 1)
-    return Work(tiles, row_tiles, warps, unroll)
+    return Work(row_tiles, row_groups, warps, unroll)
 
 
 def _launch(
@@ -119,7 +116,7 @@ def _launch(
     is_gated: bool,
 ) -> mx.array:
     features = weight.shape[0] // 2 if is_gated else weight.shape[0]
-    work = share_work(len(x), features, weight.shape[1], is_gated=is_gated)
+    work = share_work(len(x), features, weight.shape[1])
     extra = {
         "bias": bias,
         "norm_weight": None if norm is None else norm.weight.astype(x.dtype),
@@ -130,7 +127,6 @@ def _launch(
     constants: Constants = (
         ("IN", weight.shape[1]),
         ("OUT", features),
-        ("TILES", work.tiles),
         ("ROW_TILES", work.row_tiles),
         ("WARPS", work.warps),
         ("UNROLL", work.unroll),
@@ -141,10 +137,9 @@ def _launch(
         ("EPS", 0.0 if norm is None else float(norm.eps)),
     )
     types = tuple(array.dtype for array in given.values())
-    groups = features // (16 if is_gated else 16 * work.tiles)
     [out] = load_kernel(body, "cuda", x.dtype, types, constants)(
         inputs=[x, weight, *given.values()],
-        grid=(32 * work.warps * groups, 1, 1),
+        grid=(32 * work.warps * (features // 16), work.row_groups, 1),
         threadgroup=(32 * work.warps, 1, 1),
         output_shapes=[(*x.shape[:-1], features)],
         output_dtypes=[x.dtype],

@@ -26,6 +26,18 @@ const size_t max_shared_bytes = 48 * 1024;  // without asking for more
 typedef _Float16 __half;
 typedef __bf16 __nv_bfloat16;
 
+template <typename T>
+struct alignas(4) Two {
+  T x, y;
+};
+typedef Two<__half> __half2;
+typedef Two<__nv_bfloat16> __nv_bfloat162;
+
+template <typename T>
+inline Two<T> __hmul2(Two<T> a, Two<T> b) {
+  return {T(float(a.x) * float(b.x)), T(float(a.y) * float(b.y))};
+}
+
 struct Shape {  // as MLX passes one: by value
   int32_t dims[8];
   int32_t operator[](int i) const { return dims[i]; }

@@ -1,8 +1,4 @@
 // Products of small matrices on tensor cores, for the half types. There is no matrix_metal.h: on Metal, MLX multiplies.
-__device__ inline void put(Eight& eight, int i, float value) {
-  reinterpret_cast<element*>(eight.words)[i] = static_cast<element>(value);
-}
-
 // Adds to a 16 x 8 tile of sums the product of 16 x 16 and 16 x 8 elements of which a lane holds four and two pairs.
 __device__ inline void multiply_pairs(float* sums, const unsigned* a, const unsigned* b, const __half*) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -26,6 +22,28 @@ __device__ inline void multiply_tiles(float* sums, const Eight& low, const Eight
   const unsigned b[2][2] = {{x.x, x.y}, {x.z, x.w}};
   multiply_pairs(sums, a[0], b[0], static_cast<const element*>(nullptr));
   multiply_pairs(sums, a[1], b[1], static_cast<const element*>(nullptr));
+}
+
+__device__ inline unsigned multiply_two(unsigned a, unsigned b, const __half*) {
+  const __half2 product = __hmul2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const unsigned*>(&product);
+}
+
+__device__ inline unsigned multiply_two(unsigned a, unsigned b, const __nv_bfloat16*) {
+  const __nv_bfloat162 product =
+      __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));
+  return *reinterpret_cast<const unsigned*>(&product);
+}
+
+// Element by element.
+__device__ inline Eight multiply_eight(const Eight& left, const Eight& right) {
+  const uint4 l = left.words[0];
+  const uint4 r = right.words[0];
+  const element* kind = nullptr;
+  Eight product;
+  product.words[0] = make_uint4(multiply_two(l.x, r.x, kind), multiply_two(l.y, r.y, kind), multiply_two(l.z, r.z, kind),
+                                multiply_two(l.w, r.w, kind));
+  return product;
 }
 
 // Eight elements to threadgroup memory, while the lane goes on. What a lane asked for between two ends belongs together.
