@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 from jsonschema.validators import validator_for
 
@@ -64,8 +63,7 @@ class CheckedDelivery:
         """All deltas of this attempt as one."""
         last = self._held[-1]
         logprobs = None if last.logprobs is None else tuple(one for d in self._held for one in d.logprobs or ())
-        return replace(
-            last,
+        return last._replace(
             text="".join(delta.text for delta in self._held),
             token_ids=tuple(token_id for delta in self._held for token_id in delta.token_ids),
             logprobs=logprobs,

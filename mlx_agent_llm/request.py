@@ -172,8 +172,7 @@ class TokenLogprob(NamedTuple):
     top: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """What one step added to a request. The last one has a finish_reason, usage and timings.
 
     logprobs: one for each of token_ids when SamplingParams.logprobs asks for them, else None. forced_close: token_ids
@@ -272,6 +271,7 @@ class Request:
     submitted_at: float = field(default_factory=time.perf_counter)
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
+    num_prompt_tokens: int = field(init=False)
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
     num_jumped_tokens: int = 0  # the last ones that the grammar forced at once, computed or not
@@ -288,12 +288,8 @@ class Request:
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.prompt_token_ids)
         self.token_ids = list(self.prompt_token_ids)
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        """Tokens of the prompt."""
-        return len(self.prompt_token_ids)
 
     @property
     def num_tokens(self) -> int:
@@ -308,13 +304,14 @@ class Request:
     @property
     def is_decoding(self) -> bool:
         """Whether it has output and only its last token, or those that the grammar forced, are left to compute."""
-        num_left = self.num_tokens - self.num_computed_tokens
-        return self.num_output_tokens > 0 and num_left <= max(self.num_jumped_tokens, 1)
+        num_tokens = self.num_tokens
+        num_left = num_tokens - self.num_computed_tokens
+        return num_tokens > self.num_prompt_tokens and (num_left <= 1 or num_left <= self.num_jumped_tokens)
 
     @property
     def num_output_tokens(self) -> int:
         """Sampled tokens, the one in flight too."""
-        return self.num_tokens - self.num_prompt_tokens
+        return len(self.token_ids) + self.num_in_flight - self.num_prompt_tokens
 
     @property
     def is_finished(self) -> bool:

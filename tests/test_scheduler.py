@@ -128,7 +128,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         running, waiting = self.scheduler.running, self.scheduler.waiting
         assert sorted(map(id, running + waiting)) == sorted(map(id, self.open))
         assert len(running) <= self.config.max_num_seqs
-        assert all(not request.block_table for request in waiting)
+        assert all(request.block_table for request in running) and not any(request.block_table for request in waiting)
         held = {block_id for request in running for block_id in request.block_table}
         assert len(held) == pool.num_used
 

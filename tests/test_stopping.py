@@ -139,7 +139,7 @@ def feed(
         deltas.append(stopping.advance(request, token))
         if deltas[-1].finish_reason is not None:
             assert request.is_finished
-            assert not stopping._texts, "the text of an ended request is kept"
+            assert not stopping._outputs, "the text of an ended request is kept"
             break
     return deltas
 

@@ -49,7 +49,8 @@ class BatchMaker:
         tables, widths, is_same = self._tables.update([chunk.request.block_table for chunk in layout.chunks])
         self._levels_hold = self._levels_hold and is_same
         positions, (token_ids, sources) = layout.positions, layout.token_ids(in_flight)
-        slots = tables[layout.owners, positions // self._block_size] * self._block_size + positions % self._block_size
+        blocks, offsets = np.divmod(positions, self._block_size)
+        slots = tables[layout.owners, blocks] * self._block_size + offsets
         arrays = self._token_arrays(layout, token_ids, sources, slots)
         if layout.num_rows:
             arrays += self._row_arrays(layout, tables, widths)
@@ -126,14 +127,15 @@ class _Layout(NamedTuple):
         prompts = [chunk for chunk in schedule.prompts if chunk.length > packing.max_row_chunk]
         short = [chunk for chunk in schedule.prompts if chunk.length <= packing.max_row_chunk]
         chunks = [*schedule.rows, *short, *prompts]
-        lengths = np.array([chunk.length for chunk in chunks])
-        ends = list(accumulate(chunk.length for chunk in chunks))
+        lengths = [chunk.length for chunk in chunks]
+        ends = list(accumulate(lengths))
         num_rows = ends[-1] - sum(chunk.length for chunk in prompts)
         in_buckets = packing.in_buckets and not prompts
         num_idle = bucket(num_rows) - num_rows if in_buckets else 0
         owners = np.repeat(np.arange(len(chunks), dtype=np.int32), lengths)
-        firsts = np.array([chunk.start for chunk in chunks]) + lengths - ends
-        positions = (np.arange(ends[-1]) + firsts[owners]).astype(np.int32)
+        # How much further a chunk's tokens are in their sequence than in the batch.
+        shifts = [chunk.start + chunk.length - end for chunk, end in zip(chunks, ends, strict=True)]
+        positions = np.arange(ends[-1], dtype=np.int32) + np.array(shifts, dtype=np.int32)[owners]
         num_padding = max(packing.min_tokens - ends[-1] - num_idle, 0)
         return _Layout(
             chunks, len(prompts), ends, owners, positions, num_rows + num_idle, num_idle, num_padding, in_buckets
@@ -141,16 +143,14 @@ class _Layout(NamedTuple):
 
     def token_ids(self, in_flight: Sequence[Request | None]) -> tuple[list[int], list[int]]:
         """(T,) with 0 for those in flight, and (T,) where they stand among the last samples; -1 for what is known."""
-        source_of = {id(request): row for row, request in enumerate(in_flight)}
+        row_of = dict(zip(in_flight, range(len(in_flight)), strict=True))
         token_ids: list[int] = []
-        sources: list[int] = []
-        for request, start, length, _ in self.chunks:
-            known = request.token_ids[start : start + length]
-            token_ids += known
-            sources += [-1] * len(known)
-            if len(known) < length:  # the last one
+        sources = [-1] * self.ends[-1]
+        for (request, start, length, _), end in zip(self.chunks, self.ends, strict=True):
+            token_ids += request.token_ids[start : start + length]
+            if len(token_ids) < end:  # the last one
                 token_ids.append(0)
-                sources.append(source_of[id(request)])
+                sources[end - 1] = row_of[request]
         return token_ids, sources
 
     @property
@@ -183,7 +183,8 @@ def _in_steps(width: int) -> int:
 
 def _is_of_a_prompt(chunk: Chunk) -> bool:
     """Whether the chunk is no more of a stream: its request has no output, or has to compute it again."""
-    return chunk.request.num_output_tokens == 0 or chunk.length > max(chunk.request.num_jumped_tokens, 1)
+    request, _, length, _ = chunk
+    return request.num_output_tokens == 0 or (length > 1 and length > request.num_jumped_tokens)
 
 
 def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies:
@@ -199,7 +200,7 @@ def _extended(values: Sequence[int] | IntArray, count: int, filler: int) -> IntA
 
 
 def _pack(arrays: Sequence[IntArray]) -> Packed:
-    integers = np.concatenate([array.ravel() for array in arrays]).astype(np.int32, copy=False)
+    integers = np.concatenate(arrays, axis=None, dtype=np.int32)
     return Packed(mx.array(integers), tuple(array.shape for array in arrays))
 
 

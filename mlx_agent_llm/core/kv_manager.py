@@ -62,21 +62,22 @@ class KVManager:
         request that held no block then still holds none.
         """
         was_empty, start = not request.block_table, request.num_computed_tokens
-        if request.parent is not None:
-            self._share_with_parent(request, request.parent)
-        self._adopt_cached_blocks(request)
-        num_found = _num_prompt_tokens_in(request, start, request.num_computed_tokens)
+        is_at_border = start % self.block_size == 0  # only there is a block next that could be shared
+        if is_at_border:
+            self._share(request)
         count = self._chunk_length(request, max_new_tokens, may_split_block)
         missing = self.num_blocks_for(request.num_computed_tokens + count) - len(request.block_table)
         is_refused = count == 0 or missing > self.pool.num_available
         if is_refused and was_empty:
             self.free(request)
             return None
-        if request.num_preemptions == 0:  # what a request finds of its own KV after a preemption is no saving
+        if is_at_border and request.num_preemptions == 0:  # what it finds of its own KV after that is no saving
+            num_found = _num_prompt_tokens_in(request, start, request.num_computed_tokens)
             self.stats.count(request, num_found, is_first=was_empty)
         if is_refused:
             return None
-        request.block_table += self.pool.allocate(max(missing, 0))
+        if missing > 0:
+            request.block_table += self.pool.allocate(missing)
         if request.parent is not None:
             self._copy_partial_block(request, request.parent)
             request.parent = None
@@ -121,6 +122,13 @@ class KVManager:
         """Blocks that hold num_tokens."""
         return -(-num_tokens // self.block_size)
 
+    def _share(self, request: Request) -> None:
+        """Extend the table by what is already there: the parent's blocks, or those that match the prefix."""
+        if request.parent is not None:
+            self._share_with_parent(request, request.parent)
+        elif self.prefix_cache:
+            self._adopt_cached_blocks(request)
+
     def _share_with_parent(self, request: Request, parent: Request) -> None:
         """Take a reference to each block of the parent that the child will never write: the full ones."""
         assert request.cache_key == parent.cache_key, "the KV of parent and child differs"
@@ -142,9 +150,6 @@ class KVManager:
 
     def _adopt_cached_blocks(self, request: Request) -> None:
         """Share every next block that is already there; at least one token is left to compute."""
-        start = request.num_computed_tokens
-        if not self.prefix_cache or start % self.block_size or request.num_tokens - start <= 1:
-            return
         while request.num_computed_tokens + self.block_size < request.num_tokens:
             index = request.num_computed_tokens // self.block_size
             block_id = self.pool.find(self._block_hash(request, index)) if self._is_known(request, index) else None

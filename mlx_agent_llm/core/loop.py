@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -211,7 +210,7 @@ class EngineCore:
             return delta
         num_same = _num_equal(delta.token_ids, token_ids)  # the others close the text
         request.logprobs = logprobs[:num_same] + list(_closing_logprobs(delta.token_ids[num_same:]))
-        return replace(delta, logprobs=tuple(request.logprobs))
+        return delta._replace(logprobs=tuple(request.logprobs))
 
     def _warm_up(self) -> None:
         """Compute a row and a chunk for nobody, so that no request pays for what MLX compiles when it is first used."""
@@ -262,7 +261,7 @@ class EngineCore:
         if logprob is not None:
             logprobs = _closing_logprobs(delta.token_ids) if delta.forced_close else (logprob,)
             request.logprobs += logprobs
-            delta = replace(delta, logprobs=logprobs)
+            delta = delta._replace(logprobs=logprobs)
         return self._emit(request, delta)
 
     def _emit(self, request: Request, delta: Delta) -> Emission:

@@ -7,7 +7,7 @@ closer to num_tokens within the budget. Decode rows come first, so that a long p
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -75,13 +75,15 @@ class Scheduler:
         self.running = sorted(self.running, key=_rank)
         self.waiting = sorted(self.waiting, key=_rank)
         settled = self._num_settled_tokens()
-        has_streams = any(request.is_decoding for request in self.running)
-        chunks = self._schedule_decode()
+        streams, prompts = self._streams_and_prompts()
+        chunks = self._schedule_decode(streams)
         num_streams, num_stream_tokens = len(chunks), sum(chunk.length for chunk in chunks)
         budget = self._config.max_tokens_per_step - num_stream_tokens
-        if has_streams:  # also those that wait for their last token only
+        if streams:  # also those that wait for their last token only
             budget = int(min(budget, self.pacer.limit()))
-        chunks += self._schedule_running_prompts(budget)
+        # With nothing that decodes, and so nothing that ends, waiting for blocks would be waiting for ever.
+        may_preempt = not any(request.block_table for request in streams)
+        chunks += self._schedule_running_prompts(prompts, budget, may_preempt=may_preempt)
         budget -= sum(chunk.length for chunk in chunks) - num_stream_tokens
         chunks += self._admit(budget, settled, may_split_block=len(chunks) == num_streams)
         if not chunks:
@@ -95,25 +97,30 @@ class Scheduler:
         (self.running if request in self.running else self.waiting).remove(request)
         self._kv.free(request)
 
-    def _schedule_decode(self) -> list[Chunk]:
+    def _streams_and_prompts(self) -> tuple[list[Request], list[Request]]:
+        """Those that run, in order; one that holds no block later in the step was preempted meanwhile."""
+        streams: list[Request] = []
+        prompts: list[Request] = []
+        for request in self.running:
+            (streams if request.is_decoding else prompts).append(request)
+        return streams, prompts
+
+    def _schedule_decode(self, streams: Sequence[Request]) -> list[Chunk]:
         """A token of each stream, and of those that the grammar forced as many more as there is room for."""
         chunks: list[Chunk] = []
-        streams = [request for request in self.running if request.is_decoding]
         num_spare = self._config.max_tokens_per_step - len(streams)
         for request in streams:
-            if request not in self.running or self._reaches_its_length(request):
+            if not request.block_table or self._reaches_its_length(request):
                 continue  # preempted for an earlier row, or its last token is in flight
             if (chunk := self._allocate_or_preempt(request, 1 + num_spare)) is not None:
                 num_spare -= chunk.length - 1
                 chunks.append(chunk)
         return chunks
 
-    def _schedule_running_prompts(self, budget: int) -> list[Chunk]:
+    def _schedule_running_prompts(self, prompts: Sequence[Request], budget: int, *, may_preempt: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
-        # With nothing that decodes, and so nothing that ends, waiting for blocks would be waiting for ever.
-        may_preempt = not any(request.is_decoding for request in self.running)
-        for request in [request for request in self.running if not request.is_decoding]:
-            if budget == 0 or request not in self.running or request.num_computed_tokens == request.num_ready_tokens:
+        for request in prompts:
+            if budget == 0 or not request.block_table or request.num_computed_tokens == request.num_ready_tokens:
                 continue
             if may_preempt and not chunks:
                 chunk = self._allocate_or_preempt(request, budget)
@@ -136,7 +143,7 @@ class Scheduler:
         One that waits for its parent, or for its grammar with nothing else to compute, is passed over.
         """
         # One that was preempted in this step may come back in it, and has settled nothing then.
-        settled = {running: settled[running] for running in self.running if running in settled}
+        settled = {request: count for request, count in settled.items() if request.block_table}
         chunks: list[Chunk] = []
         for request in list(self.waiting):
             if budget == 0 or len(self.running) == self._config.max_num_seqs:
@@ -182,7 +189,7 @@ class Scheduler:
         if length is None:
             return None
         end = request.num_computed_tokens
-        return Chunk(request, end - length, length, is_sampled=end == request.num_tokens)
+        return Chunk(request, end - length, length, end == request.num_tokens)
 
     def _allocate_or_preempt(self, request: Request, budget: int) -> Chunk | None:
         """Allocate, taking blocks from the last-ranked request until there is room; None when that was this one.
@@ -205,7 +212,8 @@ class Scheduler:
 
     def _reaches_its_length(self, request: Request) -> bool:
         """Whether the token in flight is the last one that max_tokens or the context allow."""
-        return request.num_output_tokens >= request.params.max_tokens or request.num_tokens >= self._max_model_len
+        num_tokens, max_tokens = request.num_tokens, request.params.max_tokens
+        return num_tokens >= request.num_prompt_tokens + max_tokens or num_tokens >= self._max_model_len
 
 
 def _rank(request: Request) -> tuple[float, int]:
