@@ -15,6 +15,7 @@ from mlx_agent_llm.core.batch import Batch
 from mlx_agent_llm.core.batch_maker import BatchMaker, Packing
 from mlx_agent_llm.core.compiled_forward import CompiledForward
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.core.runner import ModelRunner
 from mlx_agent_llm.core.sharing import SharingCosts
 from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import Request
@@ -174,6 +175,22 @@ def test_the_warm_up_writes_to_no_block_that_a_request_may_get() -> None:
     for layer in core._runner._layers:
         assert not mx.any(layer.keys[:1024]).item() and not mx.any(layer.values[:1024]).item()
     assert core.stats().num_steps == 0
+
+
+def test_the_warm_up_computes_rows_that_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[Batch] = []
+    forward = ModelRunner.forward
+
+    def recorded_forward(runner: ModelRunner, batch: Batch, in_flight: mx.array | None) -> mx.array:
+        batches.append(batch)
+        return forward(runner, batch, in_flight)
+
+    monkeypatch.setattr(ModelRunner, "forward", recorded_forward)
+    monkeypatch.setattr("mlx_agent_llm.core.runner._WARM_ROWS", {"reference": (1, 3)})
+    make_core(tiny_model())
+    levels = [0 if batch.rows is None else len(batch.rows.levels) for batch in batches]
+    assert [(batch.num_rows, len(batch.prompts)) for batch in batches] == [(1, 1), (1, 0), (3, 0), (3, 0)]
+    assert levels == [0, 0, 0, 1]
 
 
 def test_pools_are_made_anew_while_something_that_is_in_flight_breaks() -> None:

@@ -213,18 +213,28 @@ class EngineCore:
         return delta._replace(logprobs=tuple(request.logprobs))
 
     def _warm_up(self) -> None:
-        """Compute a row and a chunk for nobody, so that no request pays for what MLX compiles when it is first used."""
-        length = self._runner.packing.max_row_chunk + 1
-        nobody = Request(-1, (0,) * length, SamplingParams(), 0, lambda delta: None)
-        nobody.block_table = [self._runner.packing.padding_block] * self.kv_manager.num_blocks_for(length)
-        row, chunk = Chunk(nobody, 1, 1, is_sampled=False), Chunk(nobody, 0, length, is_sampled=False)
-        rows_alone = [Schedule([row] * count, []) for count in self._runner.packing.warm_rows]
-        for schedule in (Schedule([row], [chunk]), *rows_alone):
+        """Compute for nobody, so that no request pays for what MLX compiles when it is first used.
+
+        A row and a chunk, rows alone, and rows that share so much that they read it together.
+        """
+        packing, most = self._runner.packing, max(self._runner.packing.warm_rows)
+        row, chunk = self._chunk_for_nobody(1, 1), self._chunk_for_nobody(0, packing.max_row_chunk + 1)
+        schedules = [Schedule([row], [chunk]), *(Schedule([row] * count, []) for count in packing.warm_rows)]
+        if (num_shared := packing.costs.num_worth_sharing(most)) is not None:
+            last = self._chunk_for_nobody(num_shared * self._block_size, 1)
+            schedules.append(Schedule([last] * most, []))
+        for schedule in schedules:
             batch = self._make_batch(schedule, None)
             try:
                 mx.eval(self._runner.forward(batch, None))
             except UnsupportedKernelError as error:
                 raise UnsupportedModelError(str(error)) from None
+
+    def _chunk_for_nobody(self, start: int, length: int) -> Chunk:
+        """Tokens that are written to the block of the padding."""
+        nobody = Request(-1, (0,) * (start + length), SamplingParams(), 0, lambda delta: None)
+        nobody.block_table = [self._runner.packing.padding_block] * self.kv_manager.num_blocks_for(start + length)
+        return Chunk(nobody, start, length, is_sampled=False)
 
     def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
         return self._batch_maker.make(schedule, in_flight.takers if in_flight else ())

@@ -29,7 +29,7 @@ _MAX_ROW_CHUNK = {"cuda": 256, "metal": 16, "reference": 1}
 _LEVEL_BYTES = {"cuda": 50_000_000, "metal": 10_000_000, "reference": 1_000_000}
 _LEVEL_COPIES = {"cuda": 1.5, "metal": 3.0, "reference": 1.0}
 # CUDA compiles a product for each of few numbers of rows, seconds when a machine does it first, and keeps it on disk.
-_WARM_ROWS = {"cuda": (1, 16), "metal": (1,), "reference": (1,)}
+_WARM_ROWS = {"cuda": (1, 16), "metal": (1, 16), "reference": (1,)}
 
 
 class ModelRunner:

@@ -29,6 +29,11 @@ class SharingCosts(NamedTuple):
     launches: float  # of a level
     copies: float  # of a block that a group reads, which a row reads for 1
 
+    def num_worth_sharing(self, num_rows: int) -> int | None:
+        """The fewest blocks that so many rows should read together; None when that never pays."""
+        saved = num_rows - self.copies
+        return int(self.launches / saved) + 1 if saved > 0 else None
+
 
 class Group(NamedTuple):
     """Rows, two at least, whose tables agree from the beginning to `end`, and of which they read from `begin` on."""
