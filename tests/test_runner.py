@@ -1,5 +1,6 @@
 """What a forward computes and what it leaves alone: rows of the LM head, the pools' memory, the padding."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -191,6 +192,33 @@ def test_the_warm_up_computes_rows_that_read_together(monkeypatch: pytest.Monkey
     levels = [0 if batch.rows is None else len(batch.rows.levels) for batch in batches]
     assert [(batch.num_rows, len(batch.prompts)) for batch in batches] == [(1, 1), (1, 0), (3, 0), (3, 0)]
     assert levels == [0, 0, 0, 1]
+
+
+def test_the_pacer_is_told_each_step_s_own_time(on_the_cpu: None) -> None:
+    """On a CPU a dispatch lasts as long as its forward, and the step before is over when the dispatch begins."""
+    core, observed = make_core(tiny_model()), list[tuple[int, float]]()
+    forward, observe = core._runner.forward, core.scheduler.pacer.observe
+
+    def slow_forward(batch: Batch, in_flight: mx.array | None) -> mx.array:
+        logits = forward(batch, in_flight)
+        time.sleep(0.1 if batch.num_prompt_tokens else 0.0)
+        return logits
+
+    def recorded_observe(num_prompt_tokens: int, seconds: float) -> None:
+        observed.append((num_prompt_tokens, seconds))
+        observe(num_prompt_tokens, seconds)
+
+    core._runner.forward = slow_forward  # type: ignore[method-assign]
+    core.scheduler.pacer.observe = recorded_observe  # type: ignore[method-assign]
+    core.add(Request(0, [1, 2, 3], SamplingParams(max_tokens=30), 0, lambda delta: None))
+    for _ in range(5):
+        core.step()
+    core.add(Request(1, [5] * 100, SamplingParams(max_tokens=4), 0, lambda delta: None))
+    while core.has_work:
+        core.step()
+    with_prompts = [seconds for count, seconds in observed if count]
+    assert len(with_prompts) >= 3 and min(with_prompts) >= 0.1
+    assert np.median([seconds for count, seconds in observed if not count]) < 0.1
 
 
 def test_pools_are_made_anew_while_something_that_is_in_flight_breaks() -> None:

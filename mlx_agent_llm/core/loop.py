@@ -100,7 +100,7 @@ class EngineCore:
         self.fault: Exception | None = None  # after which nothing more can be computed
         self._requests: dict[int, Request] = {}
         self._in_flight: _InFlight | None = None
-        self._read_at: float | None = None  # when the last step's tokens were read
+        self._ready_at: float | None = None  # when the last step's tokens were there
         self._warm_up()
 
     @property
@@ -242,7 +242,7 @@ class EngineCore:
     def _collect(self, in_flight: _InFlight | None) -> list[Emission]:
         """Read the last step's tokens, let each request take its own, and end those that are done."""
         if in_flight is None:
-            self._read_at = None
+            self._ready_at = None
             return []
         outputs = []
         token_ids = _read(in_flight.tokens)
@@ -259,9 +259,9 @@ class EngineCore:
 
     def _observe(self, batch: Batch) -> None:
         """Tell the pacer how long the step took whose tokens were read just now, if it came right behind another."""
-        last_read_at, self._read_at = self._read_at, time.perf_counter()
-        if last_read_at is not None and batch.num_rows > 0:
-            self.scheduler.pacer.observe(batch.num_prompt_tokens, self._read_at - last_read_at)
+        last_ready_at, self._ready_at = self._ready_at, self._runner.take_ready_at() or time.perf_counter()
+        if last_ready_at is not None and batch.num_rows > 0:
+            self.scheduler.pacer.observe(batch.num_prompt_tokens, self._ready_at - last_ready_at)
 
     def _advance(self, request: Request, token_id: int, logprob: TokenLogprob | None) -> Emission:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -68,6 +69,7 @@ class ModelRunner:
             warm_rows=_WARM_ROWS[backend()],
         )
         self._last_logits: mx.array | None = None
+        self._in_flight_ready_at: float | None = None
         self._shapes, self._num_blocks, self._block_size = shapes, num_blocks, block_size
         self._layers = self._make_layers()
 
@@ -97,6 +99,11 @@ class ModelRunner:
         if self._compiled is not None and not batch.prompts:
             return self._compiled(token_ids, batch, self._layers)
         return call_model(self._model, token_ids, batch, self._layers)
+
+    def take_ready_at(self) -> float | None:
+        """When the last step's samples were there, if the forward behind them waited for them before its dispatch."""
+        ready_at, self._in_flight_ready_at = self._in_flight_ready_at, None
+        return ready_at
 
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
@@ -128,6 +135,7 @@ class ModelRunner:
             mx.eval(self._last_logits)
         elif in_flight is not None and self._is_cpu:
             mx.eval(in_flight)
+            self._in_flight_ready_at = time.perf_counter()
         self._last_logits = None
 
     def _make_layers(self) -> list[PagedLayer]:
