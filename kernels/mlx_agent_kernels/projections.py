@@ -44,7 +44,7 @@ def project(
     """
     check_projection(x, weight, bias, None if norm is None else norm.weight, residual, is_gated)
     if _has_kernel(x, weight):
-        if norm is not None and x.dtype != mx.bfloat16:
+        if norm is not None and x.dtype == mx.float16:  # what is not normalised yet may be too large for it
             x, norm = mx.fast.rms_norm(x, norm.weight, norm.eps), None
         return _launch(x, weight, bias, norm, residual, is_gated)
     return project_reference(x, weight, bias=bias, norm=norm, residual=residual, is_gated=is_gated)
