@@ -21,15 +21,16 @@ from mlx_agent_llm.core.sharing import SharingCosts
 from mlx_agent_llm.core.step_clock import StepClock
 from mlx_agent_llm.errors import UnsupportedModelError
 
-# The most tokens of a chunk that attend as rows of their own. On CUDA 16 chunks of 30 tokens on 4,096 take 10 ms so and
-# 45 ms one by one (docs/gpu.md); on a CPU it is no faster. Metal's is a guess on the safe side.
+# The most tokens of a chunk that attend as rows of their own. On CUDA 16 chunks of 30 tokens on 4,096 take 11 ms so and
+# 59 ms one by one (docs/gpu.md); on a CPU it is no faster. Metal's is a guess on the safe side.
 _MAX_ROW_CHUNK = {"cuda": 256, "metal": 16, "reference": 1}
 # What the launches of a shared level cost, in bytes that a layer could have read meanwhile, and how often a group's
 # blocks are moved. CUDA's: 12 us at 4 TB/s, and parts that are written and read again. A CPU gains from about 1 MB on
 # (2 to 16 rows of a 135M model's layers). Metal's are guesses.
 _LEVEL_BYTES = {"cuda": 50_000_000, "metal": 10_000_000, "reference": 1_000_000}
 _LEVEL_COPIES = {"cuda": 1.5, "metal": 3.0, "reference": 1.0}
-# CUDA compiles a product for each of few numbers of rows, seconds when a machine does it first, and keeps it on disk.
+# What is compiled before the first request: on CUDA a product's kernel serves up to 8 rows or more than 8, and takes a
+# second when a machine compiles it first; rows that read together have kernels of their own.
 _WARM_ROWS = {"cuda": (1, 16), "metal": (1, 16), "reference": (1,)}
 
 
