@@ -304,14 +304,13 @@ class Request:
     @property
     def is_decoding(self) -> bool:
         """Whether it has output and only its last token, or those that the grammar forced, are left to compute."""
-        num_tokens = self.num_tokens
-        num_left = num_tokens - self.num_computed_tokens
-        return num_tokens > self.num_prompt_tokens and (num_left <= 1 or num_left <= self.num_jumped_tokens)
+        num_left = self.num_tokens - self.num_computed_tokens
+        return self.num_output_tokens > 0 and num_left <= max(self.num_jumped_tokens, 1)
 
     @property
     def num_output_tokens(self) -> int:
         """Sampled tokens, the one in flight too."""
-        return len(self.token_ids) + self.num_in_flight - self.num_prompt_tokens
+        return self.num_tokens - self.num_prompt_tokens
 
     @property
     def is_finished(self) -> bool:

@@ -17,7 +17,7 @@ from mlx_agent_kernels.loader import Body, Constants, backend, load_kernel
 MAX_ROWS = 64  # of the kernel: behind them a product is bound by arithmetic, and MLX's is better at that
 _HALF_TYPES = (mx.float16, mx.bfloat16)
 _MAX_ROW_TILES = 2  # of 8 rows; more rows are another threadgroup's
-_ENOUGH_GROUPS = 400
+_ENOUGH_GROUPS = 400  # threadgroups that keep a GPU busy with eight simdgroups each
 
 
 class Norm(NamedTuple):

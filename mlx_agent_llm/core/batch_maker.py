@@ -183,8 +183,7 @@ def _in_steps(width: int) -> int:
 
 def _is_of_a_prompt(chunk: Chunk) -> bool:
     """Whether the chunk is no more of a stream: its request has no output, or has to compute it again."""
-    request, _, length, _ = chunk
-    return request.num_output_tokens == 0 or (length > 1 and length > request.num_jumped_tokens)
+    return chunk.request.num_output_tokens == 0 or chunk.length > max(chunk.request.num_jumped_tokens, 1)
 
 
 def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies:

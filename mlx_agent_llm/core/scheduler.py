@@ -189,7 +189,7 @@ class Scheduler:
         if length is None:
             return None
         end = request.num_computed_tokens
-        return Chunk(request, end - length, length, end == request.num_tokens)
+        return Chunk(request, end - length, length, is_sampled=end == request.num_tokens)
 
     def _allocate_or_preempt(self, request: Request, budget: int) -> Chunk | None:
         """Allocate, taking blocks from the last-ranked request until there is room; None when that was this one.
@@ -212,8 +212,7 @@ class Scheduler:
 
     def _reaches_its_length(self, request: Request) -> bool:
         """Whether the token in flight is the last one that max_tokens or the context allow."""
-        num_tokens, max_tokens = request.num_tokens, request.params.max_tokens
-        return num_tokens >= request.num_prompt_tokens + max_tokens or num_tokens >= self._max_model_len
+        return request.num_output_tokens >= request.params.max_tokens or request.num_tokens >= self._max_model_len
 
 
 def _rank(request: Request) -> tuple[float, int]:

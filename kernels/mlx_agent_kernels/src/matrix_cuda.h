@@ -1,4 +1,5 @@
 // Products of small matrices on tensor cores, for the half types. There is no matrix_metal.h: on Metal, MLX multiplies.
+
 // Adds to a 16 x 8 tile of sums the product of 16 x 16 and 16 x 8 elements of which a lane holds four and two pairs.
 __device__ inline void multiply_pairs(float* sums, const unsigned* a, const unsigned* b, const __half*) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -24,6 +25,7 @@ __device__ inline void multiply_tiles(float* sums, const Eight& low, const Eight
   multiply_pairs(sums, a[1], b[1], static_cast<const element*>(nullptr));
 }
 
+// Two elements each, side by side.
 __device__ inline unsigned multiply_two(unsigned a, unsigned b, const __half*) {
   const __half2 product = __hmul2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
   return *reinterpret_cast<const unsigned*>(&product);

@@ -81,10 +81,11 @@ def _merge_repeats(options: dict[Language, None]) -> dict[Language, None]:
 
 def _join_counts(options: list[Language], item: Language, tail: Language) -> list[Language]:
     counts = [(0, 0) if option is tail else counts_of(_head_and_tail(option)[0])[1:] for option in options]
-    return [concat(repeat(item, least, most), tail) for least, most in _join_intervals(counts)]
+    return [concat(repeat(item, least, most), tail) for least, most in join_intervals(counts)]
 
 
-def _join_intervals(intervals: list[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
+def join_intervals(intervals: Iterable[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
+    """Return the fewest intervals of counts that cover the same, in order; an end of None is none."""
     joined: list[tuple[int, int | None]] = []
     for least, most in sorted(intervals, key=lambda interval: interval[0]):
         end = joined[-1][1] if joined else -2

@@ -9,6 +9,7 @@ from mlx_agent_llm.constrain.regular.alternatives import (
     character_set,
     distinct,
     is_one_character,
+    join_intervals,
     union_of_sets,
 )
 from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER
@@ -97,13 +98,14 @@ def _is_any_of_length(language: Language) -> bool:
 
 def _other_lengths(languages: Iterable[Language]) -> Iterator[Language]:
     """Yield the texts of all other lengths, for languages that are told by lengths alone."""
-    least: int | None = 0
-    for low, high in sorted(map(_lengths, languages), key=lambda lengths: lengths[0]):
-        if least is not None and low > least:
+    least = 0
+    for low, high in join_intervals(map(_lengths, languages)):
+        if low > least:
             yield repeat(ANY_CHAR, least, low - 1)
-        least = None if least is None or high is None else max(least, high + 1)
-    if least is not None:
-        yield repeat(ANY_CHAR, least)
+        if high is None:
+            return
+        least = high + 1
+    yield repeat(ANY_CHAR, least)
 
 
 def _lengths(language: Language) -> tuple[int, int | None]:
