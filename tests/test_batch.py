@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -197,6 +198,18 @@ def test_a_batch_of_rows_alone_is_filled_up_to_a_bucket_with_rows_that_read_and_
     assert batch.rows is not None
     assert values(batch.rows.block_tables)[-2:] == [[7, 2, 3] + [99] * 13, [99] * 16]
     assert values(batch.rows.seq_lens) == [9] * 5 + [1]
+
+
+@pytest.mark.parametrize(("num_tokens", "in_buckets"), [(5, True), (6, False)])
+def test_a_batch_with_many_rows_of_chunks_has_just_these(num_tokens: int, in_buckets: bool) -> None:
+    rows = [row(request(list(range(9)), [7, 2, 3])) for _ in range(3)]
+    chunk = Chunk(request([*range(num_tokens)], [4, 5]), 0, num_tokens, is_sampled=True)
+    batch = make_batch(Schedule(rows, [chunk]), in_buckets=True, max_row_chunk=8, max_bucket_of_chunks=8)
+    assert batch.in_buckets == in_buckets
+    assert batch.num_rows == (8 if in_buckets else 9)
+    assert values(batch.tokens.sampled_rows) == [0, 1, 2, 3 + num_tokens - 1] + [0, 0, 0, 0] * in_buckets
+    without_chunks = make_batch(Schedule([*rows] * 4, []), in_buckets=True, max_bucket_of_chunks=8)
+    assert without_chunks.in_buckets
 
 
 def test_groups_come_in_few_shapes() -> None:

@@ -34,6 +34,7 @@ CORE_ORDER = [
     ["batch", "attention", "trial", "fused_blocks", "runner"],
     ["cpu_modules", "runner"],
     ["pacing", "scheduler"],
+    ["scheduler", "batch_maker", "warm_up", "loop"],
     ["detokenizer", "stopping", "loop"],
     ["penalties", "sampler", "loop"],
     ["jumping", "loop"],

@@ -178,7 +178,9 @@ def test_the_warm_up_writes_to_no_block_that_a_request_may_get() -> None:
     assert core.stats().num_steps == 0
 
 
-def test_the_warm_up_computes_rows_that_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warm_up_computes_chunks_and_rows_alone_and_in_one_and_in_two_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     batches: list[Batch] = []
     forward = ModelRunner.forward
 
@@ -187,11 +189,12 @@ def test_the_warm_up_computes_rows_that_read_together(monkeypatch: pytest.Monkey
         return forward(runner, batch, in_flight)
 
     monkeypatch.setattr(ModelRunner, "forward", recorded_forward)
-    monkeypatch.setattr("mlx_agent_llm.core.runner._WARM_ROWS", {"reference": (1, 3)})
+    monkeypatch.setattr("mlx_agent_llm.core.runner._WARM_ROWS", {"reference": (1, 4)})
+    monkeypatch.setattr("mlx_agent_llm.core.runner._MAX_ROW_CHUNK", {"reference": 5})
     make_core(tiny_model())
     levels = [0 if batch.rows is None else len(batch.rows.levels) for batch in batches]
-    assert [(batch.num_rows, len(batch.prompts)) for batch in batches] == [(1, 1), (1, 0), (3, 0), (3, 0)]
-    assert levels == [0, 0, 0, 1]
+    assert [(batch.num_rows, len(batch.prompts)) for batch in batches] == [(1, 1), (5, 0), (1, 0), (4, 0), (4, 0)]
+    assert levels == [0, 0, 0, 1, 2]
 
 
 def test_the_pacer_is_told_each_step_s_own_time(on_the_cpu: None) -> None:

@@ -52,6 +52,22 @@ def test_a_level_has_to_save_more_blocks_than_its_launches_cost(launches: int, e
     assert len(levels_of(AGENTS, SharingCosts(launches, 1))) == expected
 
 
+@given(num_of_half=st.integers(1, 8), costs=COSTS)
+def test_the_fewest_blocks_that_are_worth_one_level_and_two(num_of_half: int, costs: SharingCosts) -> None:
+    num_rows = 2 * num_of_half
+
+    def num_levels(num_common: int, num_behind: int) -> int:
+        common, halves = [1] * num_common, ([2] * num_behind, [3] * num_behind)
+        return len(levels_of([[*common, *halves[row % 2], 100 + row] for row in range(num_rows)], costs))
+
+    if (fewest := costs.num_worth_sharing(num_rows)) is not None:
+        assert (num_levels(fewest, 0), num_levels(fewest - 1, 0)) == (1, 0)
+    if (both := costs.num_worth_two_levels(num_rows)) is not None:
+        fewest, fewest_behind = both
+        assert num_levels(fewest, fewest_behind) == 2
+        assert max(num_levels(fewest - 1, fewest_behind), num_levels(fewest, fewest_behind - 1)) == 1
+
+
 def test_documents_alone_are_groups_when_nothing_is_common_to_all() -> None:
     tables = [[1, 2, 50], [1, 2, 51], [3, 4, 52], [3, 4, 53], [60]]
     [groups] = levels_of(tables, FREE)

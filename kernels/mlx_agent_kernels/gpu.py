@@ -142,12 +142,7 @@ def _launch_shared(
     warps = min(-(-num_queries // 16), _MAX_SHARED_WARPS)
     blocks = kv_heads * -(-num_queries // (16 * warps))
     splits = count_shared_splits(blocks * num_groups, warps, level.block_tables.shape[1] * block_size)
-    constants = (
-        *_sizes(k_pool, heads // kv_heads),
-        ("BLOCK_SIZE", block_size),
-        ("SCALE", float(scale)),
-        ("WARPS", warps),
-    )
+    constants = (*_sizes(k_pool, heads // kv_heads), ("BLOCK_SIZE", block_size), ("SCALE", float(scale)))
     each = (num_groups, kv_heads, num_queries, splits)
     out, lse = load_kernel(_SHARED_ATTENTION, "cuda", queries.dtype, (), constants)(
         inputs=[queries, k_pool, v_pool, level.block_tables, level.seq_lens, level.members],

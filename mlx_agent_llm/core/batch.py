@@ -63,6 +63,7 @@ class Batch(NamedTuple):
     prompts: tuple[PromptSpan, ...] = ()
     num_rows: int = 0  # single-token rows, with the idle ones that fill up a bucket
     num_padding: int = 0  # tokens at the end that nobody asked for and that attend to nothing
+    in_buckets: bool = False  # rows alone, in one of few shapes
     num_tokens: int = 0  # without idle rows and padding
     num_prompt_tokens: int = 0  # those of chunks that are no stream's next ones
     has_in_flight: bool = False  # any token is still on the device

@@ -24,10 +24,12 @@ class Packing(NamedTuple):
 
     padding_block: int
     min_tokens: int = 1  # fewer tokens than these get company, which no attention is computed for
-    in_buckets: bool = False  # batches of rows alone get one of few numbers of rows, and of widths of tables
+    in_buckets: bool = False  # batches of rows alone get one of few numbers of rows, and of widths of tables...
+    max_bucket_of_chunks: int = 64  # ...where chunks are among them, up to so many
     max_row_chunk: int = 1  # tokens of a chunk that are rows of their own rather than a prompt chunk
     costs: SharingCosts = SharingCosts(launches=4, copies=1)
-    warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile
+    warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile...
+    warm_blocks: int = 0  # ...and the blocks of a row from which on it is read in parts, by others
 
 
 class BatchMaker:
@@ -66,6 +68,7 @@ class BatchMaker:
             num_rows=layout.num_rows,
             num_padding=layout.num_padding,
             num_tokens=layout.ends[-1],
+            in_buckets=layout.in_buckets,
             num_prompt_tokens=sum(chunk.length for chunk in layout.chunks if _is_of_a_prompt(chunk)),
             has_in_flight=max(sources) >= 0,
             sampled=tuple(chunk.request for chunk in layout.chunks if chunk.is_sampled),
@@ -130,7 +133,7 @@ class _Layout(NamedTuple):
         lengths = [chunk.length for chunk in chunks]
         ends = list(accumulate(lengths))
         num_rows = ends[-1] - sum(chunk.length for chunk in prompts)
-        in_buckets = packing.in_buckets and not prompts
+        in_buckets = packing.in_buckets and not prompts and (not short or num_rows <= packing.max_bucket_of_chunks)
         num_idle = bucket(num_rows) - num_rows if in_buckets else 0
         owners = np.repeat(np.arange(len(chunks), dtype=np.int32), lengths)
         # How much further a chunk's tokens are in their sequence than in the batch.

@@ -29,8 +29,8 @@ class CompiledForward:
         self._trace = mx.compile(self._forward)
 
     def __call__(self, token_ids: mx.array, batch: Batch, layers: Sequence[PagedLayer]) -> mx.array:
-        """(S, vocab) logits of a batch without prompts; the layers hold the pools that are written."""
-        assert batch.packed is not None and not batch.prompts
+        """(S, vocab) logits of a batch in buckets; the layers hold the pools that are written."""
+        assert batch.packed is not None and batch.in_buckets
         pools = [layer.take_pools() for layer in layers]
         self._layers = layers
         try:

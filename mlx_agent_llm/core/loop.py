@@ -30,9 +30,10 @@ from mlx_agent_llm.core.logprobs import LogprobArrays, compute_logprobs, read_lo
 from mlx_agent_llm.core.memory import num_pool_blocks
 from mlx_agent_llm.core.runner import ModelRunner
 from mlx_agent_llm.core.sampler import Sampler, sample
-from mlx_agent_llm.core.scheduler import Chunk, Schedule, Scheduler
+from mlx_agent_llm.core.scheduler import Schedule, Scheduler
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
 from mlx_agent_llm.core.stopping import Stopping
+from mlx_agent_llm.core.warm_up import warm_up_schedules
 from mlx_agent_llm.errors import (
     GenerationError,
     MLXAgentError,
@@ -40,7 +41,7 @@ from mlx_agent_llm.errors import (
     RequestTimeout,
     UnsupportedModelError,
 )
-from mlx_agent_llm.request import Delta, FinishReason, Request, SamplingParams, TokenLogprob
+from mlx_agent_llm.request import Delta, FinishReason, Request, TokenLogprob
 
 
 class Vocabulary(NamedTuple):
@@ -213,28 +214,13 @@ class EngineCore:
         return delta._replace(logprobs=tuple(request.logprobs))
 
     def _warm_up(self) -> None:
-        """Compute for nobody, so that no request pays for what MLX compiles when it is first used.
-
-        A row and a chunk, rows alone, and rows that share so much that they read it together.
-        """
-        packing, most = self._runner.packing, max(self._runner.packing.warm_rows)
-        row, chunk = self._chunk_for_nobody(1, 1), self._chunk_for_nobody(0, packing.max_row_chunk + 1)
-        schedules = [Schedule([row], [chunk]), *(Schedule([row] * count, []) for count in packing.warm_rows)]
-        if (num_shared := packing.costs.num_worth_sharing(most)) is not None:
-            last = self._chunk_for_nobody(num_shared * self._block_size, 1)
-            schedules.append(Schedule([last] * most, []))
-        for schedule in schedules:
+        """Compute for nobody, so that no request pays for what MLX compiles when it is first used."""
+        for schedule in warm_up_schedules(self._runner.packing, self._block_size):
             batch = self._make_batch(schedule, None)
             try:
                 mx.eval(self._runner.forward(batch, None))
             except UnsupportedKernelError as error:
                 raise UnsupportedModelError(str(error)) from None
-
-    def _chunk_for_nobody(self, start: int, length: int) -> Chunk:
-        """Tokens that are written to the block of the padding."""
-        nobody = Request(-1, (0,) * (start + length), SamplingParams(), 0, lambda delta: None)
-        nobody.block_table = [self._runner.packing.padding_block] * self.kv_manager.num_blocks_for(start + length)
-        return Chunk(nobody, start, length, is_sampled=False)
 
     def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
         return self._batch_maker.make(schedule, in_flight.takers if in_flight else ())

@@ -6,13 +6,17 @@ not. The idea is Sarathi-Serve's stall-free batching (Agrawal et al., 2024), wit
 
 Where the part that is always the same is more than streams should wait for, as on a GPU that computes a row in no time,
 few tokens a step would slow all of a prompt's steps and make them many. Then as many ride along as double that part.
+
+Single steps are slow for reasons of their own (a kernel is compiled, another thread computes), so nothing is learned
+from one alone: all times are medians.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 
 _NUM_REMEMBERED = 16
@@ -45,22 +49,30 @@ class PromptPacer:
         if not self._stream_seconds:
             return
         alone = median(self._stream_seconds)
-        added = seconds - alone
-        self._added.append((num_prompt_tokens, added))
-        allowed = max(alone * (self._max_slowdown - 1), 2 * self._fixed_seconds())
-        if added > allowed:
-            self._limit = max(int(num_prompt_tokens * max(allowed / added, 0.5)), self._block_size)
+        self._added.append((num_prompt_tokens, seconds - alone))
+        token_seconds = self._token_seconds()
+        fixed_seconds = max(median(added - count * token_seconds for count, added in self._added), 0.0)
+        allowed = max(alone * (self._max_slowdown - 1), 2 * fixed_seconds)
+        num_allowed = (allowed - fixed_seconds) / token_seconds if token_seconds > 0 else math.inf
+        if num_allowed < num_prompt_tokens:
+            limit = max(num_allowed, num_prompt_tokens / 2)
         elif num_prompt_tokens + self._block_size > self._limit:  # all that was allowed, but for the rest of a block
-            self._limit = num_prompt_tokens + max(num_prompt_tokens // 2, self._block_size)
+            limit = min(num_allowed, num_prompt_tokens + max(num_prompt_tokens // 2, self._block_size))
+        else:
+            return
+        self._limit = max(int(limit), self._block_size)
 
-    def _fixed_seconds(self) -> float:
-        """What prompts add to a step however short they are; 0 as long as all were of one length.
+    def _token_seconds(self) -> float:
+        """What a prompt token adds to a step: the median slope between steps that follow each other.
 
-        A token's seconds are told from steps that follow each other: a prompt's later ones take longer anyway.
+        They follow each other because a prompt's later tokens take longer anyway. As in the Theil-Sen estimator with
+        weights, a slope counts by the tokens that its two steps are apart. One more, of a block, is that of steps to
+        which prompts add nothing but what their tokens take.
         """
-        changes = [(new[0] - old[0], new[1] - old[1]) for old, new in pairwise(self._added)]
-        spread = sum(count**2 for count, _ in changes)
-        if spread == 0:
-            return 0.0
-        token_seconds = max(sum(count * seconds for count, seconds in changes) / spread, 0.0)
-        return max(min(seconds - count * token_seconds for count, seconds in self._added), 0.0)
+        slopes = [(median(added / count for count, added in self._added), self._block_size)]
+        for (count, added), (next_count, next_added) in pairwise(self._added):
+            if apart := next_count - count:
+                slopes.append(((next_added - added) / apart, abs(apart)))
+        slopes.sort()
+        weights = list(accumulate(weight for _, weight in slopes))
+        return slopes[bisect_left(weights, weights[-1] / 2)][0]

@@ -22,16 +22,21 @@ from mlx_agent_llm.core.step_clock import StepClock
 from mlx_agent_llm.errors import UnsupportedModelError
 
 # The most tokens of a chunk that attend as rows of their own. On CUDA 16 chunks of 30 tokens on 4,096 take 11 ms so and
-# 59 ms one by one (docs/gpu.md); on a CPU it is no faster. Metal's is a guess on the safe side.
-_MAX_ROW_CHUNK = {"cuda": 256, "metal": 16, "reference": 1}
+# 59 ms one by one, and MLX's attention plans for 50 ms where it meets new lengths (docs/gpu.md); on a CPU it is no
+# faster. Metal's is a guess on the safe side.
+_MAX_ROW_CHUNK = {"cuda": 512, "metal": 16, "reference": 1}
+# Chunks come in more shapes than single tokens do: of more rows than this they are seldom seen again, and to trace a
+# forward takes twice as long as to build its graph.
+_MAX_BUCKET_OF_CHUNKS = 64
 # What the launches of a shared level cost, in bytes that a layer could have read meanwhile, and how often a group's
 # blocks are moved. CUDA's: 12 us at 4 TB/s, and parts that are written and read again. A CPU gains from about 1 MB on
 # (2 to 16 rows of a 135M model's layers). Metal's are guesses.
 _LEVEL_BYTES = {"cuda": 50_000_000, "metal": 10_000_000, "reference": 1_000_000}
 _LEVEL_COPIES = {"cuda": 1.5, "metal": 3.0, "reference": 1.0}
-# What is compiled before the first request: on CUDA a product's kernel serves up to 8 rows or more than 8, and takes a
-# second when a machine compiles it first; rows that read together have kernels of their own.
-_WARM_ROWS = {"cuda": (1, 16), "metal": (1, 16), "reference": (1,)}
+# What is compiled before the first request. On CUDA a product has kernels for up to 8 rows, for more, and for so many
+# that they fill the GPU; one row of so many tokens is read in parts, many that share them read them together.
+_WARM_ROWS = {"cuda": (1, 16, 64), "metal": (1, 16), "reference": (1,)}
+_WARM_TOKENS = {"cuda": 2048, "metal": 512, "reference": 0}
 
 
 class ModelRunner:
@@ -65,9 +70,11 @@ class ModelRunner:
             # A product of one row takes longer than one of two: 38 against 29 ms for a 135M model (MKL, float32).
             min_tokens=2 if self._is_cpu else 1,
             in_buckets=self._compiled is not None,
+            max_bucket_of_chunks=_MAX_BUCKET_OF_CHUNKS,
             max_row_chunk=_MAX_ROW_CHUNK[backend()],
             costs=_sharing_costs(shapes, block_size),
             warm_rows=_WARM_ROWS[backend()],
+            warm_blocks=-(-_WARM_TOKENS[backend()] // block_size),
         )
         self._last_logits: mx.array | None = None
         self._in_flight_ready_at: float | None = None
@@ -97,7 +104,7 @@ class ModelRunner:
 
     def _build(self, token_ids: mx.array, batch: Batch) -> mx.array:
         """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
-        if self._compiled is not None and not batch.prompts:
+        if self._compiled is not None and batch.in_buckets:
             return self._compiled(token_ids, batch, self._layers)
         return call_model(self._model, token_ids, batch, self._layers)
 

@@ -34,6 +34,14 @@ class SharingCosts(NamedTuple):
         saved = num_rows - self.copies
         return int(self.launches / saved) + 1 if saved > 0 else None
 
+    def num_worth_two_levels(self, num_rows: int) -> tuple[int, int] | None:
+        """The fewest blocks that so many rows, and behind these each half of them, should read as levels of their own.
+
+        None when that never pays.
+        """
+        saved = num_rows - 2 * self.copies
+        return (int(self.launches / self.copies) + 1, int(self.launches / saved) + 1) if saved > 0 else None
+
 
 class Group(NamedTuple):
     """Rows, two at least, whose tables agree from the beginning to `end`, and of which they read from `begin` on."""

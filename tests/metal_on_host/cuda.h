@@ -21,6 +21,7 @@ const size_t max_shared_bytes = 48 * 1024;  // without asking for more
 
 #define threadIdx (position().lane)
 #define blockIdx (position().group)
+#define blockDim (position().lanes)
 #define gridDim (position().groups)
 
 typedef _Float16 __half;

@@ -146,7 +146,7 @@ void run_threadgroup(Size3 at) {
   const Size3 groups = (launch->grid + size - 1u) / size;
   const uint32_t num_lanes = here.x * here.y * here.z;
   for (uint32_t i = 0; i < num_lanes; i++) {
-    start(fibers[i], {Size3{i % here.x, i / here.x % here.y, i / here.x / here.y}, at, groups, i});
+    start(fibers[i], {Size3{i % here.x, i / here.x % here.y, i / here.x / here.y}, at, groups, here, i});
   }
   do {
     for (uint32_t i = 0; i < num_lanes; i++) {

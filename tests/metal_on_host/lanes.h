@@ -11,6 +11,7 @@ struct Position {
   Size3 lane;   // in its threadgroup
   Size3 group;  // the threadgroup, in the grid
   Size3 groups;
+  Size3 lanes;     // of the threadgroup
   uint32_t index;  // of the lane in its threadgroup
 };
 

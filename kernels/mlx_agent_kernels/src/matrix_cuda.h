@@ -1,5 +1,8 @@
 // Products of small matrices on tensor cores, for the half types. There is no matrix_metal.h: on Metal, MLX multiplies.
 
+// Of the threadgroup, where their number changes from step to step.
+__device__ inline int simdgroups_in_group() { return int(blockDim.x) / 32; }
+
 // Adds to a 16 x 8 tile of sums the product of 16 x 16 and 16 x 8 elements of which a lane holds four and two pairs.
 __device__ inline void multiply_pairs(float* sums, const unsigned* a, const unsigned* b, const __half*) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

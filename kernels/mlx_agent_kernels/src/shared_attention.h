@@ -15,7 +15,8 @@ const int64_t group = group_z;
 const int num_members = members_shape[1];
 const int num_blocks = block_tables_shape[1];
 const int num_queries = num_members * GROUP;
-const int first_query = (group_x / KV_HEADS * WARPS + warp) * 16;
+const int warps = simdgroups_in_group();
+const int first_query = (group_x / KV_HEADS * warps + warp) * 16;
 const bool has_queries = first_query < num_queries;  // the others only copy
 const int quad = lane / 4;
 const int quarter = lane % 4;
@@ -68,7 +69,7 @@ for (int tile = 1 - BUFFERS; tile < num_tiles; tile++) {
   }
   const int coming = tile + BUFFERS - 1;
   if (coming < num_tiles) {
-    for (int i = index_in_group; i < TILE * eights; i += 32 * WARPS) {
+    for (int i = index_in_group; i < TILE * eights; i += 32 * warps) {
       const int place = i / eights;
       const int eight = i % eights;
       // Behind the end the last token is copied again, and its weight is zero.
