@@ -1,6 +1,6 @@
 """Source text to kernels: the constants, the dialect and one body of src/, compiled by MLX at the first use.
 
-A kernel's name holds a digest of its whole text, because MLX's CUDA build keeps compiled kernels on disk by name alone.
+A kernel's name holds a digest of its whole text, because MLX's CUDA build knows compiled kernels by name alone.
 Knows what a body is, not what it computes.
 """
 

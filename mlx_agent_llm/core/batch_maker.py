@@ -29,7 +29,7 @@ class Packing(NamedTuple):
     max_row_chunk: int = 1  # tokens of a chunk that are rows of their own rather than a prompt chunk
     costs: SharingCosts = SharingCosts(launches=4, copies=1)
     warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile...
-    warm_blocks: int = 0  # ...and the blocks of a row from which on it is read in parts, by others
+    warm_blocks: int = 0  # ...and how many blocks a row has that is read in parts
 
 
 class BatchMaker:
