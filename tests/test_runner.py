@@ -16,7 +16,6 @@ from mlx_agent_llm.core.batch import Batch
 from mlx_agent_llm.core.batch_maker import BatchMaker, Packing
 from mlx_agent_llm.core.compiled_forward import CompiledForward
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
-from mlx_agent_llm.core.runner import ModelRunner
 from mlx_agent_llm.core.sharing import SharingCosts
 from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import Request
@@ -169,32 +168,6 @@ def test_chunks_whose_tokens_are_rows_give_the_same_tokens(num_common: int, on_t
     assert run(core, *prompts) == expected
     assert max(num_prompts for num_prompts, _ in spans) == (num_common > 0)
     assert max(num_levels for _, num_levels in spans) > 0
-
-
-def test_the_warm_up_writes_to_no_block_that_a_request_may_get() -> None:
-    core = make_core(tiny_model())
-    for layer in core._runner._layers:
-        assert not mx.any(layer.keys[:1024]).item() and not mx.any(layer.values[:1024]).item()
-    assert core.stats().num_steps == 0
-
-
-def test_the_warm_up_computes_chunks_and_rows_alone_and_in_one_and_in_two_levels(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    batches: list[Batch] = []
-    forward = ModelRunner.forward
-
-    def recorded_forward(runner: ModelRunner, batch: Batch, in_flight: mx.array | None) -> mx.array:
-        batches.append(batch)
-        return forward(runner, batch, in_flight)
-
-    monkeypatch.setattr(ModelRunner, "forward", recorded_forward)
-    monkeypatch.setattr("mlx_agent_llm.core.runner._WARM_ROWS", {"reference": (1, 4)})
-    monkeypatch.setattr("mlx_agent_llm.core.runner._MAX_ROW_CHUNK", {"reference": 5})
-    make_core(tiny_model())
-    levels = [0 if batch.rows is None else len(batch.rows.levels) for batch in batches]
-    assert [(batch.num_rows, len(batch.prompts)) for batch in batches] == [(1, 1), (5, 0), (1, 0), (4, 0), (4, 0)]
-    assert levels == [0, 0, 0, 1, 2]
 
 
 def test_the_pacer_is_told_each_step_s_own_time(on_the_cpu: None) -> None:

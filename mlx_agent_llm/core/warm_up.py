@@ -13,23 +13,28 @@ from mlx_agent_llm.core.scheduler import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
 
 
-def warm_up_schedules(packing: Packing, block_size: int) -> Iterator[Schedule]:
-    """Chunks of prompts of both kinds; rows alone, long ones, so that many read together; rows that do in two levels."""
+def warm_up_schedules(packing: Packing, block_size: int, max_model_len: int) -> Iterator[Schedule]:
+    """Chunks of prompts of both kinds; rows alone, long ones, so that many read together; rows that do in two levels.
+
+    No position is behind max_model_len: a model may have none, and no request will.
+    """
     nobody, most = packing.padding_block, max(packing.warm_rows)
+    most_common = (max_model_len - 1) // block_size
 
     def row(shared: Sequence[int]) -> Chunk:
-        return _chunk([*shared, nobody], len(shared) * block_size + 1, 1)
+        return _chunk([*shared, nobody], len(shared) * block_size, 1)
 
     def chunk(length: int) -> Chunk:
         return _chunk([nobody] * -(-length // block_size), 0, length)
 
-    yield Schedule([row([])], [chunk(packing.max_row_chunk + 1)])
-    if packing.max_row_chunk > 1:
-        yield Schedule([], [chunk(packing.max_row_chunk)])
-    num_common = max(packing.warm_blocks, packing.costs.num_worth_sharing(most) or 0)
+    for length in (packing.max_row_chunk + 1, packing.max_row_chunk):
+        if 1 < length <= max_model_len:
+            yield Schedule([row([])], [chunk(length)])
+    num_common = min(max(packing.warm_blocks, packing.costs.num_worth_sharing(most) or 0), most_common)
     for count in packing.warm_rows:
         yield Schedule([row([nobody] * num_common)] * count, [])
-    if (levels := packing.costs.num_worth_two_levels(most)) is not None:
+    levels = packing.costs.num_worth_two_levels(most)
+    if levels is not None and sum(levels) <= most_common:
         num_common, num_of_half = levels
         halves = [row([nobody] * num_common + [block] * num_of_half) for block in (nobody, 0)]
         yield Schedule([halves[index % 2] for index in range(most)], [])
