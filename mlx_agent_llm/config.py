@@ -18,7 +18,8 @@ class EngineConfig:
     max_tokens_per_step: token rows of one forward, decode rows and prompt chunks together.
     max_slowdown: about how many times as long a step with running streams may take because of the prompts beside them;
         the prompts get what fits into that of max_tokens_per_step, at least a block. Where any prompt takes longer than
-        that, however short it is, they get what doubles its time. math.inf gives them all of max_tokens_per_step.
+        that, however short it is, they get what doubles its time. math.inf gives them all of max_tokens_per_step: where
+        nobody reads the streams as they come, all requests are done sooner.
     block_size: tokens of a KV block.
     kv_cache_tokens, kv_cache_bytes: size of the KV pool, at most one of the two; by default it follows the device.
     max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
