@@ -359,9 +359,7 @@ class Engine:
         elif prompt and all(isinstance(message, Mapping) for message in prompt):
             token_ids = prepare_chat(self.tokenizer, prompt, tool_format=self.config.tool_format).prompt_token_ids
         else:
-            token_ids = list[Any](prompt)
-            if set(map(type, token_ids)) != {int} or not 0 <= min(token_ids) <= max(token_ids) < self._vocab_size:
-                _check_token_ids(token_ids, self._vocab_size)
+            token_ids = _check_token_ids(prompt, self._vocab_size)
         if not token_ids:
             raise RequestError(f"prompt={prompt!r} must hold at least one token")
         if max(token_ids) >= self._vocab_size:  # a tokenizer may know tokens that the model has no embedding of
@@ -486,12 +484,13 @@ def _check_vocabulary(params: SamplingParams, vocab_size: int, eos_token_ids: Co
         )
 
 
-def _check_token_ids(prompt: list[Any], vocab_size: int) -> None:
+def _check_token_ids(prompt: Sequence[Any], vocab_size: int) -> list[int]:
     for index, value in enumerate(prompt):
         if isinstance(value, bool) or not isinstance(value, int):
             raise RequestError(f"prompt[{index}]={value!r} must be a token id; a prompt is text, token ids or messages")
         if not 0 <= value < vocab_size:
             raise RequestError(f"prompt[{index}]={value} must be between 0 and {vocab_size - 1}")
+    return list(prompt)
 
 
 def _max_model_len(model_context: int, config: EngineConfig) -> int:
