@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,6 @@ from pydantic import BaseModel, Field
 from rich.progress import Progress
 
 from langchain_mlx_agent import ChatMLXAgent
-from mlx_agent_llm import EngineConfig
 
 
 class Event(BaseModel):  # noqa: D101
@@ -31,9 +29,7 @@ async def extract(folder: Path, output: Path) -> None:
     done = {json.loads(line)["document"] for line in output.read_text().splitlines()}
     paths = [path for path in sorted(folder.glob("*.txt")) if path.name not in done]
     print(f"{len(done)} documents were done before, {len(paths)} are left")
-    unpaced = EngineConfig(max_slowdown=math.inf)  # nobody reads along, so no document waits for others to be written
-    chat = ChatMLXAgent(model="demo", max_tokens=96, engine_config=unpaced)
-    with chat, Progress() as progress, output.open("a") as lines:
+    with ChatMLXAgent(model="demo", max_tokens=96) as chat, Progress() as progress, output.open("a") as lines:
         task = progress.add_task("documents", total=len(paths))
         events = RunnableLambda(question) | chat.with_structured_output(Event)
         async for index, event in events.abatch_as_completed(paths, {"max_concurrency": 32}, return_exceptions=True):

@@ -18,7 +18,7 @@ from mlx_agent_llm.request import Request
 MakeEngine = Callable[..., Engine]
 
 NUM_REQUESTS = 2000  # of each config
-RATES = {"forward": 0.004, "sample": 0.004, "accept": 0.001, "reject": 0.001, "fill_mask": 0.001, "detokenize": 0.0005}
+RATES = {"forward": 0.01, "sample": 0.01, "accept": 0.001, "reject": 0.001, "fill_mask": 0.001, "detokenize": 0.0005}
 CONFIGS: list[dict[str, object]] = [
     {"max_num_seqs": 16, "max_tokens_per_step": 64},
     {"max_num_seqs": 8, "max_tokens_per_step": 48, "kv_cache_tokens": 256, "block_size": 8},
