@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable, Iterable
 from statistics import median
 
 import pytest
@@ -45,26 +46,35 @@ def test_what_a_prompt_costs_however_short_it_is_does_not_keep_it_short() -> Non
     assert pacer.limit() > 400
 
 
-def serve_prompts(pacer: PromptPacer, fixed_seconds: float, token_seconds: float, alone: float) -> list[int]:
-    """The steps that each of 40 prompts of 50 to 400 tokens takes beside streams."""
-    rng = random.Random(0)
+def serve_prompts(pacer: PromptPacer, lengths: Iterable[int], took: Callable[[int], float]) -> list[int]:
+    """The steps that each prompt takes beside streams, where a step with so many of its tokens takes so long."""
     num_steps = []
-    for _ in range(40):
-        num_left, steps = rng.randrange(50, 400), 0
+    for num_left in lengths:
+        steps = 0
         while num_left > 0:
             num_tokens = int(min(pacer.limit(), num_left))
-            pacer.observe(num_tokens, (alone + fixed_seconds + num_tokens * token_seconds) * rng.uniform(1, 1.1))
+            pacer.observe(num_tokens, took(num_tokens))
             num_left, steps = num_left - num_tokens, steps + 1
-        pacer.observe(0, alone)
+        pacer.observe(0, took(0))
         num_steps.append(steps)
     return num_steps
+
+
+def serve_forty(pacer: PromptPacer, fixed_seconds: float, token_seconds: float, alone: float) -> list[int]:
+    """Prompts of 50 to 400 tokens, with a fixed cost of any and a tenth of noise."""
+    rng = random.Random(0)
+
+    def took(num_tokens: int) -> float:
+        return (alone + fixed_seconds + num_tokens * token_seconds) * rng.uniform(1, 1.1) if num_tokens else alone
+
+    return serve_prompts(pacer, (rng.randrange(50, 400) for _ in range(40)), took)
 
 
 def test_a_fixed_cost_that_is_more_than_allowed_is_paid_in_few_steps() -> None:
     """A GPU's: 2.5 ms a step, 3 more with any prompt, and hardly anything for its tokens."""
     pacer = PromptPacer(1.6, 16)
     pacer.observe(0, 0.0025)
-    num_steps = serve_prompts(pacer, 0.003, 1e-5, 0.0025)
+    num_steps = serve_forty(pacer, 0.003, 1e-5, 0.0025)
     assert max(num_steps[1:]) <= 3
     assert pacer.limit() < 2 * 0.003 / 1e-5  # for 3 ms of tokens at most, but for the next try
 
@@ -74,7 +84,7 @@ def test_tokens_never_take_much_longer_than_is_allowed_or_than_the_fixed_cost(fi
     """In units of what is allowed."""
     pacer = PromptPacer(2.0, 16)
     pacer.observe(0, 1.0)
-    serve_prompts(pacer, fixed, token, 1.0)
+    serve_forty(pacer, fixed, token, 1.0)
     most = max(2 * fixed, 1.0) + 0.1 * (1 + fixed)  # with the noise
     assert (pacer.limit() - 16) * token <= 1.6 * most or pacer.limit() <= 32
 
@@ -125,16 +135,14 @@ def test_tokens_that_become_dearer_at_once_are_made_up_for_in_some_steps() -> No
 def test_uneven_steps_do_not_keep_chunks_short_where_tokens_cost_nothing() -> None:
     """A GPU's steps beside the threads of those who ask: some take twice as long, some more, whatever is in them."""
     rng, pacer = random.Random(0), PromptPacer(1.6, 16)
-    num_steps = []
-    for _ in range(72):
-        num_left, steps = rng.randrange(40, 80), 0
-        while num_left > 0:
-            num_tokens = int(min(pacer.limit(), num_left))
-            late = rng.expovariate(400) + (0.015 if rng.random() < 0.1 else 0.0)
-            pacer.observe(num_tokens, 0.0069 + late + num_tokens * 1e-5)
-            num_left, steps = num_left - num_tokens, steps + 1
-        pacer.observe(0, 0.0044 * (1 + rng.expovariate(6)))
-        num_steps.append(steps)
+
+    def took(num_tokens: int) -> float:
+        if num_tokens == 0:
+            return 0.0044 * (1 + rng.expovariate(6))
+        late = rng.expovariate(400) + (0.015 if rng.random() < 0.1 else 0.0)
+        return 0.0069 + late + num_tokens * 1e-5
+
+    num_steps = serve_prompts(pacer, (rng.randrange(40, 80) for _ in range(72)), took)
     assert sum(num_steps) < 2.2 * len(num_steps)
 
 

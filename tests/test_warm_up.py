@@ -32,13 +32,13 @@ def make_core(max_model_len: int) -> EngineCore:
     return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), config, max_model_len)
 
 
-@given(PACKINGS, st.integers(1, 32), st.integers(1, 2000))
+@given(PACKINGS, st.integers(1, 32), st.integers(1, 60), st.integers(1, 2000))
 def test_tokens_are_within_the_context_and_are_written_to_nobody_s_block(
-    packing: Packing, block_size: int, max_model_len: int
+    packing: Packing, block_size: int, max_chunk: int, max_model_len: int
 ) -> None:
-    for schedule in warm_up_schedules(packing, block_size, max_model_len):
+    for schedule in warm_up_schedules(packing, block_size, max_chunk, max_model_len):
         for request, start, length, is_sampled in schedule.chunks:
-            assert start + length <= max_model_len and not is_sampled
+            assert length <= max_chunk and start + length <= max_model_len and not is_sampled
             assert len(request.block_table) == -(-(start + length) // block_size)
             assert set(request.block_table[start // block_size :]) == {NOBODY}
 

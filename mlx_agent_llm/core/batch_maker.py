@@ -25,7 +25,9 @@ class Packing(NamedTuple):
     padding_block: int
     min_tokens: int = 1  # fewer tokens than these get company, which no attention is computed for
     in_buckets: bool = False  # batches of rows alone get one of few numbers of rows, and of widths of tables...
-    max_bucket_of_chunks: int = 64  # ...where chunks are among them, up to so many
+    # ...with chunks among them up to so many rows: larger ones come in shapes that are seldom seen again, and to trace
+    # a forward takes twice as long as to build its graph.
+    max_bucket_of_chunks: int = 64
     max_row_chunk: int = 1  # tokens of a chunk that are rows of their own rather than a prompt chunk
     costs: SharingCosts = SharingCosts(launches=4, copies=1)
     warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile...

@@ -1,7 +1,7 @@
 """The forward of decode rows as one compiled function, traced once for each of few shapes. Knows no requests.
 
 Building the graph of a forward takes the host longer than a GPU takes to compute a small one. A compiled function
-builds it once for each shape of its arguments; batches of rows alone come in few shapes (batch_maker.bucket).
+builds it once for each shape of its arguments; batches in buckets come in few shapes (batch_maker.bucket).
 """
 
 from __future__ import annotations

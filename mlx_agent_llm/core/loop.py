@@ -102,7 +102,7 @@ class EngineCore:
         self._requests: dict[int, Request] = {}
         self._in_flight: _InFlight | None = None
         self._ready_at: float | None = None  # when the last step's tokens were there
-        self._warm_up(max_model_len)
+        self._warm_up(config.max_tokens_per_step, max_model_len)
 
     @property
     def has_work(self) -> bool:
@@ -213,9 +213,9 @@ class EngineCore:
         request.logprobs = logprobs[:num_same] + list(_closing_logprobs(delta.token_ids[num_same:]))
         return delta._replace(logprobs=tuple(request.logprobs))
 
-    def _warm_up(self, max_model_len: int) -> None:
+    def _warm_up(self, max_chunk: int, max_model_len: int) -> None:
         """Compute for nobody, so that no request pays for what MLX compiles when it is first used."""
-        for schedule in warm_up_schedules(self._runner.packing, self._block_size, max_model_len):
+        for schedule in warm_up_schedules(self._runner.packing, self._block_size, max_chunk, max_model_len):
             batch = self._make_batch(schedule, None)
             try:
                 mx.eval(self._runner.forward(batch, None))

@@ -22,12 +22,9 @@ from mlx_agent_llm.core.step_clock import StepClock
 from mlx_agent_llm.errors import UnsupportedModelError
 
 # The most tokens of a chunk that attend as rows of their own. On CUDA 16 chunks of 30 tokens on 4,096 take 11 ms so and
-# 59 ms one by one, and MLX's attention plans for 50 ms where it meets new lengths (docs/gpu.md); on a CPU it is no
+# 59 ms one by one, and MLX's attention takes 50 ms more where it meets new lengths (docs/gpu.md); on a CPU it is no
 # faster. Metal's is a guess on the safe side.
 _MAX_ROW_CHUNK = {"cuda": 512, "metal": 16, "reference": 1}
-# Chunks come in more shapes than single tokens do: of more rows than this they are seldom seen again, and to trace a
-# forward takes twice as long as to build its graph.
-_MAX_BUCKET_OF_CHUNKS = 64
 # What the launches of a shared level cost, in bytes that a layer could have read meanwhile, and how often a group's
 # blocks are moved. CUDA's: 12 us at 4 TB/s, and parts that are written and read again. A CPU gains from about 1 MB on
 # (2 to 16 rows of a 135M model's layers). Metal's are guesses.
@@ -70,7 +67,6 @@ class ModelRunner:
             # A product of one row takes longer than one of two: 38 against 29 ms for a 135M model (MKL, float32).
             min_tokens=2 if self._is_cpu else 1,
             in_buckets=self._compiled is not None,
-            max_bucket_of_chunks=_MAX_BUCKET_OF_CHUNKS,
             max_row_chunk=_MAX_ROW_CHUNK[backend()],
             costs=_sharing_costs(shapes, block_size),
             warm_rows=_WARM_ROWS[backend()],

@@ -13,10 +13,11 @@ from mlx_agent_llm.core.scheduler import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
 
 
-def warm_up_schedules(packing: Packing, block_size: int, max_model_len: int) -> Iterator[Schedule]:
+def warm_up_schedules(packing: Packing, block_size: int, max_chunk: int, max_model_len: int) -> Iterator[Schedule]:
     """Chunks of prompts of both kinds; rows alone, long ones, so that many read together; rows that do in two levels.
 
-    No position is behind max_model_len: a model may have none, and no request will.
+    No chunk is longer than max_chunk, which none of a request will be. No position is behind max_model_len: a model may
+    have none there, and no request will.
     """
     nobody, most = packing.padding_block, max(packing.warm_rows)
     most_common = (max_model_len - 1) // block_size
@@ -28,7 +29,7 @@ def warm_up_schedules(packing: Packing, block_size: int, max_model_len: int) -> 
         return _chunk([nobody] * -(-length // block_size), 0, length)
 
     for length in (packing.max_row_chunk + 1, packing.max_row_chunk):
-        if 1 < length <= max_model_len:
+        if 1 < length <= min(max_chunk, max_model_len):
             yield Schedule([row([])], [chunk(length)])
     num_common = min(max(packing.warm_blocks, packing.costs.num_worth_sharing(most) or 0), most_common)
     for count in packing.warm_rows:
