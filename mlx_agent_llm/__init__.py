@@ -1,6 +1,6 @@
 """An engine for many agents in one process: paged attention, continuous batching, shared prefixes, grammars."""
 
-from mlx_agent_llm import blas, command_buffers
+from mlx_agent_llm.process import blas, command_buffers
 
 blas.preload()  # before anything imports mlx: afterwards it is too late
 command_buffers.fill()
@@ -10,6 +10,7 @@ from mlx_agent_llm.config import EngineConfig  # noqa: E402
 from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex  # noqa: E402
 from mlx_agent_llm.core.stats import EngineStats  # noqa: E402
 from mlx_agent_llm.engine import Engine  # noqa: E402
+from mlx_agent_llm.engine.handle import Handle  # noqa: E402
 from mlx_agent_llm.errors import (  # noqa: E402
     CapacityError,
     ConstraintError,
@@ -27,7 +28,6 @@ from mlx_agent_llm.errors import (  # noqa: E402
     UnsupportedModelError,
     UnsupportedSchemaError,
 )
-from mlx_agent_llm.handle import Handle  # noqa: E402
 from mlx_agent_llm.request import (  # noqa: E402
     Delta,
     FinishReason,

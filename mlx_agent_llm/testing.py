@@ -21,8 +21,8 @@ import numpy.typing as npt
 from mlx.utils import tree_map_with_path
 
 from mlx_agent_kernels import backend
-from mlx_agent_llm.core.attention import PagedLayer
-from mlx_agent_llm.core.batch import Batch
+from mlx_agent_llm.core.batch.batch import Batch
+from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.errors import RequestError
 
 _SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>")

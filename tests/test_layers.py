@@ -1,52 +1,52 @@
-"""Imports point down only: bench, cli, integrations -> engine -> core -> kernels; constrain and chat know no core."""
+"""Imports point down, floor by floor, and never in a circle."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mlx_agent_llm"
-BASE = {
-    "mlx_agent_llm.errors",
-    "mlx_agent_llm.config",
-    "mlx_agent_llm.request",
-    "mlx_agent_llm.constrain.model_schema",
-    "mlx_agent_llm.constrain.spec",
+# The folders of the package from the ground up: a module imports from its own folder, from folders on lower floors, and
+# from those that its folder lies in. A new folder gets its floor here; a new file in a folder needs nothing.
+FLOORS = (
+    ("errors",),
+    ("config", "process"),
+    ("request",),
+    ("languages.regular",),
+    ("languages.regex", "languages.numbers", "languages.context_free"),
+    ("constrain.schema",),
+    ("constrain.backends", "constrain.closing"),
+    ("constrain",),
+    ("models.gguf",),
+    ("models",),
+    ("chat.reply.arguments",),
+    ("chat.reply",),
+    ("chat.families",),
+    ("chat",),
+    ("core.kv",),
+    ("core.schedule", "core.output"),
+    ("core.batch",),
+    ("core.forward.layers",),
+    ("core.forward.fast",),
+    ("core.forward",),
+    ("core",),
+    ("engine",),
+    ("testing",),
+    ("bench",),
+    ("cli.demo",),
+    ("cli",),
+)
+# Lower floors that a folder knows nothing of all the same.
+FORBIDDEN = {
+    "constrain": ("models", "chat"),
+    "models": ("constrain", "languages"),
+    "core": ("constrain", "languages", "models", "chat"),
+    "languages": ("request", "config", "process"),
 }
-
-# In the core, each module may import those before it in its line; several lines may name it.
-CORE_ORDER = [
-    ["block_pool", "kv_manager", "scheduler", "batch_maker", "runner", "loop"],
-    ["batch", "batch_maker", "runner", "loop"],
-    ["sharing", "batch_maker", "runner"],
-    ["table_matrix", "batch_maker"],
-    ["batch", "attention", "memory", "loop"],
-    ["kv_manager", "scheduler", "stats", "loop"],
-    ["batch", "stats", "loop"],
-    ["step_clock", "stats", "loop"],
-    ["step_clock", "runner", "loop"],
-    ["allocator", "runner"],
-    ["batch", "attention", "compiled_forward", "runner"],
-    ["batch", "attention", "trial", "fused_blocks", "runner"],
-    ["cpu_modules", "runner"],
-    ["pacing", "scheduler"],
-    ["scheduler", "batch_maker", "warm_up", "loop"],
-    ["detokenizer", "stopping", "loop"],
-    ["penalties", "sampler", "loop"],
-    ["jumping", "loop"],
-    ["logprobs", "loop"],
-]
-
-# In constrain, a module or package may import those before it.
-CONSTRAIN_ORDER = [
-    *("model_schema", "spec", "once", "deadline", "thinking"),
-    *("regular", "numbers", "regex", "context_free", "schema", "backends", "closing"),
-    *("grammars", "compiler", "preparing"),
-]
 
 
 def name_of(path: Path, root: Path = ROOT) -> str:
@@ -84,59 +84,94 @@ def offenders(folder: Path, *forbidden: str, root: Path = ROOT) -> list[str]:
     ]
 
 
-def test_constrain_and_chat_know_nothing_of_the_core() -> None:
-    above = ("mlx_agent_llm.core", "mlx_agent_llm.engine", "mlx_agent_llm.worker", "mlx_agent_llm.handle")
-    assert offenders(PACKAGE / "constrain", *above, "mlx_agent_llm.chat", "mlx_agent_llm.models") == []
-    assert offenders(PACKAGE / "chat", *above) == []
+def modules_of_the_package() -> dict[str, Path]:
+    return {name_of(path): path for path in modules_in(PACKAGE)}
 
 
-def test_models_know_nothing_of_the_core_or_what_is_above_it() -> None:
-    above = ("mlx_agent_llm.core", "mlx_agent_llm.engine", "mlx_agent_llm.worker", "mlx_agent_llm.chat")
-    assert offenders(PACKAGE / "models", *above, "mlx_agent_llm.constrain.compiler") == []
+def imported_modules(path: Path, modules: Collection[str]) -> set[str]:
+    """The modules of the package that a file imports; a name of a package's face is the face."""
+    found = {name if name in modules else name.rpartition(".")[0] for name in imports_of(path)}
+    return (found & set(modules)) - {name_of(path)}
 
 
-def test_the_core_imports_itself_the_kernels_and_the_base_alone() -> None:
-    for path in modules_in(PACKAGE / "core"):
-        for name in imports_of(path):
-            if starts_with(name, "mlx_agent_llm"):
-                assert starts_with(name, "mlx_agent_llm.core", *BASE), f"{name_of(path)} -> {name}"
+def folder_of(module: str) -> str:
+    """The folder that a module of the package lies in, as FLOORS has it; a file at its root stands for itself."""
+    path = modules_of_the_package()[module]
+    inside = path.relative_to(PACKAGE).with_suffix("")
+    return ".".join(inside.parts[:-1]) or inside.name
 
 
-def test_the_modules_of_the_core_import_downwards_only() -> None:
-    allowed: dict[str, set[str]] = {}
-    for line in CORE_ORDER:
-        for index, name in enumerate(line):
-            allowed.setdefault(name, set()).update(line[:index])
-    paths = [path for path in modules_in(PACKAGE / "core") if path.stem != "__init__"]
-    assert {path.stem for path in paths} <= set(allowed), "a new module of the core needs a place in CORE_ORDER"
-    for path in paths:
-        used = {name.split(".")[2] for name in imports_of(path) if starts_with(name, "mlx_agent_llm.core")}
-        assert used <= allowed[path.stem], f"core.{path.stem} -> {sorted(used - allowed[path.stem])}"
+def test_every_folder_has_a_floor() -> None:
+    folders = {folder_of(module) for module in modules_of_the_package()} - {"__init__"}
+    on_floors = [folder for floor in FLOORS for folder in floor]
+    with_modules = {
+        name_of(path.parent).removeprefix("mlx_agent_llm.")
+        for path in modules_in(PACKAGE)
+        if path.name != "__init__.py" and path.parent != PACKAGE
+    }
+    assert len(on_floors) == len(set(on_floors))
+    assert with_modules <= set(on_floors)
+    assert set(on_floors) <= folders
 
 
-def test_the_parts_of_constrain_import_downwards_only() -> None:
-    folder = PACKAGE / "constrain"
-    for path in (path for path in modules_in(folder) if path.parent != folder or path.stem != "__init__"):
-        part = path.relative_to(folder).with_suffix("").parts[0]
-        below = CONSTRAIN_ORDER[: CONSTRAIN_ORDER.index(part) + 1]
-        used = {name.split(".")[2] for name in imports_of(path) if starts_with(name, "mlx_agent_llm.constrain")}
-        assert used <= set(below), f"{name_of(path)} -> {sorted(used - set(below))}"
+def test_imports_point_down() -> None:
+    level = {folder: index for index, floor in enumerate(FLOORS) for folder in floor}
+    modules = modules_of_the_package()
+    wrong = []
+    for name, path in modules.items():
+        here = folder_of(name)
+        if here not in level:  # a package that holds packages alone, and the package's own face
+            continue
+        for other in sorted(imported_modules(path, modules)):
+            there = folder_of(other)  # the package's own face is for those on top: a circle otherwise
+            is_own = here == there or starts_with(here, there)
+            if not is_own and there != "__init__" and level.get(there, -1) >= level[here]:
+                wrong.append(f"{name} -> {other}")
+    assert wrong == []
 
 
-def test_the_base_imports_only_what_is_below_it() -> None:
-    for name in ("errors", "config", "request", "constrain/model_schema", "constrain/spec"):
-        path = PACKAGE / f"{name}.py"
-        assert {one for one in imports_of(path) if starts_with(one, "mlx_agent_llm")} <= BASE - {name_of(path)}
+@pytest.mark.parametrize(("folder", "others"), FORBIDDEN.items())
+def test_what_a_folder_knows_nothing_of(folder: str, others: tuple[str, ...]) -> None:
+    assert offenders(PACKAGE / folder, *(f"mlx_agent_llm.{other}" for other in others)) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = modules_of_the_package()
+    graph = {name: imported_modules(path, modules) for name, path in modules.items()}
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "d"}}) == [{"b", "c"}]
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
+    """The sets of two and more nodes that all reach each other."""
+    reached = {node: reachable(graph, node) for node in graph}
+    groups = {frozenset(other for other in reached[node] if node in reached[other]) | {node} for node in graph}
+    return sorted((set(group) for group in groups if len(group) > 1), key=sorted)
+
+
+def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    left = [start]
+    while left:
+        for node in graph[left.pop()] - found:
+            found.add(node)
+            left.append(node)
+    return found
 
 
 def test_the_kernels_know_nothing_of_the_engine() -> None:
     assert offenders(ROOT / "kernels", "mlx_agent_llm", "mlx_lm", root=ROOT / "kernels") == []
 
 
-def test_the_engine_knows_nothing_of_what_stands_on_it() -> None:
-    above = ("mlx_agent_llm.cli", "mlx_agent_llm.bench", "mlx_agent_llm.testing", "langchain_mlx_agent", "llama_index")
+def test_the_integrations_are_known_to_the_cli_and_bench_alone() -> None:
     below = [path for path in modules_in(PACKAGE) if not {"cli", "bench"} & set(path.relative_to(PACKAGE).parts)]
-    found = [f"{name_of(path)} -> {name}" for path in below for name in imports_of(path) if starts_with(name, *above)]
+    integrations = ("langchain_mlx_agent", "llama_index")
+    found = [
+        f"{name_of(path)} -> {name}" for path in below for name in imports_of(path) if starts_with(name, *integrations)
+    ]
     assert found == []
 
 

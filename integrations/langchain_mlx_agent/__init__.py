@@ -6,6 +6,6 @@ except ModuleNotFoundError as error:
     raise ImportError("langchain_mlx_agent needs langchain-core: pip install 'mlx-agent-llm[langchain]'") from error
 
 from langchain_mlx_agent.chat_model import ChatMLXAgent
-from mlx_agent_llm.shared_engines import EngineRegistry
+from mlx_agent_llm.engine.registry import EngineRegistry
 
 __all__ = ["ChatMLXAgent", "EngineRegistry"]

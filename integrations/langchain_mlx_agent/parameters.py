@@ -15,7 +15,7 @@ from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.profile import model_profile
 from langchain_mlx_agent.request import OWN_OPTIONS, REASONING_OPTIONS, read_sampling
 from mlx_agent_llm import Engine, EngineConfig
-from mlx_agent_llm.shared_engines import SHARED_ENGINES, EngineHolder, EngineRegistry
+from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
 
 
 class EngineChatModel(BaseChatModel):

@@ -1,4 +1,4 @@
-"""What rows of a decode step share, level by level: all a system prompt, some of them a document behind it too."""
+"""What rows of a decode step share, level by level: all a system prompt, some of them a document after it too."""
 
 from __future__ import annotations
 

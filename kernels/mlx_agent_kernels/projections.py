@@ -1,4 +1,4 @@
-"""A few rows times a matrix of weights, together with what a transformer's layer does right before and behind it.
+"""A few rows times a matrix of weights, together with what a transformer's layer does right before and after it.
 
 On CUDA each MLX operation costs the host some microseconds, and a product several times as many as our own kernel does
 (docs/gpu.md), so for the rows of a decode step one launch does all of it. Everywhere else it is MLX's operations.
@@ -14,7 +14,7 @@ from mlx_agent_kernels.checks import check_projection
 from mlx_agent_kernels.elementwise import swiglu
 from mlx_agent_kernels.loader import Body, Constants, backend, load_kernel
 
-MAX_ROWS = 64  # of the kernel: behind them a product is bound by arithmetic, and MLX's is better at that
+MAX_ROWS = 64  # of the kernel: after them a product is bound by arithmetic, and MLX's is better at that
 _HALF_TYPES = (mx.float16, mx.bfloat16)
 _MAX_ROW_TILES = 2  # of 8 rows; more rows are another threadgroup's
 _ENOUGH_GROUPS = 400  # threadgroups that keep a GPU busy with eight simdgroups each

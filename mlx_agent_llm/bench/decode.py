@@ -19,12 +19,12 @@ from mlx_agent_llm.bench.random_model import random_model
 from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.config import EngineConfig
-from mlx_agent_llm.core.attention import probe_model
+from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.step_clock import HOST_PHASES, PHASES
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
 
-NUM_OWN = 32  # tokens of a row behind the shared prefix
+NUM_OWN = 32  # tokens of a row after the shared prefix
 NUM_WARM, NUM_MEASURED = 32, 96  # steps
 _BANDWIDTH_BYTES = {"gpu": 2**31, "cpu": 2**27}
 
@@ -150,8 +150,8 @@ def least_bytes(model: nn.Module, case: Case) -> float:
     """What a step in the middle of the measurement must read: every weight once, and every key and value once."""
     weights: int = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
     token_bytes = sum(shape.num_bytes for shape in probe_model(model).layers)
-    behind = NUM_WARM + NUM_MEASURED // 2
-    own = (NUM_OWN if case.is_shared else case.context) + behind
+    after = NUM_WARM + NUM_MEASURED // 2
+    own = (NUM_OWN if case.is_shared else case.context) + after
     shared = case.context - NUM_OWN if case.is_shared else 0
     return weights + token_bytes * (shared + case.rows * own)
 

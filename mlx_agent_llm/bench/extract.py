@@ -17,10 +17,10 @@ from jsonschema import Draft202012Validator
 from mlx_agent_llm.bench import ours, peer
 from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
 from mlx_agent_llm.bench.workload import Options, Workload, check_context
-from mlx_agent_llm.constrain.spec import JSONSchema
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.request import SamplingParams
+from mlx_agent_llm.request.constraints import JSONSchema
 
 NUM_DOCUMENTS, MAX_TOKENS = 16, 384
 _TEXT = {"type": "string", "maxLength": 40}

@@ -12,9 +12,9 @@ import numpy as np
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
 from mlx_agent_llm.constrain.backends import BACKEND_NAMES, BackendName
 from mlx_agent_llm.constrain.compiler import CompiledConstraint, GrammarCompiler
-from mlx_agent_llm.constrain.spec import JSONSchema
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.models import LoadedModel
+from mlx_agent_llm.request.constraints import JSONSchema
 
 NUM_WALKS, NUM_STEPS = 3, 200
 CLOSING = frozenset(b'"}],:0123456789')  # what ends strings, numbers and the rest

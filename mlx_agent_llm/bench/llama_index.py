@@ -52,7 +52,7 @@ def _measure(options: Options) -> Result:
 
 
 def _synthesizer(llm: MLXAgentLLM) -> BaseSynthesizer:
-    """What a query engine has behind its retriever."""
+    """What a query engine has after its retriever."""
     from llama_index.core import PromptHelper
     from llama_index.core.response_synthesizers import get_response_synthesizer
 

@@ -9,10 +9,10 @@ from mlx_agent_llm.bench import ours
 from mlx_agent_llm.bench.grammar_cost import GrammarCost, describe, measure_grammars
 from mlx_agent_llm.bench.result import Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
-from mlx_agent_llm.constrain.spec import Grammar
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.request import SamplingParams
+from mlx_agent_llm.request.constraints import Grammar
 
 NUM_ROWS, NUM_PROMPT, NUM_NEW = 16, 24, 64
 # A JSON string that ends with a character which no model writes, so that no row ends before its budget does.
@@ -27,7 +27,7 @@ class MaskCost:
     num_steps: int
     step_seconds: float
     mask_seconds: float  # filling masks on the host
-    wait_seconds: float  # the host waiting for the device: as long as it is not zero, the masks are hidden behind it
+    wait_seconds: float  # the host waiting for the device: as long as it is not zero, the masks are hidden after it
     overhead: float = 1.0
 
 

@@ -42,7 +42,7 @@ def stream_all(engine: Engine, prompts: Sequence[list[int]], num_new: int) -> Ar
 
 
 def decode_steps(engine: Engine, rows: int, num_earlier: int = 0) -> list[StepRecord]:
-    """The remembered steps, behind the engine's first `num_earlier` ones, that did nothing but decode all rows.
+    """The remembered steps, after the engine's first `num_earlier` ones, that did nothing but decode all rows.
 
     Raises RequestError when there is none: the rows never ran all at once.
     """

@@ -59,6 +59,6 @@ def batch_tokens(model: nn.Module, prompts: Sequence[list[int]], num_new: int) -
 
 
 def single_tokens(model: nn.Module, prompt: list[int], num_new: int, prompt_cache: Any = None) -> Iterator[int]:
-    """The greedy tokens of one prompt, as they come; they are in `prompt_cache` behind it afterwards."""
+    """The greedy tokens of one prompt, as they come; they are in `prompt_cache` after it afterwards."""
     for token, _ in generate_step(mx.array(prompt), model, max_tokens=num_new, prompt_cache=prompt_cache):
         yield int(token)

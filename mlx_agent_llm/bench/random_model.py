@@ -46,7 +46,7 @@ def random_model(dtype: DType = "auto") -> LoadedModel:
 
 
 class _WordTokenizer(ByteTokenizer):
-    """A ByteTokenizer with words behind its tokens."""
+    """A ByteTokenizer with words after its tokens."""
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size

@@ -1,8 +1,8 @@
 """Chat on top of generation: messages, tools, templates and the parsing of replies."""
 
+from mlx_agent_llm.chat.families import TOOL_FORMATS, ParsedMessage, tool_format
 from mlx_agent_llm.chat.output import ChatDelta, ChatOutput, InvalidToolCall, ToolCall, ToolCallDelta, fold_chat
 from mlx_agent_llm.chat.prepare import ChatParser, PreparedChat, count_tokens, prepare_chat
-from mlx_agent_llm.chat.tool_formats import TOOL_FORMATS, ParsedMessage, tool_format
 from mlx_agent_llm.chat.tools import Tool, as_tool
 
 __all__ = [

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlx_agent_llm.chat.families import ReplyReader
+from mlx_agent_llm.chat.families import tool_format as find_tool_format
 from mlx_agent_llm.chat.messages import Message, read_messages
 from mlx_agent_llm.chat.output import ChatDelta, ToolCall
 from mlx_agent_llm.chat.response_format import Parsed, ResponseFormat, read_response_format
 from mlx_agent_llm.chat.template import render_prompt
-from mlx_agent_llm.chat.tool_formats import ReplyReader
-from mlx_agent_llm.chat.tool_formats import tool_format as find_tool_format
 from mlx_agent_llm.chat.tools import as_tools, plan_tools
 from mlx_agent_llm.config import check_range
-from mlx_agent_llm.constrain.spec import Constraint
-from mlx_agent_llm.constrain.thinking import ReasoningLimit, ThinkingTracker
+from mlx_agent_llm.constrain.reasoning import ReasoningLimit, ThinkingTracker
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.request import Delta, Usage
+from mlx_agent_llm.request.constraints import Constraint
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer

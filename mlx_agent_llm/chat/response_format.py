@@ -12,8 +12,8 @@ from jsonschema.validators import validator_for
 from pydantic import TypeAdapter, ValidationError
 
 from mlx_agent_llm.constrain.schema import check_schema
-from mlx_agent_llm.constrain.spec import JSONSchema
 from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.request.constraints import JSONSchema
 
 
 class Parsed(NamedTuple):

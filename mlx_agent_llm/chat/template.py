@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlx_agent_llm.chat.control_tokens import Shield
+from mlx_agent_llm.chat.families import ToolFormat
 from mlx_agent_llm.chat.messages import Message
 from mlx_agent_llm.chat.template_abilities import Arguments, abilities_of
-from mlx_agent_llm.chat.tool_formats import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
+from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.constrain.schema import write_json
-from mlx_agent_llm.constrain.spec import JSONSchema
-from mlx_agent_llm.constrain.thinking import Thinking
 from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.request.constraints import JSONSchema
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer

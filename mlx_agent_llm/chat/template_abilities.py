@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
+from mlx_agent_llm.chat.families import ToolFormat, tool_format
 from mlx_agent_llm.chat.messages import Message
 from mlx_agent_llm.chat.output import ToolCall
-from mlx_agent_llm.chat.tool_formats import ToolFormat, tool_format
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.errors import RequestError
 

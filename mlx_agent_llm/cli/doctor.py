@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mlx_agent_kernels import backend
-from mlx_agent_llm import blas
-from mlx_agent_llm.core.memory import describe_default_pool
+from mlx_agent_llm.core.kv.memory import describe_default_pool
 from mlx_agent_llm.models.source import find_demo
+from mlx_agent_llm.process import blas
 
 PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transformers", "langchain-core")
 # The reference BLAS stays below this on any machine, a tuned one above it on two cores.

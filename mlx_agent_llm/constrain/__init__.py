@@ -1,5 +1,5 @@
 """What the output must be, and the matchers that keep it so."""
 
-from mlx_agent_llm.constrain.spec import Choice, Constraint, Grammar, JSONSchema, Regex
+from mlx_agent_llm.request.constraints import Choice, Constraint, Grammar, JSONSchema, Regex
 
 __all__ = ["Choice", "Constraint", "Grammar", "JSONSchema", "Regex"]

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mlx_agent_llm.constrain.backends import BackendName, Backends, MakePlace
 from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher, TokenSets
-from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
 from mlx_agent_llm.constrain.deadline import call_within
 from mlx_agent_llm.constrain.grammars import constraint_grammar
-from mlx_agent_llm.constrain.once import Once
-from mlx_agent_llm.constrain.spec import Constraint
+from mlx_agent_llm.constrain.single_flight import SingleFlight
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar
+from mlx_agent_llm.request.constraints import Constraint
 
 
 class CompiledConstraint:
@@ -58,8 +58,8 @@ class GrammarCompiler:
         self._backends = Backends(self._token_texts(token_bytes), sorted(self._end))
         self._compile_timeout = compile_timeout
         self._backend = backend
-        self._grammars = Once[ContextFreeGrammar](cache_size)
-        self._compiled = Once[CompiledConstraint](cache_size)
+        self._grammars = SingleFlight[ContextFreeGrammar](cache_size)
+        self._compiled = SingleFlight[CompiledConstraint](cache_size)
 
     def grammar(self, constraint: Constraint) -> ContextFreeGrammar:
         """Check a constraint and return its grammar; raises UnsupportedSchemaError or ConstraintError."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mlx_agent_llm.constrain import context_free
-from mlx_agent_llm.constrain.context_free import ContextFreeGrammar, Pattern, Text
-from mlx_agent_llm.constrain.context_free.ebnf_parser import parse_ebnf
-from mlx_agent_llm.constrain.regex import parse_full_match
 from mlx_agent_llm.constrain.schema import schema_grammar
-from mlx_agent_llm.constrain.spec import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages import context_free
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar, PatternNode, TextNode
+from mlx_agent_llm.languages.context_free.ebnf_parser import parse_ebnf
+from mlx_agent_llm.languages.regex import parse_full_match
+from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ def constraint_grammar(constraint: Constraint) -> ContextFreeGrammar:
         case JSONSchema(json_schema=schema, strict=strict):
             return schema_grammar(schema, strict).grammar
         case Regex(pattern=pattern):
-            return ContextFreeGrammar(Pattern(parse_full_match(pattern)))
+            return ContextFreeGrammar(PatternNode(parse_full_match(pattern)))
         case Choice(texts=texts):
-            return ContextFreeGrammar(context_free.Choice(tuple(map(Text, texts))))
+            return ContextFreeGrammar(context_free.ChoiceNode(tuple(map(TextNode, texts))))
         case Grammar(ebnf=ebnf):
             return parse_ebnf(ebnf)
         case GrammarConstraint(build=build):

@@ -11,10 +11,10 @@ from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
 from mlx_agent_llm.constrain.grammars import checked_keywords
-from mlx_agent_llm.constrain.once import Once
-from mlx_agent_llm.constrain.spec import CheckedKeywords, Constraint
+from mlx_agent_llm.constrain.single_flight import SingleFlight
 from mlx_agent_llm.errors import EngineClosedError
 from mlx_agent_llm.request import CompiledGrammar
+from mlx_agent_llm.request.constraints import CheckedKeywords, Constraint
 
 _NUM_THREADS = 2
 
@@ -37,7 +37,7 @@ class Preparer:
         self._compiler = compiler
         self._spelling = spelling
         self._cache_size = cache_size
-        self._checks = Once[tuple[Closing, CheckedKeywords]](cache_size)
+        self._checks = SingleFlight[tuple[Closing, CheckedKeywords]](cache_size)
         self._compiled: OrderedDict[str, Future[CompiledGrammar]] = OrderedDict()
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="mlx-agent-compile")

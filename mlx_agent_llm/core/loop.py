@@ -21,19 +21,19 @@ import numpy.typing as npt
 
 from mlx_agent_kernels import UnsupportedKernelError
 from mlx_agent_llm.config import EngineConfig
-from mlx_agent_llm.core.attention import ModelShape
-from mlx_agent_llm.core.batch import Batch
-from mlx_agent_llm.core.batch_maker import BatchMaker
-from mlx_agent_llm.core.jumping import JumpForward, SpellForcedText
-from mlx_agent_llm.core.kv_manager import KVManager
-from mlx_agent_llm.core.logprobs import LogprobArrays, compute_logprobs, read_logprobs
-from mlx_agent_llm.core.memory import num_pool_blocks
-from mlx_agent_llm.core.runner import ModelRunner
-from mlx_agent_llm.core.sampler import Sampler, sample
-from mlx_agent_llm.core.scheduler import Schedule, Scheduler
+from mlx_agent_llm.core.batch.batch import Batch
+from mlx_agent_llm.core.batch.batch_maker import BatchMaker
+from mlx_agent_llm.core.forward.probe import ModelShape
+from mlx_agent_llm.core.forward.runner import ModelRunner
+from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.kv.memory import num_pool_blocks
+from mlx_agent_llm.core.output.logprobs import LogprobArrays, compute_logprobs, read_logprobs
+from mlx_agent_llm.core.output.sampler import Sampler, sample
+from mlx_agent_llm.core.output.stopping import Stopping
+from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
+from mlx_agent_llm.core.schedule.scheduler import Schedule, Scheduler
+from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
-from mlx_agent_llm.core.stopping import Stopping
-from mlx_agent_llm.core.warm_up import warm_up_schedules
 from mlx_agent_llm.errors import (
     GenerationError,
     MLXAgentError,
@@ -47,7 +47,7 @@ from mlx_agent_llm.request import Delta, FinishReason, Request, TokenLogprob
 class Vocabulary(NamedTuple):
     """What the core knows of the tokenizer: token_bytes[i] is the text of token i.
 
-    spell_forced_text: the tokens of a text behind given ones; without it no token is forced.
+    spell_forced_text: the tokens of a text after given ones; without it no token is forced.
     """
 
     token_bytes: Sequence[bytes]
@@ -67,7 +67,7 @@ class _InFlight(NamedTuple):
     """Tokens that were sampled on the device and not yet read."""
 
     tokens: mx.array  # (S,)
-    takers: Sequence[Request | None]  # (S,) whose they are; None of a row that ended, or whose next token was forced
+    receivers: Sequence[Request | None]  # (S,) whose they are; None of a row that ended, or whose next token was forced
     logprobs: LogprobArrays | None
     batch: Batch  # that they were sampled from
 
@@ -188,12 +188,12 @@ class EngineCore:
         if batch is None and in_flight is None:
             self._wait_for_grammars()
         if batch is not None and batch.sampled and self._requests:
-            takers, jumps = self._jump_forward(batch.sampled)
-            bitmask, failures = self._fill_masks(takers)
+            receivers, jumps = self._jump_forward(batch.sampled)
+            bitmask, failures = self._fill_masks(receivers)
             outputs += jumps + failures
             self._clock.mark("masks")
             if self._requests:  # the last one may have ended or failed just now
-                self._in_flight = self._sample(batch, logits, bitmask, takers)
+                self._in_flight = self._sample(batch, logits, bitmask, receivers)
         return batch
 
     def _replay(self, request: Request, parent: Request | None) -> Delta:
@@ -223,7 +223,7 @@ class EngineCore:
                 raise UnsupportedModelError(str(error)) from None
 
     def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
-        return self._batch_maker.make(schedule, in_flight.takers if in_flight else ())
+        return self._batch_maker.make(schedule, in_flight.receivers if in_flight else ())
 
     def _collect(self, in_flight: _InFlight | None) -> list[Emission]:
         """Read the last step's tokens, let each request take its own, and end those that are done."""
@@ -235,7 +235,7 @@ class EngineCore:
         self._clock.mark("wait")
         self._observe(in_flight.batch)
         logprobs = _read_logprobs(in_flight, token_ids)
-        for request, token_id, logprob in zip(in_flight.takers, token_ids, logprobs, strict=True):
+        for request, token_id, logprob in zip(in_flight.receivers, token_ids, logprobs, strict=True):
             if request is None:
                 continue
             request.num_in_flight = 0
@@ -244,7 +244,7 @@ class EngineCore:
         return outputs
 
     def _observe(self, batch: Batch) -> None:
-        """Tell the pacer how long the step took whose tokens were read just now, if it came right behind another."""
+        """Tell the pacer how long the step took whose tokens were read just now, if it came right after another."""
         last_ready_at, self._ready_at = self._ready_at, self._runner.take_ready_at() or time.perf_counter()
         if last_ready_at is not None and batch.num_rows > 0:
             self.scheduler.pacer.observe(batch.num_prompt_tokens, self._ready_at - last_ready_at)
@@ -273,19 +273,19 @@ class EngineCore:
         The forward of this step has computed what comes before those tokens, and its logits are not needed. The next
         step computes them as one chunk.
         """
-        takers: list[Request | None] = [None if request.is_finished else request for request in requests]
+        receivers: list[Request | None] = [None if request.is_finished else request for request in requests]
         outputs = []
         for row, request in enumerate(requests):
-            if takers[row] is None:
+            if receivers[row] is None:
                 continue
             try:
                 if token_ids := self._jumps.find(request):
-                    takers[row] = None
+                    receivers[row] = None
                     outputs.append(self._take_forced(request, token_ids))
             except Exception as fault:  # the fault is this request's alone
-                takers[row] = None
+                receivers[row] = None
                 outputs.append(self._fail(request, _as_error(fault)))
-        return takers, outputs
+        return receivers, outputs
 
     def _take_forced(self, request: Request, token_ids: list[int]) -> Emission:
         delta = self._stopping.advance_all(request, token_ids)
@@ -315,7 +315,7 @@ class EngineCore:
         batch: Batch,
         logits: mx.array,
         bitmask: npt.NDArray[np.int32] | None,
-        takers: Sequence[Request | None],
+        receivers: Sequence[Request | None],
     ) -> _InFlight:
         rows = self._sampler.rows(batch.sampled)
         self._clock.mark("parameters")
@@ -325,10 +325,10 @@ class EngineCore:
             logprobs = compute_logprobs(logits, tokens, rows.logprob_rows, with_top=rows.with_top_logprobs)
         mx.async_eval(tokens, *(logprobs.arrays if logprobs else ()))
         self._clock.mark("sample")
-        for request in takers:
+        for request in receivers:
             if request is not None:
                 request.num_in_flight = 0 if request.is_finished else 1
-        return _InFlight(tokens, takers, logprobs, batch)
+        return _InFlight(tokens, receivers, logprobs, batch)
 
     def _take_grammars(self) -> list[Emission]:
         """Give the requests whose grammars are compiled by now their matchers; one that cannot be compiled fails."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_agent_kernels import backend
-from mlx_agent_llm.core.batch import Batch
-from mlx_agent_llm.core.kv_manager import KVManager
-from mlx_agent_llm.core.scheduler import Scheduler
+from mlx_agent_llm.core.batch.batch import Batch
+from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
 
 

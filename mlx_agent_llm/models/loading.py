@@ -13,9 +13,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models.directory import read_directory
-from mlx_agent_llm.models.gguf import read_gguf
-from mlx_agent_llm.models.gguf_llama import build_llama, check_llama
-from mlx_agent_llm.models.gguf_tokenizer import build_tokenizer
+from mlx_agent_llm.models.gguf.file import read_gguf
+from mlx_agent_llm.models.gguf.llama import build_llama, check_llama
+from mlx_agent_llm.models.gguf.tokenizer import build_tokenizer
 from mlx_agent_llm.models.placement import place_weights, resolve_device
 from mlx_agent_llm.models.source import find_model
 from mlx_agent_llm.models.tokenizer import Tokenizer

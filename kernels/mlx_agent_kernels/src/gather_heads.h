@@ -1,7 +1,7 @@
 // Copies the keys and values of tables' blocks into one matrix a table and KV head, eight elements a lane.
 //
-// With HAS_MEMBERS the tables are those of groups of rows: what lies behind a group's end becomes zero, and the
-// threadgroups behind the last block put the queries of its members that share a KV head side by side.
+// With HAS_MEMBERS the tables are those of groups of rows: what lies after a group's end becomes zero, and the
+// threadgroups after the last block put the queries of its members that share a KV head side by side.
 const int eights = HEAD_DIM / 8;
 const int index = group_x * GATHER_THREADS + index_in_group;
 const int num_blocks = block_tables_shape[1];

@@ -75,7 +75,7 @@ for (int base = begin + stream * step; base < end; base += STREAMS * step) {
   Eight values[UNROLL];
   UNROLLED
   for (int u = 0; u < UNROLL; u++) {
-    // Behind the end the last token is read again, and its weight is zero: a slot of nobody may hold anything.
+    // After the end the last token is read again, and its weight is zero: a slot of nobody may hold anything.
     const int token = smaller(base + u * parts + part, end - 1);
     const int slot = block_tables[table + token / BLOCK_SIZE] * BLOCK_SIZE + token % BLOCK_SIZE;
     const int64_t offset = int64_t(slot) * (KV_HEADS * HEAD_DIM) + own_columns;

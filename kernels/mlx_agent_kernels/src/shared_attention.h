@@ -72,7 +72,7 @@ for (int tile = 1 - BUFFERS; tile < num_tiles; tile++) {
     for (int i = index_in_group; i < TILE * eights; i += 32 * warps) {
       const int place = i / eights;
       const int eight = i % eights;
-      // Behind the end the last token is copied again, and its weight is zero.
+      // After the end the last token is copied again, and its weight is zero.
       const int token = smaller(begin + coming * TILE + place, end - 1);
       const int slot = block_tables[group * num_blocks + token / BLOCK_SIZE] * BLOCK_SIZE + token % BLOCK_SIZE;
       const int64_t from = (int64_t(slot) * KV_HEADS + kv_head) * HEAD_DIM + eight * 8;

@@ -1,6 +1,6 @@
 // The weights of one row of scores and their log-sum-exp: one threadgroup a row, which it reads twice.
 //
-// The rows belong to groups, as many to each, whose scores end at the group's length: behind it the weights are zero.
+// The rows belong to groups, as many to each, whose scores end at the group's length: after it the weights are zero.
 const int num_scores = scores_shape[1];
 const int64_t row = group_x;
 const int length = seq_lens[row / (scores_shape[0] / seq_lens_shape[0])];

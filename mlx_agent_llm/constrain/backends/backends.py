@@ -11,10 +11,10 @@ from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
 from mlx_agent_llm.constrain.backends.lark import lark_text
 from mlx_agent_llm.constrain.backends.lexing import is_read_exactly, is_recursive
 from mlx_agent_llm.constrain.backends.matcher import LLGuidancePlace, Place, XGrammarPlace
-from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
-from mlx_agent_llm.constrain.context_free.joined import joined
-from mlx_agent_llm.constrain.context_free.reduced import reduced
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar
+from mlx_agent_llm.languages.context_free.joined import joined
+from mlx_agent_llm.languages.context_free.reduced import reduced
 
 if TYPE_CHECKING:
     import llguidance

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
-from mlx_agent_llm.constrain.regular import Automaton, Language
-from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import (
+    ChoiceNode,
+    ContextFreeGrammar,
+    Node,
+    PatternNode,
+    RepeatNode,
+    RuleNode,
+    SequenceNode,
+    TextNode,
+)
+from mlx_agent_llm.languages.regular import Automaton, Language
+from mlx_agent_llm.languages.regular.char_set import CharSet
 
 MAX_STATES = 1000  # of the automata of one pattern
 
@@ -40,17 +49,17 @@ class _Writer:
 
     def _node(self, node: Node) -> str:
         match node:
-            case Text(value):
+            case TextNode(value):
                 return _literal(value)
-            case Pattern(language):
+            case PatternNode(language):
                 return self._language(language)
-            case Sequence(parts):
+            case SequenceNode(parts):
                 return " ".join(map(self._node, parts)) if parts else '""'
-            case Choice(options):
+            case ChoiceNode(options):
                 return f"({' | '.join(map(self._node, options))})"
-            case Repeat(item, least, most):
+            case RepeatNode(item, least, most):
                 return self._repeat(self._node(item), least, most)
-            case Rule(name):
+            case RuleNode(name):
                 return self._rule(name)
 
     def _repeat(self, item: str, least: int, most: int | None) -> str:

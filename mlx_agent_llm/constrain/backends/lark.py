@@ -10,11 +10,20 @@ from __future__ import annotations
 import itertools
 import json
 
-from mlx_agent_llm.constrain import regular
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
-from mlx_agent_llm.constrain.regular import Language
-from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages import regular
+from mlx_agent_llm.languages.context_free import (
+    ChoiceNode,
+    ContextFreeGrammar,
+    Node,
+    PatternNode,
+    RepeatNode,
+    RuleNode,
+    SequenceNode,
+    TextNode,
+)
+from mlx_agent_llm.languages.regular import Language
+from mlx_agent_llm.languages.regular.char_set import CharSet
 
 MAX_LINES = 50_000  # llguidance nests them by recursion, each within the one that names it
 
@@ -57,17 +66,17 @@ class _Writer:
 
     def _node(self, node: Node) -> str:
         match node:
-            case Text(value):
+            case TextNode(value):
                 return _literal(value)
-            case Pattern(language):
+            case PatternNode(language):
                 return self._language(language)
-            case Sequence(parts):
+            case SequenceNode(parts):
                 return " ".join(map(self._node, parts)) if parts else '""'
-            case Choice(options):
+            case ChoiceNode(options):
                 return f"({' | '.join(map(self._node, options))})"
-            case Repeat(item, least, most):
+            case RepeatNode(item, least, most):
                 return f"({self._node(item)}){_count(least, most)}"
-            case Rule(name):
+            case RuleNode(name):
                 return self._rule(name)
 
     def _rule(self, key: str) -> str:

@@ -15,10 +15,19 @@ from itertools import combinations_with_replacement, product
 from typing import NamedTuple
 
 from mlx_agent_llm.constrain.backends.relaxed import relaxed
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
-from mlx_agent_llm.constrain.context_free.shortest import rule_names
-from mlx_agent_llm.constrain.regular import NOTHING, Language, Literal, literal
-from mlx_agent_llm.constrain.regular.char_set import CharSet, coarsest_partition
+from mlx_agent_llm.languages.context_free import (
+    ChoiceNode,
+    ContextFreeGrammar,
+    Node,
+    PatternNode,
+    RepeatNode,
+    RuleNode,
+    SequenceNode,
+    TextNode,
+)
+from mlx_agent_llm.languages.context_free.shortest import rule_names
+from mlx_agent_llm.languages.regular import NOTHING, Language, Literal, literal
+from mlx_agent_llm.languages.regular.char_set import CharSet, coarsest_partition
 
 MAX_PAIRS = 20_000
 MAX_DEPTH = 12  # calls that the stacks of two leaves do not share
@@ -31,8 +40,8 @@ def is_recursive(grammar: ContextFreeGrammar) -> bool:
     done: set[str] = set()
     left = [(name, False) for name in rule_names(grammar.root)]
     while left:
-        name, is_behind = left.pop()
-        if is_behind:
+        name, is_after = left.pop()
+        if is_after:
             done.add(name)
         elif name not in done:
             if name in begun:
@@ -101,20 +110,20 @@ class _Network:
     def _build(self, node: Node, end: _State) -> _State:
         """Return the first state of a node that leads to `end`."""
         match node:
-            case Text(value):
+            case TextNode(value):
                 return _State(end.rule, leaf=literal(value), after=end) if value else end
-            case Pattern(language):
+            case PatternNode(language):
                 start = _State(end.rule, leaf=relaxed(language), after=end)
                 return _State(end.rule, branches=[start, end]) if language.is_nullable else start
-            case Sequence(parts):
+            case SequenceNode(parts):
                 for part in reversed(parts):
                     end = self._build(part, end)
                 return end
-            case Choice(options):
+            case ChoiceNode(options):
                 return _State(end.rule, branches=[self._build(option, end) for option in options])
-            case Repeat(item, least, most):
+            case RepeatNode(item, least, most):
                 return self._build_repeat(item, least, most, end)
-            case Rule(name):
+            case RuleNode(name):
                 return self._build_call(name, end)
 
     def _build_repeat(self, item: Node, least: int, most: int | None, end: _State) -> _State:
@@ -136,7 +145,7 @@ class _Network:
 
 
 class _Place(NamedTuple):
-    """An open leaf, the frames above those that are shared, and the callers that were found behind shared frames."""
+    """An open leaf, the frames above those that are shared, and the callers that were found after shared frames."""
 
     state: _State
     frames: Frames
@@ -173,18 +182,18 @@ class _Search:
         return True
 
     def _visit(self, pair: _Pair) -> bool:
-        """Add the pairs behind this one; return whether it is free of conflict."""
-        behind_first = self._behind(pair.first, pair.first_frames, pair.base)
-        behind_second = self._behind(pair.second, pair.second_frames, pair.base)
-        forth = self._compare(pair.first, behind_first, pair.second)
-        back = self._compare(pair.second, behind_second, pair.first)
+        """Add the pairs after this one; return whether it is free of conflict."""
+        after_first = self._after(pair.first, pair.first_frames, pair.base)
+        after_second = self._after(pair.second, pair.second_frames, pair.base)
+        forth = self._compare(pair.first, after_first, pair.second)
+        back = self._compare(pair.second, after_second, pair.first)
         if forth.goes_on or back.goes_on:
             return False
         if forth.overlaps:
-            self._add(behind_first, behind_second, pair.base)
+            self._add(after_first, after_second, pair.base)
         return True
 
-    def _behind(self, state: _State, frames: Frames, base: _State | None) -> list[_Place]:
+    def _after(self, state: _State, frames: Frames, base: _State | None) -> list[_Place]:
         assert state.after is not None
         key = state, frames, base
         if key not in self._followers:
@@ -230,9 +239,9 @@ class _Search:
         if len(self._seen) > MAX_PAIRS:
             raise _TooComplex
 
-    def _compare(self, first: _State, behind: list[_Place], second: _State) -> _Comparison:
+    def _compare(self, first: _State, places: list[_Place], second: _State) -> _Comparison:
         assert first.leaf is not None and second.leaf is not None
-        follow = frozenset(place.state.leaf for place in behind if place.state.leaf is not None)
+        follow = frozenset(place.state.leaf for place in places if place.state.leaf is not None)
         key = first.leaf, second.leaf, follow
         if key not in self._compared:
             chars = CharSet(span for leaf in follow for span in self._first_of(leaf).ranges)
@@ -268,8 +277,8 @@ class _Comparison(NamedTuple):
 def _compare(first: Language, second: Language, follow: CharSet) -> _Comparison:
     """Read both languages side by side. Empty texts do not count: the parser passes them by without the lexer."""
     if isinstance(first, Literal) and isinstance(second, Literal):
-        behind = second.text[len(first.text) :] if second.text.startswith(first.text) else ""
-        return _Comparison(first is second, goes_on=bool(behind) and behind[0] in follow)
+        after = second.text[len(first.text) :] if second.text.startswith(first.text) else ""
+        return _Comparison(first is second, goes_on=bool(after) and after[0] in follow)
     overlaps = False
     seen = {(first, second)}
     for one, other in (queue := [(first, second)]):

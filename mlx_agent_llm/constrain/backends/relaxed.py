@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlx_agent_llm.constrain import regular
-from mlx_agent_llm.constrain.regular import Language, concat, intersection, repeat, union
+from mlx_agent_llm.languages import regular
+from mlx_agent_llm.languages.regular import Language, concat, intersection, repeat, union
 
 MAX_COUNT = 8
 

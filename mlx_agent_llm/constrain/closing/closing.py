@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown, Stack, State
 from mlx_agent_llm.constrain.closing.reserve import most_tokens_to_close
 from mlx_agent_llm.constrain.closing.spelling import Spelling
-from mlx_agent_llm.constrain.context_free import ContextFreeGrammar
-from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts
-from mlx_agent_llm.constrain.regular import Language
-from mlx_agent_llm.constrain.regular.char_set import CharSet
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar
+from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
+from mlx_agent_llm.languages.regular import Language
+from mlx_agent_llm.languages.regular.char_set import CharSet
 
 
 class Closing:
@@ -70,7 +70,7 @@ class Closing:
         return self._spelling.text_of(token_id)
 
     def advance(self, state: State, data: bytes) -> State:
-        """The state behind the data, which may end within a character."""
+        """The state after the data, which may end within a character."""
         return self._pushdown.advance(state, data)
 
     def cost(self, state: State) -> float:
@@ -97,7 +97,7 @@ class Closing:
         return b"" if state.is_complete else self._write(min(state.stacks, key=self._stack_cost)).encode()
 
     def _ways_to_finish_a_character(self, state: State) -> Iterator[tuple[bytes, State]]:
-        """The missing bytes and the state behind them, for one character of each kind that may stand there."""
+        """The missing bytes and the state after them, for one character of each kind that may stand there."""
         chars = characters_beginning_with(state.partial)
         for char in dict.fromkeys(char for stack in state.stacks for char in _next_characters(stack, chars)):
             missing = char.encode()[len(state.partial) :]

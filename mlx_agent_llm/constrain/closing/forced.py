@@ -18,17 +18,17 @@ class ForcedText:
         self._spelling = spelling
 
     def spell(self, before: Sequence[int], data: bytes) -> ForcedTokens:
-        """The tokens of whole characters behind other tokens; none where that is impossible without changing those."""
+        """The tokens of whole characters after other tokens; none where that is impossible without changing those."""
         text = _whole_characters(data)
         if self._spelling.has_longer(text.encode()):
             return ForcedTokens([], 0)  # one token may be this and more
         for size in _CONTEXT_SIZES:
-            token_ids = self._spell_behind(list(before[len(before) - size :]), text)
+            token_ids = self._spell_after(list(before[len(before) - size :]), text)
             if token_ids is not None:
                 return ForcedTokens(token_ids, self._num_safe(token_ids))
         return ForcedTokens([], 0)
 
-    def _spell_behind(self, before: list[int], text: str) -> list[int] | None:
+    def _spell_after(self, before: list[int], text: str) -> list[int] | None:
         if not all(map(self._spelling.is_ordinary, before)):
             return None
         try:
@@ -36,9 +36,9 @@ class ForcedText:
         except UnicodeDecodeError:
             return None  # it begins or ends within a character
         token_ids = self._encode(context + text)
-        behind = token_ids[len(before) :]
-        is_same = token_ids[: len(before)] == before and self._join(behind) == text.encode()
-        return behind if is_same else None
+        after = token_ids[len(before) :]
+        is_same = token_ids[: len(before)] == before and self._join(after) == text.encode()
+        return after if is_same else None
 
     def _num_safe(self, token_ids: list[int]) -> int:
         """Of the last tokens leave out those whose text a longer token could begin with."""

@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
-from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts
-from mlx_agent_llm.constrain.regular import Language, empty_text, nothing
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import (
+    ChoiceNode,
+    ContextFreeGrammar,
+    Node,
+    PatternNode,
+    RepeatNode,
+    RuleNode,
+    SequenceNode,
+    TextNode,
+)
+from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
+from mlx_agent_llm.languages.regular import Language, empty_text, nothing
 
 MAX_STACKS = 10_000
 
@@ -20,7 +29,7 @@ _EMPTY, _NOTHING = empty_text(), nothing()
 
 
 class Frame:
-    """What is still to be matched: a sequence from part `index` on, or a repetition behind `index` items; then `rest`.
+    """What is still to be matched: a sequence from part `index` on, or a repetition after `index` items; then `rest`.
 
     The outermost frame has no node: nothing is left there. Frames of one text with equal content are one object.
     """
@@ -62,7 +71,7 @@ class State(NamedTuple):
 
     stacks: tuple[Stack, ...]
     is_complete: bool  # it belongs to the grammar
-    partial: bytes = b""  # the beginning of a character behind what the stacks have read
+    partial: bytes = b""  # the beginning of a character after what the stacks have read
 
     @property
     def is_dead(self) -> bool:
@@ -94,7 +103,7 @@ class Pushdown:
         return self.advance(self.start(), text.encode(errors="surrogatepass")).is_complete
 
     def advance(self, state: State, data: bytes) -> State:
-        """The state behind the data, which may end within a character; ConstraintError for one of too many stacks."""
+        """The state after the data, which may end within a character; ConstraintError for one of too many stacks."""
         data = state.partial + data
         try:
             text, partial = data.decode(), b""
@@ -148,8 +157,8 @@ class Pushdown:
             seen.add((id(node), index, rest))
             if node is None or rest is None:
                 is_complete = True
-            elif isinstance(node, Text | Pattern):
-                leaf = node.value if isinstance(node, Text) else node.language
+            elif isinstance(node, TextNode | PatternNode):
+                leaf = node.value if isinstance(node, TextNode) else node.language
                 if not _is_over(leaf):
                     stacks[Stack(leaf, 0, rest)] = None
                 if _may_be_empty(leaf):
@@ -158,19 +167,19 @@ class Pushdown:
                 left += self._unfold(node, index, rest)
         return Entry(tuple(stacks), is_complete)
 
-    def _unfold(self, node: Sequence | Choice | Repeat | Rule, index: int, rest: Frame) -> list[_Place]:
-        """The places that this one stands for. The last part of a sequence leaves nothing of it behind."""
+    def _unfold(self, node: SequenceNode | ChoiceNode | RepeatNode | RuleNode, index: int, rest: Frame) -> list[_Place]:
+        """The places that this one stands for. The last part of a sequence leaves nothing of it after."""
         end: _Place = (rest.node, rest.index, rest.rest)
         match node:
-            case Choice(options):
+            case ChoiceNode(options):
                 return [(option, 0, rest) for option in options]
-            case Rule(name):
+            case RuleNode(name):
                 return [(self._grammar.rules[name], 0, rest)]
-            case Sequence(parts):
+            case SequenceNode(parts):
                 if index == len(parts):
                     return [end]
                 return [(parts[index], 0, rest.push(node, index + 1) if index + 1 < len(parts) else rest)]
-            case Repeat(item, least, most):
+            case RepeatNode(item, least, most):
                 places = [end] if index >= least else []
                 if most is None or index < most:
                     count = min(index + 1, least) if most is None else index + 1  # beyond `least` all counts are alike
@@ -197,14 +206,14 @@ class Pushdown:
     def _left_rules(self, node: Node) -> Iterator[str]:
         """The rules that a text of the node may begin with a text of."""
         match node:
-            case Rule(name):
+            case RuleNode(name):
                 yield name
-            case Choice(options):
+            case ChoiceNode(options):
                 for option in options:
                     yield from self._left_rules(option)
-            case Repeat(item):
+            case RepeatNode(item):
                 yield from self._left_rules(item)
-            case Sequence(parts):
+            case SequenceNode(parts):
                 for part in parts:
                     yield from self._left_rules(part)
                     if self._shortest.cost(part) > 0:

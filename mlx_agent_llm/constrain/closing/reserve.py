@@ -6,10 +6,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
-from mlx_agent_llm.constrain import regular
-from mlx_agent_llm.constrain.context_free import Choice, ContextFreeGrammar, Node, Pattern, Repeat, Rule, Sequence, Text
-from mlx_agent_llm.constrain.context_free.shortest import ShortestTexts, rule_names
-from mlx_agent_llm.constrain.regular import Language
+from mlx_agent_llm.languages import regular
+from mlx_agent_llm.languages.context_free import (
+    ChoiceNode,
+    ContextFreeGrammar,
+    Node,
+    PatternNode,
+    RepeatNode,
+    RuleNode,
+    SequenceNode,
+    TextNode,
+)
+from mlx_agent_llm.languages.context_free.shortest import ShortestTexts, rule_names
+from mlx_agent_llm.languages.regular import Language
 
 _MAX_WORK = 1000  # characters of the shortest texts of all derivatives; above it the number is not known
 _MAX_ROUNDS = 10  # after which what still grows is taken to grow without end
@@ -45,17 +54,17 @@ class _Most:
 
     def of(self, node: Node) -> float:
         match node:
-            case Text(value):
+            case TextNode(value):
                 return max(self._counts(value))
-            case Pattern(language):
+            case PatternNode(language):
                 return self._of_pattern(language)
-            case Choice(options):
+            case ChoiceNode(options):
                 return max(map(self.of, options))
-            case Rule(name):
+            case RuleNode(name):
                 return self.of_rule.get(name, 0)
-            case Repeat(item, least, _):
+            case RepeatNode(item, least, _):
                 return self.of(item) + self._shortest.cost(node, min(1, least))
-            case Sequence(parts):
+            case SequenceNode(parts):
                 return max(
                     (self.of(part) + self._shortest.cost(node, i + 1) for i, part in enumerate(parts)), default=0
                 )
@@ -89,8 +98,8 @@ def _most_bytes_of(node: Language, most: Mapping[Language, float]) -> float:
         return _most_bytes_of_derivatives(node)
     match node:
         case regular.Concat(children=parts):
-            behind = accumulate([0, *map(_shortest_bytes, reversed(parts[1:]))])
-            return max(most[part] + after for part, after in zip(reversed(parts), behind, strict=True))
+            after = accumulate([0, *map(_shortest_bytes, reversed(parts[1:]))])
+            return max(most[part] + after for part, after in zip(reversed(parts), after, strict=True))
         case regular.Union(children=options):
             return max(most[option] for option in options)
         case regular.Repeat(item=item, least_count=least):
@@ -124,7 +133,7 @@ def _is_boolean(language: Language) -> bool:
 
 
 def _innermost_first(grammar: ContextFreeGrammar) -> Iterator[str]:
-    """The rules that the root reaches, each behind those that it names, as far as they do not name each other."""
+    """The rules that the root reaches, each after those that it names, as far as they do not name each other."""
     seen: set[str] = set()
     left: list[tuple[str, bool]] = [(name, False) for name in rule_names(grammar.root)]
     while left:

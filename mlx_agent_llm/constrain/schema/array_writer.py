@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.context_free import Node, Repeat, Rule, Text
 from mlx_agent_llm.constrain.schema.array_type import ArrayType, Containment
 from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, Typed, all_of, negation
 from mlx_agent_llm.constrain.schema.nodes import choice, sequence
 from mlx_agent_llm.constrain.schema.types import constant_type
+from mlx_agent_llm.languages.context_free import Node, RepeatNode, RuleNode, TextNode
 
 if TYPE_CHECKING:
     from mlx_agent_llm.constrain.schema.writer import GrammarWriter
@@ -20,7 +20,7 @@ MAX_STATES = 1100  # ten values of which none comes twice take 2**10
 MAX_ITEMS = 10_000
 MAX_VALUES = 64
 MAX_CONTAINMENTS = 6
-OPEN, CLOSE = Text("["), Text("]")
+OPEN, CLOSE = TextNode("["), TextNode("]")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _plain(writer: GrammarWriter, arrays: ArrayType) -> Node:
     prefix = arrays.prefix[: arrays.most]
     node = _tail(writer, arrays, len(prefix))
     for index in reversed(range(len(prefix))):
-        node = sequence(writer.notation.separator if index else Text(""), writer.value(prefix[index]), node)
+        node = sequence(writer.notation.separator if index else TextNode(""), writer.value(prefix[index]), node)
         if index >= arrays.least:
             node = writer.rule("items", choice([CLOSE, node]))
     return node
@@ -81,10 +81,10 @@ def _tail(writer: GrammarWriter, arrays: ArrayType, index: int) -> Node:
     item = sequence(writer.notation.separator, item)
     needed = max(0, arrays.least - index)
     if arrays.most is not None:
-        return sequence(Repeat(item, needed, arrays.most - index), CLOSE)
+        return sequence(RepeatNode(item, needed, arrays.most - index), CLOSE)
     name = writer.new_rule("items")
-    writer.rules[name] = choice([CLOSE, sequence(item, Rule(name))])
-    return sequence(Repeat(item, needed, needed), Rule(name)) if needed else Rule(name)
+    writer.rules[name] = choice([CLOSE, sequence(item, RuleNode(name))])
+    return sequence(RepeatNode(item, needed, needed), RuleNode(name)) if needed else RuleNode(name)
 
 
 def _with_a_pair(writer: GrammarWriter, arrays: ArrayType) -> Node:
@@ -144,11 +144,11 @@ class _StateWriter:
                 return _plain(self._writer, replace(self._arrays, contains=(), unique=None))
         return start
 
-    def _rule(self, state: State) -> Rule:
+    def _rule(self, state: State) -> RuleNode:
         if state not in self._names:
             self._names[state] = self._writer.new_rule("items")
             self._open.append(state)
-        return Rule(self._names[state])
+        return RuleNode(self._names[state])
 
     def _options(self, state: State) -> Iterator[Node]:
         arrays = self._arrays
@@ -162,7 +162,7 @@ class _StateWriter:
             for formula, counts in self._counted(state):
                 value = all_of(item, formula)
                 if not self._writer.reader.is_surely_empty(value):
-                    separator = self._writer.notation.separator if state.index else Text("")
+                    separator = self._writer.notation.separator if state.index else TextNode("")
                     yield sequence(separator, self._writer.value(value), self._rule(State(index, counts, used)))
 
     def _items(self, state: State) -> Iterator[tuple[Formula, frozenset[int]]]:

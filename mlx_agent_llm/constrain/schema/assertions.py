@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.regex import parse_regex
-from mlx_agent_llm.constrain.regular import Language, characters, repeat
-from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER
 from mlx_agent_llm.constrain.schema.formats import FORMATS, language_of_format
 from mlx_agent_llm.constrain.schema.formula import Formula, Subschema, Typed
 from mlx_agent_llm.constrain.schema.number_type import High, Low, NumberType, multiples_of
 from mlx_agent_llm.constrain.schema.types import EVERY_TYPE, TypeSet, constants_type, union_of_types
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+from mlx_agent_llm.languages.regex import parse_regex
+from mlx_agent_llm.languages.regular import Language, characters, repeat
+from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER
 
 if TYPE_CHECKING:
     from mlx_agent_llm.constrain.schema.reader import SchemaReader

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.regular import Language, complement
 from mlx_agent_llm.constrain.schema.array_type import ArrayType, Containment
 from mlx_agent_llm.constrain.schema.assertions import language_of_pattern
 from mlx_agent_llm.constrain.schema.formula import EVERYTHING, NOTHING, Formula, Subschema, Typed
 from mlx_agent_llm.constrain.schema.object_type import ObjectType, Region, regions_by_pattern
 from mlx_agent_llm.constrain.schema.types import EVERY_TYPE
 from mlx_agent_llm.errors import UnsupportedSchemaError
+from mlx_agent_llm.languages.regular import Language, complement
 
 if TYPE_CHECKING:
     from mlx_agent_llm.constrain.schema.reader import SchemaReader
@@ -23,14 +23,14 @@ def read_prefix_items(reader: SchemaReader, subschema: Subschema) -> Formula:
 
 
 def read_items(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the arrays whose items behind the prefix are of one schema; in draft 7 a list is the prefix."""
+    """Return the arrays whose items after the prefix are of one schema; in draft 7 a list is the prefix."""
     if isinstance(subschema.keywords["items"], list):
         return _prefix(reader, subschema, "items")
     return _rest(reader, subschema, "items", len(subschema.keywords.get("prefixItems", ())))
 
 
 def read_additional_items(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the arrays whose items behind draft 7's list are of one schema."""
+    """Return the arrays whose items after draft 7's list are of one schema."""
     prefix = subschema.keywords.get("items")
     return _rest(reader, subschema, "additionalItems", len(prefix)) if isinstance(prefix, list) else EVERYTHING
 
@@ -125,7 +125,7 @@ def patterns_of(subschema: Subschema) -> dict[str, Language]:
 
 
 def rest_of_items(prefix_length: int, rest: Formula, place: str) -> Formula:
-    """Return the arrays whose items behind the first ones lie in a formula, and all other types."""
+    """Return the arrays whose items after the first ones lie in a formula, and all other types."""
     return _arrays(ArrayType((EVERYTHING,) * prefix_length, rest, place=place))
 
 

@@ -13,8 +13,8 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT7, DRAFT202012
 
 from mlx_agent_llm.constrain.schema.formula import EVERYTHING, NOTHING, Formula, Subschema
-from mlx_agent_llm.constrain.spec import content_key
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+from mlx_agent_llm.request.constraints import content_key
 
 if TYPE_CHECKING:
     from referencing._core import Resolver

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from mlx_agent_llm.constrain.regular import Automaton, Language
 from mlx_agent_llm.constrain.schema.array_type import ArrayType
 from mlx_agent_llm.constrain.schema.formula import Formula
 from mlx_agent_llm.constrain.schema.json_text import write_json
 from mlx_agent_llm.constrain.schema.number_type import NumberType, first_integer, holds, last_integer
 from mlx_agent_llm.constrain.schema.object_type import ObjectType
+from mlx_agent_llm.languages.regular import Automaton, Language
 
 if TYPE_CHECKING:
     from mlx_agent_llm.constrain.schema.reader import SchemaReader

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from mlx_agent_llm.constrain.regex import parse_regex
-from mlx_agent_llm.constrain.regular import ANY_TEXT, Language, complement, intersection
+from mlx_agent_llm.languages.regex import parse_regex
+from mlx_agent_llm.languages.regular import ANY_TEXT, Language, complement, intersection
 
 MONTH_AND_DAY = (
     "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from mlx_agent_llm.constrain.context_free import ContextFreeGrammar, Node
 from mlx_agent_llm.constrain.schema.nodes import productive_rules, reachable_rules
 from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
 from mlx_agent_llm.constrain.schema.reader import SchemaReader
 from mlx_agent_llm.constrain.schema.writer import GrammarWriter, shared_rules
-from mlx_agent_llm.constrain.spec import CheckedKeywords, content_key
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar, Node
+from mlx_agent_llm.request.constraints import CheckedKeywords, content_key
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mlx_agent_llm.constrain.regular import (
+from mlx_agent_llm.languages.regular import (
     Language,
     characters,
     concat,
@@ -13,7 +13,7 @@ from mlx_agent_llm.constrain.regular import (
     repeat,
     union,
 )
-from mlx_agent_llm.constrain.regular.char_set import ANY_CHARACTER, CharSet
+from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet
 
 ESCAPED = CharSet.of('"\\') | CharSet.span("\x00", "\x1f")
 

@@ -5,31 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from mlx_agent_llm.constrain.context_free import Choice, Node, Pattern, Repeat, Rule, Sequence, Text
-from mlx_agent_llm.constrain.regular import Language, Literal
+from mlx_agent_llm.languages.context_free import (
+    ChoiceNode,
+    Node,
+    PatternNode,
+    RepeatNode,
+    RuleNode,
+    SequenceNode,
+    TextNode,
+)
+from mlx_agent_llm.languages.regular import Language, Literal
 
 
 def sequence(*nodes: Node) -> Node:
-    """Return nodes one behind the other, neighbouring texts joined."""
+    """Return nodes one after the other, neighbouring texts joined."""
     parts: list[Node] = []
     for node in nodes:
-        for part in node.parts if isinstance(node, Sequence) else (node,):
-            if isinstance(part, Text) and parts and isinstance(parts[-1], Text):
-                parts[-1] = Text(parts[-1].value + part.value)
-            elif part != Text(""):
+        for part in node.parts if isinstance(node, SequenceNode) else (node,):
+            if isinstance(part, TextNode) and parts and isinstance(parts[-1], TextNode):
+                parts[-1] = TextNode(parts[-1].value + part.value)
+            elif part != TextNode(""):
                 parts.append(part)
-    return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+    return parts[0] if len(parts) == 1 else SequenceNode(tuple(parts))
 
 
 def leaf(language: Language) -> Node:
     """Return the node of a language."""
-    return Text(language.text) if isinstance(language, Literal) else Pattern(language)
+    return TextNode(language.text) if isinstance(language, Literal) else PatternNode(language)
 
 
 def choice(options: Iterable[Node]) -> Node:
     """Return one of the options, each once; with none it matches nothing, and `productive_rules` takes it out."""
     different = tuple(dict.fromkeys(options))
-    return different[0] if len(different) == 1 else Choice(different)
+    return different[0] if len(different) == 1 else ChoiceNode(different)
 
 
 def productive_rules(rules: dict[str, Node]) -> dict[str, Node]:
@@ -48,40 +56,40 @@ def reachable_rules(root: Node, rules: Mapping[str, Node]) -> dict[str, Node]:
     open_nodes = [root]
     while open_nodes:
         node = open_nodes.pop()
-        if isinstance(node, Rule) and node.name not in found:
+        if isinstance(node, RuleNode) and node.name not in found:
             found.add(node.name)
             open_nodes.append(rules[node.name])
-        elif isinstance(node, Sequence):
+        elif isinstance(node, SequenceNode):
             open_nodes += node.parts
-        elif isinstance(node, Choice):
+        elif isinstance(node, ChoiceNode):
             open_nodes += node.options
-        elif isinstance(node, Repeat):
+        elif isinstance(node, RepeatNode):
             open_nodes.append(node.item)
     return {name: node for name, node in rules.items() if name in found}
 
 
 def _is_productive(node: Node, found: set[str]) -> bool:
     match node:
-        case Pattern():
+        case PatternNode():
             return not node.language.is_empty()
-        case Sequence():
+        case SequenceNode():
             return all(_is_productive(part, found) for part in node.parts)
-        case Choice():
+        case ChoiceNode():
             return any(_is_productive(option, found) for option in node.options)
-        case Repeat():
+        case RepeatNode():
             return node.least == 0 or _is_productive(node.item, found)
-        case Rule():
+        case RuleNode():
             return node.name in found
     return True
 
 
 def _trimmed(node: Node, found: set[str]) -> Node:
     match node:
-        case Sequence():
+        case SequenceNode():
             return sequence(*(_trimmed(part, found) for part in node.parts))
-        case Choice():
+        case ChoiceNode():
             return choice(_trimmed(option, found) for option in node.options if _is_productive(option, found))
-        case Repeat():
+        case RepeatNode():
             is_possible = _is_productive(node.item, found)
-            return replace(node, item=_trimmed(node.item, found)) if is_possible else Text("")
+            return replace(node, item=_trimmed(node.item, found)) if is_possible else TextNode("")
     return node

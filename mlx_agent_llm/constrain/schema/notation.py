@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.context_free import Node, Pattern, Rule, Text
-from mlx_agent_llm.constrain.regular import ANY_TEXT, Language
 from mlx_agent_llm.constrain.schema.formula import Formula
 from mlx_agent_llm.constrain.schema.json_text import FREE_STRING, quoted, write_json
 from mlx_agent_llm.constrain.schema.nodes import leaf
 from mlx_agent_llm.constrain.schema.number_text import language_of_numbers
 from mlx_agent_llm.constrain.schema.number_type import ANY_INTEGER, ANY_NUMBER, NumberType
+from mlx_agent_llm.languages.context_free import Node, PatternNode, RuleNode, TextNode
+from mlx_agent_llm.languages.regular import ANY_TEXT, Language
 
 if TYPE_CHECKING:
     from mlx_agent_llm.constrain.schema.writer import GrammarWriter
@@ -22,11 +22,11 @@ class JSONNotation:
 
     all_strings: Language = FREE_STRING
     shared = ""  # begins the names of the rules that all schemas in this notation share
-    open, close, separator, colon = Text("{"), Text("}"), Text(", "), Text(": ")
+    open, close, separator, colon = TextNode("{"), TextNode("}"), TextNode(", "), TextNode(": ")
 
-    def rule(self, name: str) -> Rule:
+    def rule(self, name: str) -> RuleNode:
         """Return a rule that all schemas in this notation share."""
-        return Rule(self.shared + name)
+        return RuleNode(self.shared + name)
 
     def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
         """Return the node of the outermost value."""
@@ -34,7 +34,7 @@ class JSONNotation:
 
     def constant(self, value: bool | int | float | None) -> Node:
         """Return the node of one value that is no string, array or object."""
-        return Text(write_json(value))
+        return TextNode(write_json(value))
 
     def string(self, language: Language) -> Node:
         """Return the node of the strings of a language."""
@@ -54,11 +54,11 @@ class JSONNotation:
 
     def name(self, name: str) -> Node:
         """Return the node of one name of a property."""
-        return Text(write_json(name))
+        return TextNode(write_json(name))
 
     def names(self, language: Language) -> Node:
         """Return the node of the names of a language, each written in one form."""
-        return Pattern(quoted(language))
+        return PatternNode(quoted(language))
 
     def any_name(self) -> Node:
         """Return the node of all names, where it does not matter that some have several forms."""

@@ -7,8 +7,11 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from mlx_agent_llm.constrain.numbers.languages import multiples_language, range_language
-from mlx_agent_llm.constrain.numbers.ranges import (
+from mlx_agent_llm.constrain.schema.json_text import write_json
+from mlx_agent_llm.constrain.schema.number_type import Number, NumberType
+from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.numbers.languages import multiples_language, range_language
+from mlx_agent_llm.languages.numbers.ranges import (
     DEFAULT_PLACES,
     MAX_PLACES,
     Bounds,
@@ -17,10 +20,7 @@ from mlx_agent_llm.constrain.numbers.ranges import (
     decimal_grid,
     integer_grid,
 )
-from mlx_agent_llm.constrain.regular import NOTHING, Language, complement, intersection, literal, union
-from mlx_agent_llm.constrain.schema.json_text import write_json
-from mlx_agent_llm.constrain.schema.number_type import Number, NumberType
-from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.regular import NOTHING, Language, complement, intersection, literal, union
 
 
 class InexactNumberError(Exception):

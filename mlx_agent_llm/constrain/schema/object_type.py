@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mlx_agent_llm.constrain.regular import ANY_TEXT, Language, complement, intersection, literal, union
 from mlx_agent_llm.constrain.schema.formula import EVERYTHING, NOTHING, Formula, TooManyPartsError, all_of, negation
+from mlx_agent_llm.languages.regular import ANY_TEXT, Language, complement, intersection, literal, union
 
 MAX_REGIONS = 16
 Region = tuple[Language, Formula]

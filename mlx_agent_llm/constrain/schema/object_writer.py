@@ -2,7 +2,7 @@
 
 A name beside the named ones is written in one form only, so it cannot be another spelling of a named one. It may come
 twice; then the last value counts, and that is as valid as the first. Where a property of some kind must exist, it is
-the last one, so that nothing behind it can replace it.
+the last one, so that nothing after it can replace it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.context_free import Node, Rule, Text
-from mlx_agent_llm.constrain.regular import ANY_TEXT, are_disjoint, intersection
 from mlx_agent_llm.constrain.schema.finite_values import finite_texts
 from mlx_agent_llm.constrain.schema.formula import all_of
 from mlx_agent_llm.constrain.schema.nodes import choice, sequence
 from mlx_agent_llm.constrain.schema.object_type import ALL_NAMES, ObjectType, Region, without_names
+from mlx_agent_llm.languages.context_free import Node, RuleNode, TextNode
+from mlx_agent_llm.languages.regular import ANY_TEXT, are_disjoint, intersection
 
 if TYPE_CHECKING:
     from mlx_agent_llm.constrain.schema.writer import GrammarWriter
@@ -107,11 +107,11 @@ class _StateWriter:
         keyword = "maxProperties" if objects.most else "minProperties" if objects.least else "properties"
         self._writer.reader.refuse(objects.place, keyword, "there are too many cases")
 
-    def _rule(self, state: State) -> Rule:
+    def _rule(self, state: State) -> RuleNode:
         if state not in self._names:
             self._names[state] = self._writer.new_rule("members")
             self._open.append(state)
-        return Rule(self._names[state])
+        return RuleNode(self._names[state])
 
     def _options(self, state: State) -> Iterator[Node]:
         if state.index < len(self._objects.named):
@@ -145,7 +145,7 @@ class _StateWriter:
             yield sequence(self._separator(state), key, self._writer.notation.colon, self._writer.value(value), after)
 
     def _closing(self, state: State) -> Iterator[Node]:
-        """Yield one more property that is a witness; behind it only other witnesses follow."""
+        """Yield one more property that is a witness; after it only other witnesses follow."""
         for found in _subsets(sorted(state.missing))[1:]:
             if state.missing - set(found):
                 self._check_distinct(state.missing)
@@ -160,7 +160,7 @@ class _StateWriter:
                     yield sequence(key, self._writer.value(both), self._rule(after))
 
     def _check_distinct(self, missing: frozenset[int]) -> None:
-        """Refuse witnesses that could have the same name, one behind the other."""
+        """Refuse witnesses that could have the same name, one after the other."""
         languages = [self._witnesses[index][0] for index in sorted(missing)]
         if not all(are_disjoint(one, other) for one, other in combinations(languages, 2)):
             place = self._objects.place
@@ -173,7 +173,7 @@ class _StateWriter:
         return replace(state, is_first=False, count=count, missing=state.missing - set(found))
 
     def _separator(self, state: State) -> Node:
-        return Text("") if state.is_first else self._writer.notation.separator
+        return TextNode("") if state.is_first else self._writer.notation.separator
 
 
 def _subsets(indices: list[int]) -> list[tuple[int, ...]]:

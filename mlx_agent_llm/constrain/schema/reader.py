@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mlx_agent_llm.constrain.regular import nothing
 from mlx_agent_llm.constrain.schema.array_type import ArrayType
 from mlx_agent_llm.constrain.schema.document import Document
 from mlx_agent_llm.constrain.schema.finite_values import finite_values
@@ -30,6 +29,7 @@ from mlx_agent_llm.constrain.schema.types import (
     union_of_types,
 )
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+from mlx_agent_llm.languages.regular import nothing
 
 MAX_EXPANSIONS = 10_000
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mlx_agent_llm.constrain.regular import ANY_TEXT, Language, complement, intersection, literal, union
-from mlx_agent_llm.constrain.regular import NOTHING as NO_TEXT
 from mlx_agent_llm.constrain.schema.array_type import ANY_ARRAY, ArrayType, complement_of_arrays, intersect_arrays
 from mlx_agent_llm.constrain.schema.formula import NOTHING, TooManyPartsError, Typed
 from mlx_agent_llm.constrain.schema.number_type import (
@@ -25,6 +23,8 @@ from mlx_agent_llm.constrain.schema.object_type import (
     complement_of_objects,
     intersect_objects,
 )
+from mlx_agent_llm.languages.regular import ANY_TEXT, Language, complement, intersection, literal, union
+from mlx_agent_llm.languages.regular import NOTHING as NO_TEXT
 
 # A union of more parts than this is refused: schemas that people write stay far below it.
 MAX_PARTS = 2000

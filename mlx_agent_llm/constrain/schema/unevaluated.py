@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.regular import ANY_TEXT, Language, literal, union
-from mlx_agent_llm.constrain.regular import NOTHING as NO_TEXT
 from mlx_agent_llm.constrain.schema.applicators import branches_of, exclusive_branches
 from mlx_agent_llm.constrain.schema.containers import (
     patterns_of,
@@ -26,6 +24,8 @@ from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, Subschem
 from mlx_agent_llm.constrain.schema.keywords import check_form
 from mlx_agent_llm.constrain.schema.types import EVERY_TYPE, TypeSet
 from mlx_agent_llm.errors import UnsupportedSchemaError
+from mlx_agent_llm.languages.regular import ANY_TEXT, Language, literal, union
+from mlx_agent_llm.languages.regular import NOTHING as NO_TEXT
 
 if TYPE_CHECKING:
     from mlx_agent_llm.constrain.schema.reader import SchemaReader
@@ -136,7 +136,7 @@ class _Alternatives:
         ]
 
     def _closed(self, subschema: Subschema, alternative: Alternative) -> Alternative:
-        """Apply the schema's own unevaluated keywords, behind which nothing is left to be spoken of."""
+        """Apply the schema's own unevaluated keywords, after which nothing is left to be spoken of."""
         if "unevaluatedProperties" in subschema.keywords:
             rest = self._document.child(subschema, "unevaluatedProperties")
             rule = rest_of_properties(alternative.names, rest, subschema.place)

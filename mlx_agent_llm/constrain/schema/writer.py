@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from mlx_agent_llm.constrain.context_free import Choice, Node, Pattern, Rule, Text
-from mlx_agent_llm.constrain.numbers.languages import INTEGER, NUMBER
-from mlx_agent_llm.constrain.regular import nothing
 from mlx_agent_llm.constrain.schema.array_type import ANY_ARRAY, ArrayType
 from mlx_agent_llm.constrain.schema.array_writer import write_array
 from mlx_agent_llm.constrain.schema.formula import Formula
@@ -20,6 +17,9 @@ from mlx_agent_llm.constrain.schema.object_writer import write_object
 from mlx_agent_llm.constrain.schema.reader import SchemaReader
 from mlx_agent_llm.constrain.schema.types import EVERY_TYPE
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import ChoiceNode, Node, PatternNode, RuleNode, TextNode
+from mlx_agent_llm.languages.numbers.languages import INTEGER, NUMBER
+from mlx_agent_llm.languages.regular import nothing
 
 MAX_RULES = 10_000
 
@@ -31,16 +31,16 @@ def shared_rules(notation: JSONNotation) -> dict[str, Node]:
     kinds = ("string", "number", "boolean", "null", "any_array", "any_object")
     items, members = notation.rule("any_items"), notation.rule("any_members")
     rules: dict[str, Node] = {
-        "string": Pattern(notation.all_strings),
-        "integer": Pattern(INTEGER),
-        "number": Pattern(NUMBER),
-        "boolean": Choice((notation.constant(True), notation.constant(False))),
+        "string": PatternNode(notation.all_strings),
+        "integer": PatternNode(INTEGER),
+        "number": PatternNode(NUMBER),
+        "boolean": ChoiceNode((notation.constant(True), notation.constant(False))),
         "null": notation.constant(None),
-        "any": Choice(tuple(map(notation.rule, kinds))),
-        "any_array": sequence(Text("["), Choice((Text("]"), sequence(anything, items)))),
-        "any_items": Choice((Text("]"), sequence(separator, anything, items))),
-        "any_object": sequence(notation.open, Choice((close, sequence(member, members)))),
-        "any_members": Choice((close, sequence(separator, member, members))),
+        "any": ChoiceNode(tuple(map(notation.rule, kinds))),
+        "any_array": sequence(TextNode("["), ChoiceNode((TextNode("]"), sequence(anything, items)))),
+        "any_items": ChoiceNode((TextNode("]"), sequence(separator, anything, items))),
+        "any_object": sequence(notation.open, ChoiceNode((close, sequence(member, members)))),
+        "any_members": ChoiceNode((close, sequence(separator, member, members))),
     }
     return {notation.shared + name: node for name, node in rules.items()}
 
@@ -89,18 +89,18 @@ class GrammarWriter:
             return self.notation.rule("any_object")
         return self._later("object", objects, lambda: write_object(self, objects))
 
-    def rule(self, kind: str, body: Node) -> Rule:
+    def rule(self, kind: str, body: Node) -> RuleNode:
         """Return a new rule with this body."""
         name = self.new_rule(kind)
         self.rules[name] = body
-        return Rule(name)
+        return RuleNode(name)
 
     def new_rule(self, kind: str) -> str:
         """Return the name of a new rule, whose body is still to be set."""
         if len(self.rules) >= MAX_RULES:
             raise ConstraintError(f"schema is too large: its grammar needs more than {MAX_RULES} rules")
         name = f"{self._prefix}{kind}_{len(self.rules)}"
-        self.rules[name] = Choice(())
+        self.rules[name] = ChoiceNode(())
         return name
 
     def _options(self, formula: Formula) -> Iterator[Node]:
@@ -125,8 +125,8 @@ class GrammarWriter:
             self.reader.refuse(error.place, error.keyword, error.reason)
             return self.notation.rule("number")
 
-    def _later(self, kind: str, part: ArrayType | ObjectType, body: Callable[[], Node]) -> Rule:
+    def _later(self, kind: str, part: ArrayType | ObjectType, body: Callable[[], Node]) -> RuleNode:
         if part not in self._names:
             self._names[part] = self.new_rule(kind)
             self._open.append((self._names[part], body))
-        return Rule(self._names[part])
+        return RuleNode(self._names[part])

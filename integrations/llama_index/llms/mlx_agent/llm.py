@@ -45,7 +45,7 @@ from llama_index.llms.mlx_agent.tools import as_tool_dict, read_selections, tool
 from mlx_agent_llm import Engine, EngineClosedError, EngineConfig
 from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
 from mlx_agent_llm.chat.tools import as_tools, plan_tools
-from mlx_agent_llm.shared_engines import SHARED_ENGINES, EngineHolder, EngineRegistry
+from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
 
 
 class MLXAgentLLM(SchemaDecodingLLM):

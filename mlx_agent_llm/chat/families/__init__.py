@@ -1,0 +1,82 @@
+"""Tool formats, one small file a family: how its models are told of tools, call them and get results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from mlx_agent_llm.chat.families.command_r import COMMAND_R
+from mlx_agent_llm.chat.families.deepseek import DEEPSEEK_V3, DEEPSEEK_V31
+from mlx_agent_llm.chat.families.gemma import FUNCTIONGEMMA, GEMMA4
+from mlx_agent_llm.chat.families.generic_json import GENERIC_JSON
+from mlx_agent_llm.chat.families.glm4 import GLM4, GLM47
+from mlx_agent_llm.chat.families.granite import GRANITE
+from mlx_agent_llm.chat.families.harmony import HARMONY
+from mlx_agent_llm.chat.families.kimi_k2 import KIMI_K2
+from mlx_agent_llm.chat.families.llama3_json import LLAMA3_JSON
+from mlx_agent_llm.chat.families.minimax_m2 import MINIMAX_M2
+from mlx_agent_llm.chat.families.mistral import BRACKETS, MISTRAL, MISTRAL_V3
+from mlx_agent_llm.chat.families.phi4 import PHI4
+from mlx_agent_llm.chat.families.pythonic import LFM2, PYTHONIC
+from mlx_agent_llm.chat.families.qwen3 import QWEN3
+from mlx_agent_llm.chat.families.qwen3_coder import QWEN3_CODER
+from mlx_agent_llm.chat.families.smollm2 import SMOLLM2
+from mlx_agent_llm.chat.reply.format import ParsedMessage, ToolFormat
+from mlx_agent_llm.chat.reply.reader import ReplyReader
+from mlx_agent_llm.chat.reply.syntax import THINK, Reasoning
+from mlx_agent_llm.errors import RequestError
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.models.tokenizer import Tokenizer
+
+# The first one whose signs a template holds is its format: what is special stands before what is general.
+_FORMATS = (
+    HARMONY,
+    KIMI_K2,
+    DEEPSEEK_V3,
+    DEEPSEEK_V31,
+    MINIMAX_M2,
+    GLM47,
+    GLM4,
+    QWEN3_CODER,
+    FUNCTIONGEMMA,
+    GEMMA4,
+    COMMAND_R,
+    MISTRAL,
+    MISTRAL_V3,
+    LFM2,
+    PYTHONIC,
+    PHI4,
+    GRANITE,
+    QWEN3,
+    LLAMA3_JSON,
+    SMOLLM2,
+    GENERIC_JSON,
+)
+TOOL_FORMATS: Mapping[str, ToolFormat] = MappingProxyType({one.name: one for one in _FORMATS})
+_MARKS_OF_REASONING = (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning, BRACKETS, THINK)
+
+
+def tool_format(source: Tokenizer | str, name: str = "auto") -> ToolFormat:
+    """Return the format of a tokenizer or of the source of a chat template, or the one of that name.
+
+    A template that shows no family's signs has "generic_json". Whether models think is read from the template.
+    """
+    template = source if isinstance(source, str) else source.chat_template or ""
+    if name != "auto" and name not in TOOL_FORMATS:
+        raise RequestError(f"tool_format={name!r} must be 'auto' or one of {', '.join(map(repr, TOOL_FORMATS))}")
+    found = TOOL_FORMATS[name] if name != "auto" else _find(template)
+    return replace(found, reasoning=_find_reasoning(template))
+
+
+def _find(template: str) -> ToolFormat:
+    return next(one for one in _FORMATS if all(sign in template for sign in one.signs))
+
+
+def _find_reasoning(template: str) -> Reasoning | None:
+    return next((marks for marks in _MARKS_OF_REASONING if marks and marks.sign in template), None)
+
+
+__all__ = ["TOOL_FORMATS", "ParsedMessage", "ReplyReader", "ToolFormat", "tool_format"]

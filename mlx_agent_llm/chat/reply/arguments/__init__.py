@@ -1,0 +1,1 @@
+"""The ways in which arguments of a call are written."""

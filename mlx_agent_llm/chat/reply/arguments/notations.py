@@ -1,0 +1,182 @@
+"""The arguments of a call as grammar, in notations other than JSON: the same canonical types, written differently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NoReturn
+
+from mlx_agent_llm.constrain.schema.formula import Formula
+from mlx_agent_llm.constrain.schema.json_text import quoted
+from mlx_agent_llm.constrain.schema.nodes import choice, sequence
+from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
+from mlx_agent_llm.constrain.schema.number_text import InexactNumberError, language_of_numbers
+from mlx_agent_llm.constrain.schema.object_writer import write_object
+from mlx_agent_llm.constrain.schema.writer import GrammarWriter
+from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.languages.context_free import Node, PatternNode, TextNode
+from mlx_agent_llm.languages.regex import parse_full_match
+from mlx_agent_llm.languages.regular import (
+    ANY_TEXT,
+    Language,
+    complement,
+    concat,
+    intersection,
+    literal,
+    nothing,
+    union,
+    without,
+)
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
+
+_NAME = parse_full_match(r"[^\u0000-\u0020\u007f-\u00a0<>\"'=:,{}\[\]()|]+")  # what no notation needs for itself
+_IDENTIFIER = parse_full_match("[A-Za-z_][A-Za-z0-9_]*")
+_STRUCTURES = concat(parse_full_match(r"[ \t\n\r]*[{\[]"), ANY_TEXT)
+
+
+class _MembersNotation(JSONNotation):
+    """Members of the outermost object; `names` are those that can be written."""
+
+    shared = "arguments_"
+
+    def __init__(self, names: Language, before: str, after: str, separator: str, close: str) -> None:
+        self._names = names
+        self._before, self._after = before, after
+        self.open, self.close = TextNode(""), TextNode(close)
+        self.separator, self.colon = TextNode(separator), TextNode("")
+
+    def name(self, name: str) -> Node:
+        """Return the name with what stands around it."""
+        if not self._names.matches(name):
+            _refuse(name)
+        return TextNode(self._before + name + self._after)
+
+    def names(self, language: Language) -> Node:
+        """Return names that can be written; others are left out."""
+        written = intersection(language, self._names)
+        return PatternNode(concat(literal(self._before), written, literal(self._after)))
+
+    def any_name(self) -> Node:
+        """Return all names that can be written."""
+        return self.names(ANY_TEXT)
+
+
+class _MembersWriter(GrammarWriter):
+    """Writes members of the outermost object, whose values are another writer's."""
+
+    def __init__(self, inner: GrammarWriter, notation: JSONNotation, value: Callable[[Formula], Node]) -> None:
+        super().__init__(inner.reader, notation, closes_objects=inner.closes_objects)
+        self.rules = inner.rules
+        self.new_rule = inner.new_rule  # type: ignore[method-assign]
+        self._value = value
+
+    def value(self, formula: Formula) -> Node:
+        """Return the node of a value."""
+        return self._value(formula)
+
+
+def write_members(
+    writer: GrammarWriter, formula: Formula, notation: JSONNotation, value: Callable[[Formula], Node]
+) -> Node:
+    """Return the node of an outermost object."""
+    outer = _MembersWriter(writer, notation, value)
+    return choice(write_object(outer, objects) for objects in writer.reader.types(formula).objects)
+
+
+class TaggedNotation(JSONNotation):
+    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON."""
+
+    def __init__(self, style: TaggedArguments, end: str) -> None:
+        between = style.name_end + style.value_begin + style.padding
+        self._members = _MembersNotation(_NAME, style.begin, between, "", end)
+        self._value_end = style.padding + style.value_end + style.after
+        self._tag = style.value_end
+        self._constants = ("True", "False", "None") if style.python_constants else ()
+
+    def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
+        """Return the node of all parameters."""
+        return write_members(writer, formula, self._members, lambda value: self._value(writer, value))
+
+    def _value(self, writer: GrammarWriter, formula: Formula) -> Node:
+        types = writer.reader.types(formula)
+        structures = [*map(writer.array, types.arrays), *map(writer.object, types.objects)]
+        scalars = self._scalars(writer, formula)
+        texts = intersection(types.strings, without(self._tag))
+        if structures:  # what begins like one is one
+            texts = intersection(texts, complement(_STRUCTURES))
+        leaf = PatternNode(concat(union(scalars, texts), literal(self._value_end)))
+        return choice([leaf, *(sequence(node, TextNode(self._value_end)) for node in structures)])
+
+    def _scalars(self, writer: GrammarWriter, formula: Formula) -> Language:
+        """Return what is neither text nor structure, as one language: it is told from a text by its end alone."""
+        types = writer.reader.types(formula)
+        words = [str(value) for value in types.booleans if str(value) in self._constants]
+        words += [str(value).lower() for value in types.booleans]
+        words += ["null", *(["None"] if "None" in self._constants else [])] if types.null else []
+        return union(*map(literal, words), self._number_language(writer, formula))
+
+    def _number_language(self, writer: GrammarWriter, formula: Formula) -> Language:
+        try:
+            return language_of_numbers(writer.reader.types(formula).numbers)
+        except InexactNumberError as error:
+            writer.reader.refuse(error.place, error.keyword, error.reason)
+            return nothing()
+
+
+class PythonNotation(JSONNotation):
+    """Python's literals, and keyword arguments around them. Texts have JSON's escapes, each character in one form."""
+
+    shared = "python_"
+    all_strings = quoted(ANY_TEXT)
+
+    def __init__(self, end: str) -> None:
+        self._members = _MembersNotation(_IDENTIFIER, "", "=", ", ", end)
+
+    def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
+        """Return the node of the keyword arguments, from the parenthesis on."""
+        return sequence(TextNode("("), write_members(writer, formula, self._members, writer.value))
+
+    def constant(self, value: bool | int | float | None) -> Node:
+        """Return True, False and None as Python writes them."""
+        return TextNode(str(value)) if value is None or isinstance(value, bool) else JSON.constant(value)
+
+
+class QuotedNotation(JSONNotation):
+    """Gemma's notation: texts between two quotes, in which nothing is escaped, and keys without quotes."""
+
+    shared = "quoted_"
+    separator, colon = TextNode(","), TextNode(":")
+
+    def __init__(self, quote: str) -> None:
+        self._quote = quote
+        self.all_strings = self._quoted(ANY_TEXT)
+
+    def string(self, language: Language) -> Node:
+        """Return the texts that do not hold the quote."""
+        return PatternNode(self._quoted(language))
+
+    def order(self, names: Iterable[str]) -> list[str]:
+        """Return the names sorted, as Jinja's dictsort does."""
+        return sorted(names, key=str.lower)
+
+    def name(self, name: str) -> Node:
+        """Return a name as it is."""
+        if not _NAME.matches(name):
+            _refuse(name)
+        return TextNode(name)
+
+    def names(self, language: Language) -> Node:
+        """Return the names that can be written."""
+        return PatternNode(intersection(language, _NAME))
+
+    def any_name(self) -> Node:
+        """Return all names that can be written."""
+        return PatternNode(_NAME)
+
+    def _quoted(self, language: Language) -> Language:
+        return concat(literal(self._quote), intersection(language, without(self._quote)), literal(self._quote))
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ConstraintError(f"parameter {name!r} has characters that the model's tool format cannot write in a name")

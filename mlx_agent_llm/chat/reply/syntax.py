@@ -1,0 +1,77 @@
+"""How a family of models writes a reply: the marks around its reasoning, its text and its calls."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+from mlx_agent_llm.chat.reply.calls import JSONCall, NamedCall
+from mlx_agent_llm.languages.regex import parse_regex
+from mlx_agent_llm.languages.regular import ANY_TEXT, Language, concat, literal
+
+MAX_CALLS = 16
+"""The most calls that one reply can make: a model that may go on would, sooner or later, never stop."""
+
+_CONTROL_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """The marks around what a model thinks before it answers.
+
+    sign: what chat templates of such models hold. bridge: what stands between the block and the rest. gap: the most
+    line breaks after the block.
+    """
+
+    begin: str
+    end: str
+    sign: str
+    bridge: str = ""
+    gap: int = 2
+
+
+THINK = Reasoning("<think>", "</think>", sign="<think>")
+
+
+@dataclass(frozen=True)
+class CallSyntax:
+    """The text around calls: `section_begin`, then for each call `begin`, the body and `end`, and `section_end`.
+
+    marker: how the calls begin; no text of a reply holds it. opening: for a family without such a mark, the pattern of
+    replies that are calls; then calls stand at the beginning alone, and a `tag` may stand before them. closing: what
+    ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make.
+    """
+
+    body: NamedCall | JSONCall
+    marker: str = ""
+    opening: str = ""
+    tag: str = ""
+    begin: str = ""
+    end: str = ""
+    section_begin: str = ""
+    separator: str = ""
+    section_end: str = ""
+    closing: str = ""
+    most: int = MAX_CALLS
+
+    @property
+    def is_section(self) -> bool:
+        """Whether calls follow each other without the marker."""
+        return bool(self.section_begin or self.separator.strip())
+
+    @cached_property
+    def replies_with_calls(self) -> Language:
+        """Return the replies that begin with a call, of a family whose calls stand at the beginning alone."""
+        return parse_regex(self.opening) if self.opening else concat(literal(self.marker), ANY_TEXT)
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """All texts around calls."""
+        section = (self.section_begin, self.separator, self.section_end)
+        return (self.marker, self.begin, *self.body.literals, self.end, *section)
+
+
+def control_tokens(literals: tuple[str, ...]) -> frozenset[str]:
+    """Return what in these texts may be a control token of a vocabulary."""
+    return frozenset(token for text in literals for token in _CONTROL_TOKEN.findall(text))

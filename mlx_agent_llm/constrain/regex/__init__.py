@@ -1,5 +1,0 @@
-"""Regular expressions as regular languages."""
-
-from mlx_agent_llm.constrain.regex.parser import parse_full_match, parse_regex
-
-__all__ = ["parse_full_match", "parse_regex"]

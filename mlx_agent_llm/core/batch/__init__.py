@@ -1,0 +1,1 @@
+"""From a schedule to the arrays of one forward."""

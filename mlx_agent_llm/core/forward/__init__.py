@@ -1,0 +1,1 @@
+"""From a batch to the logits of its sampled rows."""

@@ -1,0 +1,105 @@
+"""The layer of full attention: pools of keys and values in the shape of an mlx-lm cache. Knows no requests."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from mlx_agent_kernels import (
+    HeadOptions,
+    chunk_attention,
+    paged_attention,
+    rotate_and_write,
+    shared_prefix_attention,
+    write_kv,
+)
+from mlx_agent_llm.core.batch.batch import Batch, PromptSpan, RowSpan
+from mlx_agent_llm.core.forward.layers.served_cache import ServedCache
+from mlx_agent_llm.core.kv.layer_shape import KVShape
+
+
+class PagedLayer(ServedCache):
+    """One attention layer's pools, (slots, kv_heads, head_dim) each, in the shape of an mlx-lm cache.
+
+    After the blocks that requests get lies one more, which padding is written to. `batch` is set for the time of one
+    forward, in which every token is a sequence of its own: queries are (T, heads, 1, head_dim).
+    """
+
+    def __init__(self, shape: KVShape, num_blocks: int, block_size: int) -> None:
+        slots = (num_blocks + 1) * block_size
+        self.keys = mx.zeros((slots, shape.kv_heads, shape.key_dim), dtype=shape.dtype)
+        self.values = mx.zeros((slots, shape.kv_heads, shape.value_dim), dtype=shape.dtype)
+        mx.eval(self.keys, self.values)  # the memory is taken here, not by the first request
+        self.block_size = block_size
+        self.batch: Batch | None = None
+
+    @property
+    def current_batch(self) -> Batch:
+        """The batch of the forward that is being built."""
+        assert self.batch is not None, "a paged layer was used outside of a forward"
+        return self.batch
+
+    @property
+    def offset(self) -> mx.array:
+        """(T,) the position of each token, which RoPE takes per row."""
+        return self.current_batch.tokens.positions
+
+    def make_mask(self, num_tokens: int, return_array: bool = False, window_size: int | None = None) -> None:
+        """No mask: attention over the pool knows each row's length."""
+        assert window_size is None, "sliding windows are refused when the engine is made"
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Write the tokens' keys and values, (T, kv_heads, 1, head_dim), to their slots."""
+        self.write(self.current_batch.tokens.slot_mapping, keys[:, :, 0], values[:, :, 0])
+        return keys, values
+
+    def take_pools(self) -> tuple[mx.array, mx.array]:
+        """Hand the pools over to a function that writes them; put_pools brings back what it made of them."""
+        pools = self.keys, self.values
+        del self.keys, self.values
+        return pools
+
+    def put_pools(self, keys: mx.array, values: mx.array) -> None:
+        """Set the pools."""
+        self.keys, self.values = keys, values
+
+    def read(self, slots: mx.array) -> tuple[mx.array, mx.array]:
+        """The keys and values in (C,) slots, (C, kv_heads, head_dim) each."""
+        return self.keys[slots], self.values[slots]
+
+    def write(self, slots: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots."""
+        self.keys = write_kv(self.keys, slots, keys)
+        self.values = write_kv(self.values, slots, values)
+
+    def write_projected(self, projected: mx.array, options: HeadOptions) -> mx.array:
+        """Write keys and values of (T, 1, features) projections to their slots; the (T, heads, head_dim) queries."""
+        tokens = self.current_batch.tokens
+        queries, self.keys, self.values = rotate_and_write(
+            projected, tokens.positions, tokens.slot_mapping, self.keys, self.values, options
+        )
+        return queries
+
+    def serve(self, queries: mx.array, values: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
+        """Attention of (T, heads, 1, head_dim) queries over the pool, which holds the values; same shape."""
+        assert sinks is None, "attention sinks are refused when the engine is made"
+        return self.attend_heads(queries[:, :, 0], scale)[:, :, None]
+
+    def attend_heads(self, queries: mx.array, scale: float) -> mx.array:
+        """Attention of (T, heads, head_dim) queries over the pool; same shape."""
+        batch = self.current_batch
+        parts = [] if batch.rows is None else [self._attend_rows(queries[: batch.num_rows], batch.rows, scale)]
+        parts += [self._attend_prompt(queries[span.begin : span.end], span, scale) for span in batch.prompts]
+        if batch.num_padding:
+            parts.append(mx.zeros((batch.num_padding, *parts[0].shape[1:]), dtype=parts[0].dtype))
+        return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _attend_rows(self, queries: mx.array, rows: RowSpan, scale: float) -> mx.array:
+        pools, own = (self.keys, self.values), (rows.block_tables, rows.seq_lens)
+        if not rows.levels:
+            return paged_attention(queries, *pools, *own, scale=scale, block_size=self.block_size)
+        return shared_prefix_attention(queries, *pools, rows.levels, *own, scale=scale, block_size=self.block_size)
+
+    def _attend_prompt(self, queries: mx.array, span: PromptSpan, scale: float) -> mx.array:
+        return chunk_attention(
+            queries, self.keys, self.values, span.block_table, span.seq_len, scale=scale, block_size=self.block_size
+        )

@@ -1,0 +1,199 @@
+"""Block tables: which blocks hold the tokens of a request. Knows the pool, not the schedule.
+
+Blocks are shared in two ways: by content, through the hashes of full blocks, and from parent to child, by reference.
+
+A block becomes findable when the forward that fills it is scheduled, not when that forward is done: forwards run in the
+order they are dispatched, and within one forward every layer writes all keys and values before it attends. So requests
+that arrive together share a prefix as well as requests that come later (invariant 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mlx_agent_llm.core.kv.block_pool import BlockPool
+from mlx_agent_llm.request import Request
+
+
+class BlockCopy(NamedTuple):
+    """A block whose content goes to another one before the next forward writes anything."""
+
+    source: int
+    target: int
+
+
+@dataclass
+class PrefixStats:
+    """Prompt tokens that were looked up and that were found."""
+
+    query_tokens: int = 0
+    hit_tokens: int = 0
+
+    def count(self, request: Request, num_found: int, *, is_first: bool) -> None:
+        """Count the tokens found for a request, and its prompt when this is its first allocation."""
+        request.num_cached_tokens += num_found
+        self.hit_tokens += num_found
+        if is_first:
+            self.query_tokens += request.num_prompt_tokens
+
+
+class KVManager:
+    """Matches prefixes, extends and frees block tables; the only user of the block pool."""
+
+    def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool) -> None:
+        self.pool = BlockPool(num_blocks)
+        self.block_size = block_size
+        self.prefix_cache = prefix_cache
+        self.stats = PrefixStats()
+        self._copies: list[BlockCopy] = []
+
+    def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
+        """Extend the request's table by what it shares and by room for up to max_new_tokens further tokens.
+
+        A request with a parent shares the parent's blocks, which have to hold all its tokens but the last one, and lets
+        go of the parent; the others share what matches their prefix.
+
+        Returns how many tokens the coming forward computes for it (at least 1), or None when the pool has no room, or
+        when the tokens are too few to reach a block's border and may_split_block is False, or when none is ready; a
+        request that held no block then still holds none.
+        """
+        was_empty, start = not request.block_table, request.num_computed_tokens
+        is_at_border = start % self.block_size == 0  # only there is a block next that could be shared
+        if is_at_border:
+            self._share(request)
+        count = self._chunk_length(request, max_new_tokens, may_split_block)
+        missing = self.num_blocks_for(request.num_computed_tokens + count) - len(request.block_table)
+        is_refused = count == 0 or missing > self.pool.num_available
+        if is_refused and was_empty:
+            self.free(request)
+            return None
+        if is_at_border and request.num_preemptions == 0:  # what it finds of its own KV after that is no saving
+            num_found = _num_prompt_tokens_in(request, start, request.num_computed_tokens)
+            self.stats.count(request, num_found, is_first=was_empty)
+        if is_refused:
+            return None
+        if missing > 0:
+            request.block_table += self.pool.allocate(missing)
+        if request.parent is not None:
+            self._copy_partial_block(request, request.parent)
+            request.parent = None
+        request.num_computed_tokens += count
+        self._publish_full_blocks(request)
+        return count
+
+    def free(self, request: Request) -> None:
+        """Give back every block of the request; what was computed stays findable until it is evicted."""
+        self._publish_full_blocks(request)
+        self.pool.release(request.block_table)
+        request.block_table = []
+        request.num_computed_tokens = 0
+        request.num_published_blocks = 0
+        request.may_publish = True
+
+    def take_copies(self) -> list[BlockCopy]:
+        """Hand over the copies that the coming forward needs, once."""
+        copies, self._copies = self._copies, []
+        return copies
+
+    def reset_prefix_cache(self, running: Iterable[Request]) -> None:
+        """Forget the content of every block; what the requests that hold blocks compute from now on stays theirs."""
+        self.pool.forget()
+        for request in running:
+            request.may_publish = False
+
+    def num_missing_blocks(self, request: Request) -> int:
+        """Available blocks that computing all of its tokens would take; those it can share are not counted."""
+        if request.parent is not None:
+            return 1
+        missing = self.num_blocks_for(request.num_tokens) - len(request.block_table)
+        index = len(request.block_table)
+        while self.prefix_cache and missing > 0 and self._is_known(request, index):
+            block_id = self.pool.find(self._block_hash(request, index))
+            if block_id is None or not self.pool.is_used(block_id):
+                break
+            missing, index = missing - 1, index + 1
+        return missing
+
+    def num_blocks_for(self, num_tokens: int) -> int:
+        """Blocks that hold num_tokens."""
+        return -(-num_tokens // self.block_size)
+
+    def _share(self, request: Request) -> None:
+        """Extend the table by what is already there: the parent's blocks, or those that match the prefix."""
+        if request.parent is not None:
+            self._share_with_parent(request, request.parent)
+        elif self.prefix_cache:
+            self._adopt_cached_blocks(request)
+
+    def _share_with_parent(self, request: Request, parent: Request) -> None:
+        """Take a reference to each block of the parent that the child will never write: the full ones."""
+        assert request.cache_key == parent.cache_key, "the KV of parent and child differs"
+        assert not request.block_table and parent.num_computed_tokens >= request.num_tokens - 1
+        num_full = (request.num_tokens - 1) // self.block_size
+        request.block_table = parent.block_table[:num_full]
+        for block_id in request.block_table:
+            self.pool.share(block_id)
+        request.block_hashes = parent.block_hashes[:num_full]
+        request.num_published_blocks = min(parent.num_published_blocks, num_full)
+        request.may_publish = parent.may_publish
+        request.num_computed_tokens = request.num_tokens - 1
+
+    def _copy_partial_block(self, request: Request, parent: Request) -> None:
+        """Both go on writing the block that holds their next token, so the child's is a copy."""
+        index, num_filled = divmod(request.num_computed_tokens, self.block_size)
+        if num_filled:
+            self._copies.append(BlockCopy(parent.block_table[index], request.block_table[index]))
+
+    def _adopt_cached_blocks(self, request: Request) -> None:
+        """Share every next block that is already there; at least one token is left to compute."""
+        while request.num_computed_tokens + self.block_size < request.num_tokens:
+            index = request.num_computed_tokens // self.block_size
+            block_id = self.pool.find(self._block_hash(request, index)) if self._is_known(request, index) else None
+            if block_id is None:
+                break
+            self.pool.share(block_id)
+            request.block_table.append(block_id)
+            request.num_computed_tokens += self.block_size
+
+    def _chunk_length(self, request: Request, max_new_tokens: int, may_split_block: bool) -> int:
+        """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
+        start, left = request.num_computed_tokens, request.num_ready_tokens - request.num_computed_tokens
+        if left <= max_new_tokens:
+            return left
+        aligned = (start + max_new_tokens) // self.block_size * self.block_size - start
+        return aligned if aligned > 0 else max_new_tokens * may_split_block
+
+    def _publish_full_blocks(self, request: Request) -> None:
+        if not self.prefix_cache or not request.may_publish:
+            return
+        for index in range(request.num_published_blocks, request.num_computed_tokens // self.block_size):
+            if not self._is_known(request, index):
+                break
+            self.pool.set_hash(request.block_table[index], self._block_hash(request, index))
+            request.num_published_blocks = index + 1
+
+    def _is_known(self, request: Request, index: int) -> bool:
+        """Whether every token of the block was read; one sampled on the device may still be in flight."""
+        return (index + 1) * self.block_size <= len(request.token_ids)
+
+    def _block_hash(self, request: Request, index: int) -> bytes:
+        """The hash of block `index`: of its tokens and, through its parent, of everything before them."""
+        hashes = request.block_hashes
+        while len(hashes) <= index:
+            start = len(hashes) * self.block_size
+            parent = hashes[-1] if hashes else request.cache_key
+            hashes.append(_hash_block(parent, request.token_ids[start : start + self.block_size]))
+        return hashes[index]
+
+
+def _num_prompt_tokens_in(request: Request, start: int, end: int) -> int:
+    """How many of the tokens [start, end) belong to the prompt."""
+    return max(min(end, request.num_prompt_tokens) - start, 0)
+
+
+def _hash_block(parent: bytes, token_ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(array("q", token_ids).tobytes(), digest_size=16, key=parent).digest()

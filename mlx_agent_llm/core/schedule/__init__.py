@@ -1,0 +1,1 @@
+"""Who runs a step, and what is computed for nobody."""

@@ -1,0 +1,48 @@
+"""Jump-forward: tokens that a grammar leaves no choice about are computed as one chunk, not sampled one by one.
+
+As in SGLang's compressed finite state machines (Zheng et al. 2024), with the forced text spelled as the model would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mlx_agent_llm.request import ForcedTokens, Matcher, Request
+
+SpellForcedText = Callable[[Sequence[int], bytes], ForcedTokens]
+
+_MIN_TOKENS = 2  # a single one is sampled as quickly as it is computed
+
+
+class JumpForward:
+    """Finds what the grammars force. spell: a text as tokens after given ones; None forces nothing."""
+
+    def __init__(self, spell: SpellForcedText | None) -> None:
+        self._spell = spell
+
+    def find(self, request: Request) -> list[int]:
+        """The tokens that have to come next, or none where they are too few to be worth it.
+
+        A request that asks for logprobs gets none: those of a token are computed when it is sampled.
+        """
+        matcher = request.matcher
+        if self._spell is None or matcher is None or request.params.logprobs is not None:
+            return []
+        data = matcher.jump_forward()
+        if not data:
+            return []
+        forced = self._spell(request.token_ids, data)
+        num_tokens = _num_usable(matcher, forced)
+        return forced.token_ids[:num_tokens] if num_tokens >= _MIN_TOKENS else []
+
+
+def _num_usable(matcher: Matcher, forced: ForcedTokens) -> int:
+    """All tokens where the text is over after them; otherwise not the last ones, which what follows may merge with."""
+    num_accepted = 0
+    for token_id in forced.token_ids:
+        if not matcher.accept(token_id):
+            break  # the text of a control token, which may be text here and not the token
+        num_accepted += 1
+    is_over = num_accepted == len(forced.token_ids) and matcher.is_finished
+    matcher.rollback(num_accepted)
+    return num_accepted if is_over else min(forced.num_safe, num_accepted)

@@ -1,0 +1,143 @@
+"""The one thread that owns MLX (streams are thread-local): it takes commands from a queue and steps the core."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import mlx.core as mx
+
+from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
+from mlx_agent_llm.process.owner import OwnerProcess
+from mlx_agent_llm.process.switch_interval import short_switch_interval
+from mlx_agent_llm.request import Request
+
+Command = Callable[[EngineCore], list[Emission]]
+
+
+class Worker:
+    """Runs an EngineCore; every method may be called from any thread of the process that it was made in."""
+
+    def __init__(self, make_core: Callable[[], EngineCore]) -> None:
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed: MLXAgentError | None = None
+        self.owner = OwnerProcess()
+        started: queue.SimpleQueue[EngineCore | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._run, args=(make_core, started), name="mlx-agent-engine", daemon=True
+        )
+        self._thread.start()
+        core = started.get()
+        if isinstance(core, BaseException):
+            raise core
+        self.core = core
+
+    def add(self, request: Request, leader_id: int | None = None) -> None:
+        """Queue a request, which may share the KV of a leader; EngineClosedError when nobody would run it."""
+
+        def command(core: EngineCore) -> list[Emission]:
+            core.add(request, leader_id)
+            return []
+
+        self._put(command)
+
+    def fork(self, request: Request, parent_id: int) -> None:
+        """Queue a request that goes on from another one; EngineClosedError when nobody would run it."""
+        self._put(lambda core: core.fork(request, parent_id))
+
+    def call(self, function: Callable[[EngineCore], None]) -> None:
+        """Run a function between two steps and wait until it is done; EngineClosedError when nobody would run it."""
+        done = Future[None]()
+
+        def command(core: EngineCore) -> list[Emission]:
+            try:
+                function(core)
+            except Exception as fault:  # the caller's, and no reason to stop
+                done.set_exception(fault)
+            else:
+                done.set_result(None)
+            return []
+
+        self._put(command)
+        done.result()
+
+    def abort(self, request_id: int) -> None:
+        """End a request as cancelled; in a forked process there is none to end."""
+        if self.owner.is_current:
+            self._commands.put(lambda core: core.abort(request_id))
+
+    def close(self) -> None:
+        """End every open request with EngineClosedError and stop the thread; in a forked process there is none."""
+        if not self.owner.is_current:
+            return
+        with self._lock:
+            self._closed = self._closed or EngineClosedError("the engine is closed")
+            self._commands.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _put(self, command: Command) -> None:
+        self.owner.check()
+        with self._lock:  # so that no request slips in after the close
+            if self._closed is not None:
+                raise type(self._closed)(*self._closed.args) from self._closed.__cause__
+            self._commands.put(command)
+
+    def _run(self, make_core: Callable[[], EngineCore], started: queue.SimpleQueue[EngineCore | BaseException]) -> None:
+        try:
+            core = make_core()
+        except BaseException as fault:
+            started.put(fault)
+            return
+        started.put(core)
+        try:
+            with short_switch_interval:
+                self._serve(core)
+        except BaseException as fault:  # a bug of the engine's own: nobody may be left waiting
+            with self._lock:
+                self._closed = GenerationError(f"the engine stopped: {type(fault).__name__}: {fault}")
+                self._closed.__cause__ = fault
+        self._drain(core)
+        # MLX's way to end a thread; otherwise its thread-local compile cache is torn down while the interpreter may be
+        # shutting down already, and the process aborts (seen in 11 of 12 runs without, in 0 of 12 with it).
+        mx.clear_streams()
+
+    def _serve(self, core: EngineCore) -> None:
+        """Step the core until the engine is closed, or until nothing more can be computed."""
+        while self._obey(core):
+            _deliver(core, core.step())
+            core.meter.clock.mark("deliver")
+            if core.fault is not None:
+                raise core.fault
+
+    def _obey(self, core: EngineCore) -> bool:
+        """Carry out the commands that are there, waiting for one when there is nothing to do; False to stop."""
+        while not core.has_work or not self._commands.empty():
+            command = self._commands.get()
+            if command is None:
+                return False
+            _deliver(core, command(core))
+        return True
+
+    def _drain(self, core: EngineCore) -> None:
+        while not self._commands.empty():
+            command = self._commands.get()
+            if command is not None:
+                _deliver(core, command(core))
+        assert self._closed is not None
+        _deliver(core, core.fail_all(self._closed))
+        core.close()
+
+
+def _deliver(core: EngineCore, outputs: list[Emission]) -> None:
+    for request, delta in outputs:
+        try:
+            request.sink(delta)
+        except Exception:  # its caller can be told nothing any more; the others go on
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            _deliver(core, core.abort(request.request_id))

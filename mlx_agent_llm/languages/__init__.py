@@ -1,0 +1,1 @@
+"""Regular and context-free languages: no JSON, no tokens."""

@@ -1,0 +1,74 @@
+"""Context-free grammars as data: what every constraint becomes, and what both backends and the closing read.
+
+Leaves are texts and regular languages over Unicode characters. In a recursive grammar a leaf should be self-delimiting
+where it stands: no text that it matches, with a beginning of what may follow, is the beginning of a longer match. Then
+a lexer that always takes the longest match reads the same language as a parser without one (backends/lexing.py finds
+out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mlx_agent_llm.languages.regular import Language
+
+
+@dataclass(frozen=True)
+class TextNode:
+    """Exactly this text."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class PatternNode:
+    """Any text of a regular language."""
+
+    language: Language
+
+
+@dataclass(frozen=True)
+class SequenceNode:
+    """All parts, one after the other; none is the empty text."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class ChoiceNode:
+    """One of the options, of which there is at least one."""
+
+    options: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class RepeatNode:
+    """`least` to `most` times the item; most=None is without end."""
+
+    item: Node
+    least: int
+    most: int | None
+
+
+@dataclass(frozen=True)
+class RuleNode:
+    """Whatever the rule of this name matches, which may refer to itself."""
+
+    name: str
+
+
+Node = TextNode | PatternNode | SequenceNode | ChoiceNode | RepeatNode | RuleNode
+
+
+@dataclass(frozen=True)
+class ContextFreeGrammar:
+    """Rules by name and the node that the whole text must match.
+
+    markers: texts of control tokens which the grammar writes. Where the vocabulary has such a token the model may use
+    it; every other control token stays forbidden.
+    """
+
+    root: Node
+    rules: Mapping[str, Node] = field(default_factory=dict)
+    markers: frozenset[str] = frozenset()

@@ -1,0 +1,29 @@
+"""One request: what is asked (SamplingParams), what it becomes (Request) and what comes back (Delta, RequestOutput)."""
+
+from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
+from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, ForcedTokens, Matcher
+from mlx_agent_llm.request.output import Delta, FinishReason, RequestOutput, Timings, TokenLogprob, Usage
+from mlx_agent_llm.request.params import MAX_LOGPROBS, SamplingParams
+from mlx_agent_llm.request.request import Request
+
+__all__ = [
+    "MAX_LOGPROBS",
+    "Budget",
+    "CheckedKeywords",
+    "Choice",
+    "CompiledGrammar",
+    "Constraint",
+    "Delta",
+    "FinishReason",
+    "ForcedTokens",
+    "Grammar",
+    "JSONSchema",
+    "Matcher",
+    "Regex",
+    "Request",
+    "RequestOutput",
+    "SamplingParams",
+    "Timings",
+    "TokenLogprob",
+    "Usage",
+]

@@ -1,0 +1,116 @@
+"""What may be asked of the sampler, as values: no grammar library is imported here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.request.model_schema import is_schema_type, schema_of_type
+
+# (pointer, keyword) of what a grammar leaves out, so that a value is checked for it.
+CheckedKeywords = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """The base of every constraint; constraints of equal `key` are equal and share one compiled grammar."""
+
+    key: str = field(init=False, repr=False)
+
+
+@dataclass(frozen=True)
+class JSONSchema(Constraint):
+    """The output is one JSON value that is valid for `schema`: a JSON Schema dict, or a class that pydantic reads.
+
+    Such a class is a pydantic model, a TypedDict or a dataclass.
+    A schema that cannot be enforced exactly is an UnsupportedSchemaError when the request is made. Within what the
+    schema allows, the output is written in one form: separators ", " and ": ", properties in declared order, and
+    no properties that an object with declared ones does not declare.
+
+    strict=False: keywords that cannot be enforced are left out of the grammar and checked when the value is complete,
+    which is not guaranteed: a value that fails is sampled again with another seed, at most twice and at a temperature
+    above 0, and then the request fails with an InvalidOutputError. A stream shows nothing before the value was checked.
+    RequestOutput.checked names those keywords.
+    """
+
+    schema: dict[str, Any] | type[Any] = field(compare=False)
+    strict: bool = True
+    json_schema: dict[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        schema = self.schema
+        if isinstance(schema, type) and is_schema_type(schema):
+            schema = schema_of_type(schema)
+        if not isinstance(schema, dict):
+            raise ConstraintError(
+                f"schema={schema!r} must be a JSON Schema dict, a pydantic model class, a TypedDict or a dataclass"
+            )
+        if not isinstance(self.strict, bool):
+            raise ConstraintError(f"strict={self.strict!r} must be True or False")
+        object.__setattr__(self, "json_schema", schema)
+        object.__setattr__(self, "key", content_key("json_schema" if self.strict else "checked_json_schema", schema))
+
+
+@dataclass(frozen=True)
+class Regex(Constraint):
+    """The whole output matches `pattern`, an ECMA-262 regular expression: `a|b` allows "a" and "b" and nothing else.
+
+    Lookaround, backreferences and word boundaries are a ConstraintError when the request is made, with the position.
+    """
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        _check_is_text("pattern", self.pattern)
+        object.__setattr__(self, "key", content_key("regex", self.pattern))
+
+
+@dataclass(frozen=True)
+class Grammar(Constraint):
+    """The output is a text of a context-free grammar in EBNF, from its rule `root` on.
+
+    Rules are `name ::= expression`; an expression has "text", [classes], names, groups, `|`, `*`, `+`, `?` and
+    `{m,n}`, as xgrammar and llama.cpp write them, and `#` begins a comment. No rule may begin with itself. An error is
+    a ConstraintError when the request is made, with its line.
+    """
+
+    ebnf: str
+
+    def __post_init__(self) -> None:
+        _check_is_text("ebnf", self.ebnf)
+        object.__setattr__(self, "key", content_key("grammar", self.ebnf))
+
+
+@dataclass(frozen=True)
+class Choice(Constraint):
+    """The output is one of these texts, which are distinct and not empty."""
+
+    texts: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.texts, str) or not isinstance(self.texts, Sequence) or not self.texts:
+            raise ConstraintError(f"texts={self.texts!r} must be a sequence of at least one text")
+        for index, text in enumerate(self.texts):
+            _check_is_text(f"texts[{index}]", text)
+        if len(set(self.texts)) < len(self.texts):
+            raise ConstraintError(f"texts={self.texts!r} must be distinct")
+        object.__setattr__(self, "texts", tuple(self.texts))
+        object.__setattr__(self, "key", content_key("choice", self.texts))
+
+
+def _check_is_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConstraintError(f"{name}={value!r} must be a text that is not empty")
+
+
+def content_key(kind: str, content: Any) -> str:
+    """Equal content has an equal key; property order counts, because the grammar keeps it."""
+    try:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        text.encode()  # a lone surrogate is not text
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConstraintError(f"{kind} is not JSON: {error}") from error
+    return f"{kind}:{text}"

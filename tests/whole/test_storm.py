@@ -1,0 +1,67 @@
+"""10,000 random requests among faults, cancellations, timeouts, full pools and full queues: each is answered once."""
+
+import gc
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlx_agent_llm import Engine, Handle
+from mlx_agent_llm.request import Request
+from tests.support.exact_model import ExactModel, Faults
+from tests.support.ledger import Ledger, compare
+from tests.support.traffic import Traffic, make_ask
+
+MakeEngine = Callable[..., Engine]
+
+NUM_REQUESTS = 2000  # of each config
+RATES = {"forward": 0.01, "sample": 0.01, "accept": 0.001, "reject": 0.001, "fill_mask": 0.001, "detokenize": 0.0005}
+CONFIGS: list[dict[str, object]] = [
+    {"max_num_seqs": 16, "max_tokens_per_step": 64},
+    {"max_num_seqs": 8, "max_tokens_per_step": 48, "kv_cache_tokens": 256, "block_size": 8},
+    {"max_num_seqs": 8, "max_tokens_per_step": 64, "kv_cache_tokens": 512, "block_size": 1, "max_queue": 12},
+    {"max_num_seqs": 16, "max_tokens_per_step": 40, "kv_cache_tokens": 224, "prefix_cache": False},
+    {"max_num_seqs": 4, "max_tokens_per_step": 256, "max_queue": 14},
+]
+
+
+@pytest.mark.parametrize("seed", range(len(CONFIGS)))
+def test_each_of_thousands_of_random_requests_is_answered_once_and_rightly_and_nothing_is_left(
+    make_engine: MakeEngine, seed: int
+) -> None:
+    before = open_resources()
+    faults = Faults(seed, **RATES)
+    engine = make_engine(ExactModel(faults), **CONFIGS[seed])
+    answers = rage(engine, faults, seed, make_engine)
+    assert open_resources() == before
+    assert all(faults.counts[place] >= 3 for place in ("forward", "sample"))
+    assert all(answers[kind] >= 10 for kind in ("stop", "length", "GenerationError", "RequestTimeout", "cancelled"))
+    assert answers["QueueFullError"] + answers["CapacityError"] >= 20 or seed == 0
+    assert engine.stats().num_preemptions >= 20 or seed not in (1, 3)
+
+
+def rage(engine: Engine, faults: Faults, seed: int, make_engine: MakeEngine) -> Counter[str]:
+    """Let the requests loose and check every answer; how often each kind of it was given."""
+    ledger = Ledger()
+    traffic = Traffic(engine, (make_ask(seed, number) for number in range(NUM_REQUESTS)))
+    with faults.installed(), ledger.open():
+        traffic.run()
+    engine.close()
+    assert traffic.answered == Counter(range(NUM_REQUESTS))
+    ledger.check(engine)
+    undisturbed = make_engine(ExactModel(), max_queue=NUM_REQUESTS)
+    compare(ledger.entries[::10], undisturbed)
+    undisturbed.close()
+    return traffic.answers
+
+
+def open_resources() -> dict[str, int]:
+    """What may not grow: threads, file descriptors, handles and requests that somebody still holds."""
+    gc.collect()
+    kinds = Counter(type(each).__name__ for each in gc.get_objects() if issubclass(type(each), Handle | Request))
+    descriptors = Path("/proc/self/fd")
+    num_descriptors = len(os.listdir(descriptors)) if descriptors.exists() else 0
+    return {"threads": threading.active_count(), "file descriptors": num_descriptors} | kinds
