@@ -10,18 +10,19 @@ from mlx_agent_kernels.elementwise import swiglu
 from mlx_agent_kernels.heads import HeadOptions, rotate_and_write
 from mlx_agent_kernels.levels import SharedLevel
 from mlx_agent_kernels.loader import backend
-from mlx_agent_kernels.projections import Norm, finish_projection, project
+from mlx_agent_kernels.projections import Norm, QuantizedWeight, Weight, project
 from mlx_agent_kernels.reference import apply_token_bitmask, write_kv
 
 __all__ = [
     "HeadOptions",
     "Norm",
+    "QuantizedWeight",
     "SharedLevel",
     "UnsupportedKernelError",
+    "Weight",
     "apply_token_bitmask",
     "backend",
     "chunk_attention",
-    "finish_projection",
     "paged_attention",
     "project",
     "rotate_and_write",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import mlx.core as mx
 
@@ -13,6 +14,14 @@ DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 BLOCK_SIZES = range(8, 65)
 MAX_GROUP = 16  # query heads a KV head
 MAX_LEVELS = 2
+
+
+class HasShape(Protocol):
+    """An array, or several that stand for one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its dimensions."""
 
 
 class UnsupportedKernelError(ValueError):
@@ -66,14 +75,14 @@ def check_options(queries: mx.array, window: int | None, sinks: mx.array | None,
 
 def check_projection(
     x: mx.array,
-    weight: mx.array,
+    weight: HasShape,
     bias: mx.array | None,
     norm_weight: mx.array | None,
     residual: mx.array | None,
     is_gated: bool,
 ) -> None:
     """Raise ValueError where (T, 1, K) rows, (N, K) weights and what comes with them do not fit each other."""
-    if x.ndim != 3 or x.shape[1] != 1 or weight.ndim != 2 or x.shape[2] != weight.shape[1]:
+    if x.ndim != 3 or x.shape[1] != 1 or len(weight.shape) != 2 or x.shape[2] != weight.shape[1]:
         raise _misfit("rows (T, 1, K) and weight (N, K)", x, weight)
     if is_gated and weight.shape[0] % 2:
         raise _misfit("a gated product wants an even number of features", weight)
@@ -136,7 +145,7 @@ def check_rotation_kernel(projected: mx.array, k_pool: mx.array, v_pool: mx.arra
         )
 
 
-def _misfit(rule: str, *arrays: mx.array) -> ValueError:
+def _misfit(rule: str, *arrays: HasShape) -> ValueError:
     return ValueError(f"{rule}; got shapes {' and '.join(str(tuple(array.shape)) for array in arrays)}")
 
 

@@ -48,6 +48,8 @@ def kernel_text(body: str, dialect: str, dtype: mx.Dtype, constants: Constants) 
     header = defines + _read(f"dialect_{dialect}.h")
     if body in _MATRIX_BODIES:
         header += _read(f"matrix_{dialect}.h")
+    if dict(constants).get("BITS"):
+        header += _read(f"packed_{dialect}.h")
     return header, _read(f"indices_{dialect}.h") + _read(f"{body}.h")
 
 

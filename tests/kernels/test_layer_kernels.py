@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlx_agent_kernels import HeadOptions, Norm, backend, project, rotate_and_write
+from mlx_agent_kernels import HeadOptions, Norm, QuantizedWeight, backend, project, projections, rotate_and_write
 
 Array = npt.NDArray[np.float64]
 TOLERANCE = {mx.float32: 1e-3 if backend() == "reference" else 3e-3, mx.float16: 1e-2, mx.bfloat16: 2e-2}
@@ -36,13 +36,31 @@ class Product:
     has_norm: bool = False
     has_residual: bool = False
     is_gated: bool = False
+    bits: int | None = None
+    group_size: int = 32
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def random(self, *shape: int, mean: float = 0.0) -> mx.array:
-        return mx.array(self.rng.normal(mean, size=shape).astype(np.float32)).astype(self.dtype)
+        # MLX adds up products of packed half types in their own precision on a CPU, where nobody multiplies so.
+        is_float32 = self.bits is not None and projections.backend() == "reference"
+        numbers = mx.array(self.rng.normal(mean, size=shape).astype(np.float32))
+        return numbers if is_float32 else numbers.astype(self.dtype)
+
+    def weights(self, dense: mx.array) -> tuple[mx.array | QuantizedWeight, Array]:
+        """The weights as they are given to project, and what they stand for."""
+        if self.bits is None:
+            return dense, as_float64(dense)
+        packed, scales, biases = mx.quantize(dense, self.group_size, self.bits)
+        numbers = np.array(packed).view(np.uint8)
+        bits = np.unpackbits(numbers, axis=-1, bitorder="little").reshape(self.features, -1, self.bits)
+        numbers = bits @ (1 << np.arange(self.bits))
+        groups = numbers.reshape(self.features, -1, self.group_size).astype(np.float64)
+        meant = groups * as_float64(scales)[..., None] + as_float64(biases)[..., None]
+        return QuantizedWeight(packed, scales, biases, self.group_size, self.bits), meant.reshape(dense.shape)
 
     def check(self) -> None:
-        x, weight = self.random(self.rows, 1, self.width), self.random(self.features, self.width) / self.width**0.5
+        x, dense = self.random(self.rows, 1, self.width), self.random(self.features, self.width) / self.width**0.5
+        weight, multiplied = self.weights(dense)
         bias = self.random(self.features) if self.has_bias else None
         norm = Norm(self.random(self.width, mean=1.0), EPS) if self.has_norm else None
         outputs = self.features // 2 if self.is_gated else self.features
@@ -51,14 +69,14 @@ class Product:
         if norm is not None:
             expected /= np.sqrt((expected**2).mean(axis=-1, keepdims=True) + EPS)
             expected *= as_float64(norm.weight)
-        expected = expected @ as_float64(weight).T
+        expected = expected @ multiplied.T
         expected += 0 if bias is None else as_float64(bias)
         if self.is_gated:
             gate, up = np.split(expected, 2, axis=-1)
             expected = gate / (1 + np.exp(-gate)) * up
         expected += 0 if residual is None else as_float64(residual)
         found = project(x, weight, bias=bias, norm=norm, residual=residual, is_gated=self.is_gated)
-        assert found.dtype == self.dtype
+        assert found.dtype == x.dtype
         assert_close(found, expected)
 
 
@@ -79,6 +97,18 @@ PRODUCTS = {
     "of the most rows": Product(rows=64, width=96, has_norm=True, is_gated=True),
     "of too many rows for the kernel": Product(rows=65, has_norm=True),
     "wider than a threadgroup's first round": Product(width=2304, has_norm=True, has_residual=True),
+    "packed, of 4 bits": Product(bits=4),
+    "packed, of 8 bits": Product(bits=8),
+    "packed, of 4 bits and float16": Product(bits=4, dtype=mx.float16, rows=17, width=128, group_size=128),
+    "packed, of 8 bits and float16": Product(bits=8, dtype=mx.float16, rows=64, width=192, group_size=64),
+    "packed, all together": Product(
+        bits=4, rows=20, width=320, group_size=64, has_bias=True, has_norm=True, has_residual=True, is_gated=True
+    ),
+    "packed, of 8 bits, all together": Product(
+        bits=8, rows=33, width=160, has_bias=True, has_norm=True, has_residual=True, is_gated=True
+    ),
+    "packed, wider than a first round": Product(bits=4, rows=9, width=2112, group_size=64, has_norm=True),
+    "packed, of 3 bits, for which there is no kernel": Product(bits=3, group_size=64),
     "of no whole tiles": Product(width=40, features=24, has_norm=True),
 }
 

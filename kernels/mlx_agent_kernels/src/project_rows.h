@@ -1,19 +1,26 @@
 // Rows times a matrix of weights: a threadgroup has 16 features of up to ROW_TILES * 8 rows.
 //
-// Its simdgroups share the inputs in slabs of 32 and add up their sums in threadgroup memory. Each element goes straight
-// to the register of the lane that multiplies it: a product may take the elements of its sum in any order, so a lane's 16
-// bytes of a weight row meet the same 16 bytes of x. With HAS_NORM the rows are normalised (RMS norm): inputs are scaled
-// by the norm's weight on their way, and the sums by the size of their row, which is added up meanwhile. GATED has two
-// parts: the features of gates, and their partners of the other half of the weights.
+// Its simdgroups share the inputs in slabs and add up their sums in threadgroup memory. Each element goes straight to
+// the register of the lane that multiplies it: a product may take the elements of its sum in any order, so a lane's
+// EIGHTS eights of a weight row meet the same eights of x. With BITS the weights are packed, and become elements in
+// the lane's registers: integer * scale + bias, rounded once. With HAS_NORM the rows are normalised (RMS norm): inputs
+// are scaled by the norm's weight on their way, and the sums by the size of their row, which is added up meanwhile.
+// GATED has two parts: the features of gates, and their partners of the other half of the weights.
 #if GATED
 #define PARTS 2
 #else
 #define PARTS 1
 #endif
+#if BITS
+#define EIGHTS 2  // of a lane in a slab
+#else
+#define EIGHTS 1
+#endif
 const int rows = x_shape[0];
 const int quad = lane / 4;
 const int quarter = lane % 4;
-const int slabs = IN / 32;
+const int slab_width = 32 * EIGHTS;
+const int slabs = (IN + slab_width - 1) / slab_width;
 const int rounds = (slabs + WARPS * UNROLL - 1) / (WARPS * UNROLL);
 const int first_feature = group_x * 16;
 const int first_row = group_y * ROW_TILES * 8;
@@ -38,36 +45,59 @@ for (int n = 0; n < ROW_TILES; n++) {
 
 for (int round = 0; round < rounds; round++) {
   const int first_slab = (round * WARPS + warp) * UNROLL;
+#if BITS
+  Packed weights[UNROLL][PARTS][2];
+#else
   Eight weights[UNROLL][PARTS][2];
+#endif
   UNROLLED
   for (int u = 0; u < UNROLL; u++) {
-    const int column = (first_slab + u) * 32 + quarter * 8;
+    const int column = (first_slab + u) * slab_width + quarter * 8 * EIGHTS;
     UNROLLED
     for (int part = 0; part < PARTS; part++) {
       UNROLLED
       for (int half = 0; half < 2; half++) {
         const int64_t feature = first_feature + part * OUT + half * 8 + quad;
+#if BITS
+        const int64_t index = feature * IN + column;
+        const int64_t group = index / GROUP_SIZE;
+        weights[u][part][half] =
+            column < IN ? load_packed(weight + index / (32 / BITS), scales[group], biases[group]) : zero_packed();
+#else
         weights[u][part][half] = column < IN ? load_eight(weight + feature * IN + column) : zero_eight();
+#endif
       }
     }
   }
   UNROLLED
   for (int u = 0; u < UNROLL; u++) {
-    const int column = (first_slab + u) * 32 + quarter * 8;
-#if HAS_NORM
-    const Eight norm = column < IN ? load_eight(norm_weight + column) : zero_eight();
-#endif
     UNROLLED
-    for (int n = 0; n < ROW_TILES; n++) {
-      const int row = first_row + n * 8 + quad;
-      Eight inputs = row < rows && column < IN ? load_eight(x + int64_t(row) * IN + column) : zero_eight();
+    for (int e = 0; e < EIGHTS; e++) {
+      const int column = (first_slab + u) * slab_width + quarter * 8 * EIGHTS + e * 8;
 #if HAS_NORM
-      multiply_tiles(squares[n], inputs, zero_eight(), inputs);
-      inputs = multiply_eight(inputs, norm);
+      const Eight norm = column < IN ? load_eight(norm_weight + column) : zero_eight();
 #endif
+      Eight inputs[ROW_TILES];
+      UNROLLED
+      for (int n = 0; n < ROW_TILES; n++) {
+        const int row = first_row + n * 8 + quad;
+        inputs[n] = row < rows && column < IN ? load_eight(x + int64_t(row) * IN + column) : zero_eight();
+#if HAS_NORM
+        multiply_tiles(squares[n], inputs[n], zero_eight(), inputs[n]);
+        inputs[n] = multiply_eight(inputs[n], norm);
+#endif
+      }
       UNROLLED
       for (int part = 0; part < PARTS; part++) {
-        multiply_tiles(sums[part][n], weights[u][part][0], weights[u][part][1], inputs);
+#if BITS
+        const Eight low = unpack_eight(weights[u][part][0], e);
+        const Eight high = unpack_eight(weights[u][part][1], e);
+#else
+        const Eight low = weights[u][part][0];
+        const Eight high = weights[u][part][1];
+#endif
+        UNROLLED
+        for (int n = 0; n < ROW_TILES; n++) multiply_tiles(sums[part][n], low, high, inputs[n]);
       }
     }
   }

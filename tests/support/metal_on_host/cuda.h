@@ -39,9 +39,23 @@ inline Two<T> __hmul2(Two<T> a, Two<T> b) {
   return {T(float(a.x) * float(b.x)), T(float(a.y) * float(b.y))};
 }
 
+template <typename T>
+inline Two<T> __hsub2(Two<T> a, Two<T> b) {
+  return {T(float(a.x) - float(b.x)), T(float(a.y) - float(b.y))};
+}
+
+template <typename T>
+inline Two<T> __hfma2(Two<T> a, Two<T> b, Two<T> c) {
+  return {T(fmaf(float(a.x), float(b.x), float(c.x))), T(fmaf(float(a.y), float(b.y), float(c.y)))};
+}
+
 struct Shape {  // as MLX passes one: by value
   int32_t dims[8];
   int32_t operator[](int i) const { return dims[i]; }
+};
+
+struct alignas(8) uint2 {
+  unsigned x, y;
 };
 
 struct alignas(16) uint4 {

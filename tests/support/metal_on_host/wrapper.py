@@ -20,6 +20,7 @@ _CUDA_TYPES = {
     mx.float16: "__half",
     mx.bfloat16: "__nv_bfloat16",
     mx.int32: "int32_t",
+    mx.uint32: "uint32_t",
 }
 
 

@@ -10,13 +10,13 @@ doubled, and weights that are set afterwards are not seen here. Knows no request
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_agent_kernels import HeadOptions, Norm, finish_projection, project
+from mlx_agent_kernels import HeadOptions, Norm, QuantizedWeight, Weight, project
 from mlx_agent_llm.core.forward.fast.equivalence import agrees_on_a_trial, turns_alike
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.kv.layer_shape import KVShape
@@ -34,42 +34,16 @@ def fuse_blocks(model: nn.Module) -> int:
     return sum(isinstance(block, _FusedBlock) for block in model.layers)
 
 
-class _Projection(Protocol):
+class _Projection(NamedTuple):
     """One or several linear layers with the same inputs, their outputs side by side."""
 
-    def __call__(
-        self, x: mx.array, *, norm: Norm | None = None, residual: mx.array | None = None, is_gated: bool = False
-    ) -> mx.array: ...
-
-
-class _Dense(NamedTuple):
-    weight: mx.array
+    weight: Weight
     bias: mx.array | None
 
     def __call__(
         self, x: mx.array, *, norm: Norm | None = None, residual: mx.array | None = None, is_gated: bool = False
     ) -> mx.array:
         return project(x, self.weight, bias=self.bias, norm=norm, residual=residual, is_gated=is_gated)
-
-
-class _Quantized(NamedTuple):
-    weight: mx.array
-    scales: mx.array
-    biases: mx.array | None
-    bias: mx.array | None
-    group_size: int
-    bits: int
-    mode: str
-
-    def __call__(
-        self, x: mx.array, *, norm: Norm | None = None, residual: mx.array | None = None, is_gated: bool = False
-    ) -> mx.array:
-        rows = x if norm is None else mx.fast.rms_norm(x, norm.weight, norm.eps)
-        products = mx.quantized_matmul(
-            rows, self.weight, self.scales, self.biases, True, self.group_size, self.bits, self.mode
-        )
-        products = products if self.bias is None else products + self.bias
-        return finish_projection(products, residual, is_gated=is_gated)
 
 
 class _Parts(NamedTuple):
@@ -198,10 +172,10 @@ def _join(layers: Sequence[Any]) -> _Projection:
     arrays = {name: _join_arrays(layers, name) for name in ("weight", "scales", "biases", "bias") if name in layers[0]}
     bias = arrays.pop("bias", None)
     if type(layers[0]) is nn.Linear:
-        return _Dense(arrays["weight"], bias)
+        return _Projection(arrays["weight"], bias)
     first = layers[0]
     quantized = arrays["weight"], arrays["scales"], arrays.get("biases")
-    return _Quantized(*quantized, bias, first.group_size, first.bits, first.mode)
+    return _Projection(QuantizedWeight(*quantized, first.group_size, first.bits, first.mode), bias)
 
 
 def _join_arrays(layers: Sequence[Any], name: str) -> mx.array:
