@@ -231,7 +231,8 @@ class Engine:
     ) -> tuple[Handle, PreparedChat]:
         self._worker.owner.check()
         params = params or SamplingParams()
-        chat = prepare_chat(self.tokenizer, messages, tool_format=self.config.tool_format, **options)
+        check = self._constraints.check
+        chat = prepare_chat(self.tokenizer, messages, tool_format=self.config.tool_format, check=check, **options)
         limit = chat.limit_reasoning(max_reasoning_tokens)
         if chat.constraint is not None:
             if params.constraint is not None:

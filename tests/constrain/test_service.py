@@ -20,10 +20,12 @@ from mlx_agent_llm import (
     RequestError,
     RequestTimeout,
     SamplingParams,
+    Tool,
 )
 from mlx_agent_llm.constrain import service as service_module
 from mlx_agent_llm.constrain.backends import CompiledConstraint, GrammarCompiler
 from mlx_agent_llm.constrain.closing.spelling import Spelling
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.constrain.service import ConstraintService
 from mlx_agent_llm.errors import UnsupportedSchemaError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
@@ -119,20 +121,48 @@ def test_threads_compile_the_same_and_different_constraints_at_once() -> None:
 
 
 def test_a_constraint_that_was_checked_is_prepared_from_the_same_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
-    num_read, read = 0, service_module.constraint_grammar
+    read: list[Constraint] = []
 
     def count(constraint: Constraint) -> ContextFreeGrammar:
-        nonlocal num_read
-        num_read += 1
-        return read(constraint)
+        read.append(constraint)
+        return constraint_grammar(constraint)
 
     monkeypatch.setattr(service_module, "constraint_grammar", count)
     service = byte_service()
     assert service.check(UNIQUE) == (("", "uniqueItems"),) == service.check(UNIQUE)
-    assert service.prepare(UNIQUE).checked == (("", "uniqueItems"),) and num_read == 1
+    assert service.prepare(UNIQUE).checked == (("", "uniqueItems"),) and read == [UNIQUE]
     with pytest.raises(UnsupportedSchemaError, match="uniqueItems"):
         service.check(JSONSchema(UNIQUE.json_schema))
     service.close()
+
+
+def test_the_grammar_of_a_schema_is_made_once() -> None:
+    service = byte_service()
+    service.check(JSONSchema({"type": "object", "required": ["once"]}))
+    service.check(JSONSchema({"type": "object", "required": ["once"]}))
+    assert len(service._entries) == 1
+    service.check(JSONSchema({"const": 1}))
+    service.check(JSONSchema({"const": 1.0}))
+    assert len(service._entries) == 3
+    service.close()
+
+
+def test_the_schemas_of_tools_and_answers_are_checked_once_an_engine(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Constraint] = []
+
+    def count(constraint: Constraint) -> ContextFreeGrammar:
+        read.append(constraint)
+        return constraint_grammar(constraint)
+
+    monkeypatch.setattr(service_module, "constraint_grammar", count)
+    engine = make_engine(ScriptedModel(["1"]))
+    answer, tool = JSONSchema({"type": "integer"}), Tool("add", parameters={"type": "object", "properties": {"a": {}}})
+    for _ in range(2):
+        chat = engine.chat([{"role": "user", "content": "?"}], tools=[tool], response_format=answer)
+        assert chat.parsed == 1
+    assert [type(constraint).__name__ for constraint in read].count("JSONSchema") == 2 and len(read) == 3
 
 
 def test_a_constraint_needs_an_end_token() -> None:
