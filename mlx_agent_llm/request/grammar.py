@@ -39,7 +39,7 @@ class CompiledGrammar(Protocol):
     """A grammar that is ready to be used."""
 
     def matcher(self) -> Matcher:
-        """Return a new matcher at the start of the grammar."""
+        """A new matcher at the start of the grammar."""
 
 
 class Budget(Protocol):

@@ -35,7 +35,7 @@ MAX_PRODUCT_STATES = 20_000
 
 
 def is_recursive(grammar: ContextFreeGrammar) -> bool:
-    """Return whether a rule that the root reaches leads back to itself."""
+    """Whether a rule that the root reaches leads back to itself."""
     begun: set[str] = set()
     done: set[str] = set()
     left = [(name, False) for name in rule_names(grammar.root)]
@@ -53,7 +53,7 @@ def is_recursive(grammar: ContextFreeGrammar) -> bool:
 
 
 def is_read_exactly(grammar: ContextFreeGrammar) -> bool:
-    """Return whether the longest match always is the right one; also False where that is too much to find out."""
+    """Whether the longest match always is the right one; also False where that is too much to find out."""
     try:
         return _Search(_Network(grammar)).finds_no_conflict()
     except _TooComplex:
@@ -108,7 +108,7 @@ class _Network:
         return self._callers[rule]
 
     def _build(self, node: Node, end: _State) -> _State:
-        """Return the first state of a node that leads to `end`."""
+        """The first state of a node that leads to `end`."""
         match node:
             case TextNode(value):
                 return _State(end.rule, leaf=literal(value), after=end) if value else end
@@ -201,7 +201,7 @@ class _Search:
         return self._followers[key]
 
     def _open(self, state: _State, frames: Frames, base: _State | None) -> Iterator[_Configuration]:
-        """Yield the leaves that may come first from a state on."""
+        """The leaves that may come first from a state on."""
         seen: set[_Configuration] = set()
         left = [_Configuration(state, frames, ())]
         while left:

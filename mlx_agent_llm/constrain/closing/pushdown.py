@@ -67,16 +67,11 @@ class Entry(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a text so far may be the beginning of."""
+    """All that a text so far may be the beginning of; without stacks, and not complete, it is that of no text."""
 
     stacks: tuple[Stack, ...]
     is_complete: bool  # it belongs to the grammar
     partial: bytes = b""  # the beginning of a character after what the stacks have read
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether no text of the grammar begins like this; half a character may not show it yet."""
-        return not self.stacks and not self.is_complete
 
 
 _DEAD = State((), is_complete=False)
