@@ -24,7 +24,6 @@ from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher, TokenSets
 from mlx_agent_llm.constrain.backends.relaxed import relaxed
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown, State
 from mlx_agent_llm.constrain.grammars import constraint_grammar
-from mlx_agent_llm.constrain.single_flight import SingleFlight
 from mlx_agent_llm.errors import ConstraintError, GenerationError
 from mlx_agent_llm.languages.context_free import (
     ChoiceNode,
@@ -368,38 +367,6 @@ def test_a_control_token_is_allowed_where_the_grammar_names_it_as_a_marker_and_n
     for byte in b"<call>":  # the same text, spelled out
         assert other.accept(byte)
     assert other.is_finished
-
-
-def test_one_compilation_serves_all_who_ask_for_it_at_the_same_time() -> None:
-    once = SingleFlight[int](2)
-    calls: list[str] = []
-    begun = threading.Event()
-    go_on = threading.Event()
-
-    def make() -> int:
-        calls.append("made")
-        begun.set()
-        assert go_on.wait(10)
-        return len(calls)
-
-    results: list[int] = []
-    threads = [threading.Thread(target=lambda: results.append(once.get("key", make))) for _ in range(4)]
-    threads[0].start()
-    assert begun.wait(10)
-    for thread in threads[1:]:
-        thread.start()
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert results == [1] * 4 and calls == ["made"]
-
-
-def test_a_failure_is_not_kept() -> None:
-    once = SingleFlight[int](2)
-    with pytest.raises(ZeroDivisionError):
-        once.get("key", lambda: 1 // 0)
-    assert not once._futures
-    assert once.get("key", lambda: 7) == 7 == once.get("key", lambda: 8)
 
 
 def test_a_compilation_that_takes_too_long_is_an_error_that_names_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
