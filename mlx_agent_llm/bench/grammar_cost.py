@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
-from mlx_agent_llm.constrain.backends import BACKEND_NAMES, BackendName
-from mlx_agent_llm.constrain.compiler import CompiledConstraint, GrammarCompiler
+from mlx_agent_llm.constrain.backends import BACKEND_NAMES, BackendName, CompiledConstraint, GrammarCompiler
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.request.constraints import JSONSchema
@@ -37,19 +37,13 @@ class GrammarCost:
 def measure_grammars(loaded: LoadedModel) -> list[GrammarCost]:
     """Return the cost of the library that is taken ("chosen"), and of each one for all schemas."""
     tokenizer = loaded.tokenizer
+    compiler = GrammarCompiler(
+        tokenizer.token_bytes, loaded.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_texts
+    )
     walker = _Walker(tokenizer.token_bytes, loaded.vocab_size)
-    costs = []
-    for backend in (None, *BACKEND_NAMES):
-        compiler = GrammarCompiler(
-            tokenizer.token_bytes,
-            loaded.vocab_size,
-            tokenizer.eos_token_ids,
-            tokenizer.special_token_texts,
-            backend=backend,
-        )
-        compiler.compile(JSONSchema({"const": 0}))  # imports the libraries and reads the vocabulary
-        costs.append(_measure(compiler, backend, walker))
-    return costs
+    for backend in BACKEND_NAMES:
+        compiler.compile(constraint_grammar(JSONSchema({"const": 0})), backend)  # imports it and reads the vocabulary
+    return [_measure(compiler, backend, walker) for backend in (None, *BACKEND_NAMES)]
 
 
 def describe(cost: GrammarCost) -> str:
@@ -67,7 +61,7 @@ def _measure(compiler: GrammarCompiler, backend: BackendName | None, walker: _Wa
     for schema in TOOL_SCHEMAS.values():
         begin = time.perf_counter()
         try:
-            compiled = compiler.compile(JSONSchema(schema))
+            compiled = compiler.compile(constraint_grammar(JSONSchema(schema)), backend)
         except ConstraintError:
             num_refused += 1
             continue

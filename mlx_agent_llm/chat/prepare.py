@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,13 @@ from mlx_agent_llm.chat.messages import Message, read_messages
 from mlx_agent_llm.chat.output import ChatDelta, ToolCall
 from mlx_agent_llm.chat.response_format import Parsed, ResponseFormat, read_response_format
 from mlx_agent_llm.chat.template import render_prompt
-from mlx_agent_llm.chat.tools import as_tools, plan_tools
+from mlx_agent_llm.chat.tools import as_tools, check_parameters, plan_tools
 from mlx_agent_llm.config import check_range
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.constrain.reasoning import ReasoningLimit, ThinkingTracker
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.request import Delta, Usage
-from mlx_agent_llm.request.constraints import Constraint
+from mlx_agent_llm.request.constraints import Constraint, JSONSchema
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
@@ -134,11 +135,13 @@ def prepare_chat(
     response_format: Any = None,
     enable_thinking: bool | None = None,
     tool_format: str = "auto",
+    check: Callable[[JSONSchema], object] = constraint_grammar,
 ) -> PreparedChat:
     """Check a chat request and turn it into tokens, a constraint and a parser.
 
     With tools and response_format the reply is calls, or else the JSON; with a tool_choice that requires a call it is
-    calls alone. Raises RequestError, ToolChoiceError, UnsupportedSchemaError or ConstraintError.
+    calls alone. check: raises what is wrong with a schema; an engine's remembers those that it has read.
+    Raises RequestError, ToolChoiceError, UnsupportedSchemaError or ConstraintError.
     """
     if tokenizer.chat_template is None:
         raise RequestError("the model has no chat template: give a prompt to generate instead of messages to chat")
@@ -146,8 +149,11 @@ def prepare_chat(
     turns = read_messages(messages)
     plan = plan_tools(as_tools(tools), tool_choice, parallel_tool_calls)
     written.check_names(plan.shown)
+    check_parameters(plan.shown, check)
     response = read_response_format(response_format)
     schema = None if response is None else response.constraint
+    if schema is not None:
+        check(schema)
     prompt = render_prompt(tokenizer, turns, plan.shown, schema, written, enable_thinking=enable_thinking)
     num_earlier_calls = sum(len(turn.tool_calls) for turn in turns)
     reader = written.reply_parser(plan, schema, prompt.thinking, num_earlier_calls)

@@ -11,7 +11,6 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 from pydantic import TypeAdapter, ValidationError
 
-from mlx_agent_llm.constrain.schema import check_schema
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.request.constraints import JSONSchema
 
@@ -52,7 +51,6 @@ def read_response_format(value: Any) -> ResponseFormat | None:
     constraint = _read_constraint(value)
     if constraint is None:
         return None
-    check_schema(constraint.json_schema, constraint.strict)
     schema = constraint.schema
     return ResponseFormat(constraint, schema if isinstance(schema, type) else None)
 

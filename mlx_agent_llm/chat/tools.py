@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
-from mlx_agent_llm.constrain.schema import check_schema, write_json
+from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.errors import ConstraintError, ToolChoiceError, UnsupportedSchemaError
+from mlx_agent_llm.request.constraints import JSONSchema
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -69,13 +70,24 @@ def as_tool(value: Any) -> Tool:
 
 
 def as_tools(values: Sequence[Any] | None) -> tuple[Tool, ...]:
-    """Return checked tools with distinct names; their schemas must be ones that the grammar enforces exactly."""
+    """Return tools with distinct names."""
     tools = tuple(as_tool(value) for value in values or ())
     for index, tool in enumerate(tools):
         if any(tool.name == other.name for other in tools[:index]):
             raise ToolChoiceError(f"tools[{index}].name={tool.name!r} is declared twice")
-        _check_parameters(tool)
     return tools
+
+
+def check_parameters(tools: Sequence[Tool], check: Callable[[JSONSchema], object]) -> None:
+    """Raise unless the grammar enforces the parameters of every tool exactly; `check` raises why it does not."""
+    for tool in tools:
+        try:
+            check(JSONSchema(tool.parameters))
+        except UnsupportedSchemaError as error:
+            reason = f"{error.reason} (parameters of tool {tool.name!r})"
+            raise UnsupportedSchemaError(error.pointer, error.keyword, reason) from None
+        except ConstraintError as error:
+            raise ConstraintError(f"parameters of tool {tool.name!r}: {error}") from None
 
 
 def plan_tools(tools: tuple[Tool, ...], tool_choice: Any = None, parallel_tool_calls: bool = True) -> ToolPlan:
@@ -152,13 +164,3 @@ def _from_function(function: Any) -> Tool:
     except (NameError, PydanticUserError) as error:
         raise ToolChoiceError(f"tool {name!r}: its annotations are no JSON Schema: {error}") from error
     return Tool(name, inspect.getdoc(function) or "", schema)
-
-
-def _check_parameters(tool: Tool) -> None:
-    try:
-        check_schema(tool.parameters)
-    except UnsupportedSchemaError as error:
-        reason = f"{error.reason} (parameters of tool {tool.name!r})"
-        raise UnsupportedSchemaError(error.pointer, error.keyword, reason) from None
-    except ConstraintError as error:
-        raise ConstraintError(f"parameters of tool {tool.name!r}: {error}") from None

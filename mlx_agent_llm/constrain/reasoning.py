@@ -43,7 +43,7 @@ class ThinkingTracker:
         self.start = ThinkingState(stages[thinking])
 
     def advance(self, state: ThinkingState, token_ids: Sequence[int]) -> ThinkingState:
-        """Return the state after further tokens; the marks count as tokens of the block."""
+        """The state after further tokens; the marks count as tokens of the block."""
         for token_id in token_ids:
             if state.stage == "after":
                 break
@@ -74,7 +74,7 @@ class ReasoningLimit:
     def applied_to(
         self, grammar: Future[CompiledGrammar] | None
     ) -> tuple[Matcher | None, Future[CompiledGrammar] | None]:
-        """Return the matcher of a free reply, or the grammar of a constrained one, with this limit."""
+        """The matcher of a free reply, or the grammar of a constrained one, with this limit."""
         if grammar is None:
             return LimitedMatcher(self, None), None
         limited: Future[CompiledGrammar] = Future()
@@ -104,9 +104,8 @@ class LimitedMatcher:
     def __init__(self, limit: ReasoningLimit, matcher: Matcher | None) -> None:
         self._limit = limit
         self._matcher = matcher
-        self._states = [
-            (limit.tracker.start, 0)
-        ]  # after each token; with it, how many tokens of the end mark are written
+        # After each token; with it, how many tokens of the end mark are written.
+        self._states = [(limit.tracker.start, 0)]
 
     def accept(self, token_id: int) -> bool:
         """Advance by one token; False when the end mark is due, or the other matcher does not allow it."""
@@ -154,7 +153,7 @@ class LimitedMatcher:
 
 
 def _is_whole(text: bytes) -> bool:
-    """Return whether a text does not end within a character; it may begin within one."""
+    """Whether a text does not end within a character; it may begin within one."""
     for length in (1, 2, 3):
         lead = text[-length] if length <= len(text) else 0
         if lead & 0xC0 != 0x80:

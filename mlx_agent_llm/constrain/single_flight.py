@@ -1,4 +1,4 @@
-"""A bounded store of values that are made when they are first asked for, once for all who ask at the same time."""
+"""A bounded store of values, each made once for all who ask for it at the same time (as Go's singleflight)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SingleFlight(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return the value of a key, which `make` makes unless somebody did or is doing so."""
+        """The value of a key, which `make` makes unless somebody did or is doing so."""
         future, is_mine = self._claim(key)
         if is_mine:
             try:
@@ -29,9 +29,6 @@ class SingleFlight(Generic[T]):
                 self._drop(key, future)
                 future.set_exception(error)
         return future.result()
-
-    def __len__(self) -> int:
-        return len(self._futures)
 
     def _claim(self, key: Hashable) -> tuple[Future[T], bool]:
         with self._lock:

@@ -20,13 +20,13 @@ import mlx.nn as nn
 
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat, prepare_chat
 from mlx_agent_llm.config import EngineConfig
+from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.close_in_time import CloseInTime
 from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.closing.forced import ForcedText
 from mlx_agent_llm.constrain.closing.spelling import Spelling
-from mlx_agent_llm.constrain.compiler import GrammarCompiler
-from mlx_agent_llm.constrain.preparing import Preparer
 from mlx_agent_llm.constrain.reasoning import ReasoningLimit
+from mlx_agent_llm.constrain.service import ConstraintService
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.core.stats import EngineStats
@@ -57,7 +57,7 @@ class Engine:
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
         )
-        self._constraints = Preparer(_make_compiler(loaded), self._spelling)
+        self._constraints = ConstraintService(_make_compiler(loaded), self._spelling)
         self._vocab_size = loaded.vocab_size
         self._ids = itertools.count()
         self._seeds = random.Random(self.config.seed)
@@ -231,7 +231,8 @@ class Engine:
     ) -> tuple[Handle, PreparedChat]:
         self._worker.owner.check()
         params = params or SamplingParams()
-        chat = prepare_chat(self.tokenizer, messages, tool_format=self.config.tool_format, **options)
+        check = self._constraints.check
+        chat = prepare_chat(self.tokenizer, messages, tool_format=self.config.tool_format, check=check, **options)
         limit = chat.limit_reasoning(max_reasoning_tokens)
         if chat.constraint is not None:
             if params.constraint is not None:

@@ -101,16 +101,16 @@ class Choice(Constraint):
         object.__setattr__(self, "key", content_key("choice", self.texts))
 
 
-def _check_is_text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise ConstraintError(f"{name}={value!r} must be a text that is not empty")
-
-
 def content_key(kind: str, content: Any) -> str:
-    """Equal content has an equal key; property order counts, because the grammar keeps it."""
+    """The key of a JSON value, equal for equal ones; property order counts, because the grammar keeps it."""
     try:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         text.encode()  # a lone surrogate is not text
     except (TypeError, ValueError, RecursionError) as error:
         raise ConstraintError(f"{kind} is not JSON: {error}") from error
     return f"{kind}:{text}"
+
+
+def _check_is_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConstraintError(f"{name}={value!r} must be a text that is not empty")

@@ -8,6 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 
+class CompiledGrammar(Protocol):
+    """A grammar that is ready to be used."""
+
+    def matcher(self) -> Matcher:
+        """A new matcher at the start of the grammar."""
+
+
 class Matcher(Protocol):
     """Where one request stands in its grammar. Made anew for every request, used by the engine thread alone."""
 
@@ -33,13 +40,6 @@ class ForcedTokens(NamedTuple):
 
     token_ids: list[int]
     num_safe: int
-
-
-class CompiledGrammar(Protocol):
-    """A grammar that is ready to be used."""
-
-    def matcher(self) -> Matcher:
-        """Return a new matcher at the start of the grammar."""
 
 
 class Budget(Protocol):

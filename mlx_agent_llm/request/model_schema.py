@@ -33,7 +33,7 @@ _EARLY_DATE = "[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
 
 
 def schema_of_type(kind: type[Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a pydantic model class, a TypedDict class or a dataclass."""
+    """The JSON Schema of a pydantic model class, a TypedDict class or a dataclass."""
     try:
         if issubclass(kind, BaseModel):
             return kind.model_json_schema(schema_generator=_SchemaGenerator)
@@ -43,7 +43,7 @@ def schema_of_type(kind: type[Any]) -> dict[str, Any]:
 
 
 def is_schema_type(value: Any) -> bool:
-    """Return whether `schema_of_type` takes a value."""
+    """Whether `schema_of_type` takes a value."""
     return isinstance(value, type) and (issubclass(value, BaseModel) or is_typeddict(value) or is_dataclass(value))
 
 
@@ -134,7 +134,7 @@ class _SchemaGenerator(GenerateJsonSchema):
 
 
 def _with(result: JsonSchemaValue, schema: Mapping[str, Any], *names: str) -> JsonSchemaValue:
-    """Return the JSON Schema with those constraints of a core schema that it cannot say otherwise."""
+    """The JSON Schema with those constraints of a core schema that it cannot say otherwise."""
     return result | {name: str(schema[name]) for name in names if schema.get(name) is not None}
 
 

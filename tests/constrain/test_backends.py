@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
-from mlx_agent_llm.constrain.backends import Backends, MakePlace
+from mlx_agent_llm.constrain.backends import GrammarCompiler, compiler
+from mlx_agent_llm.constrain.backends.backends import Backends, MakeCursor
+from mlx_agent_llm.constrain.backends.cursor import GrammarCursor, LLGuidanceCursor, XGrammarCursor
+from mlx_agent_llm.constrain.backends.deadline import call_within
 from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
 from mlx_agent_llm.constrain.backends.lark import MAX_LINES, lark_text
 from mlx_agent_llm.constrain.backends.lexing import is_read_exactly, is_recursive
 from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher, TokenSets
 from mlx_agent_llm.constrain.backends.relaxed import relaxed
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown, State
-from mlx_agent_llm.constrain.compiler import GrammarCompiler
-from mlx_agent_llm.constrain.deadline import call_within
-from mlx_agent_llm.constrain.grammars import GrammarConstraint
-from mlx_agent_llm.constrain.single_flight import SingleFlight
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.errors import ConstraintError, GenerationError
 from mlx_agent_llm.languages.context_free import (
     ChoiceNode,
@@ -50,7 +50,8 @@ from mlx_agent_llm.languages.regular import (
     repeat,
     union,
 )
-from mlx_agent_llm.request.constraints import JSONSchema, Regex
+from mlx_agent_llm.request.constraints import JSONSchema
+from tests.support.grammars import is_dead
 
 # Bytes, texts of several bytes that reach over leaves and into characters, and two end tokens.
 BYTES = [bytes([byte]) for byte in b"abcdx(),\xc3\xa8\xa9"]
@@ -110,8 +111,8 @@ def grammars(draw: st.DrawFn) -> ContextFreeGrammar:
     return grammar
 
 
-def matcher(make_place: MakePlace) -> GrammarMatcher:
-    return GrammarMatcher(make_place(), TOKEN_SETS)
+def matcher(make_cursor: MakeCursor) -> GrammarMatcher:
+    return GrammarMatcher(make_cursor(), TOKEN_SETS)
 
 
 def next_tokens(one: GrammarMatcher) -> set[int]:
@@ -133,17 +134,17 @@ def is_alive(pushdown: Pushdown, state: State) -> bool:
     return state.is_complete or any(isinstance(leaf, str) or not leaf.is_empty() for leaf in leaves)
 
 
-def assert_walks_agree(grammar: ContextFreeGrammar, make_place: MakePlace, seed: int) -> None:
+def assert_walks_agree(grammar: ContextFreeGrammar, make_cursor: MakeCursor, seed: int) -> None:
     """Walk at random: at each place the tokens that are allowed are those that the pushdown automaton allows."""
     pushdown, rng = Pushdown(reduced(grammar)), random.Random(seed)
     for _ in range(2):
-        one, state, text = matcher(make_place), pushdown.start(), b""
+        one, state, text = matcher(make_cursor), pushdown.start(), b""
         for _ in range(20):
             if len(state.stacks) > 200:
                 return  # a grammar that is hopelessly ambiguous: the pushdown automaton would take for ever
             allowed = next_tokens(one)
             assert allowed == possible_tokens(pushdown, state), text
-            assert one.is_complete == (END[0] in allowed)
+            assert one._cursor.is_complete == (END[0] in allowed)
             assert one.is_finished == (allowed == set(END))
             if one.is_finished:
                 break
@@ -156,7 +157,7 @@ def assert_walks_agree(grammar: ContextFreeGrammar, make_place: MakePlace, seed:
 @FUZZED
 @given(grammar=grammars(), seed=st.integers(0, 2**32))
 def test_whichever_library_a_grammar_goes_to_reads_it_exactly(grammar: ContextFreeGrammar, seed: int) -> None:
-    assert_walks_agree(grammar, BACKENDS.compile(grammar)[1], seed)
+    assert_walks_agree(grammar, BACKENDS.compile(grammar), seed)
 
 
 @FUZZED
@@ -197,15 +198,16 @@ def test_a_relaxed_language_holds_all_that_the_language_holds(
 def test_a_tool_schema_is_read_exactly_and_by_llguidance(name: str) -> None:
     tokens = [*(bytes([byte]) for byte in range(0x80)), b'"}', b'", ', b'": ', b', "', b'{"', b"], ", b"12", b""]
     end = len(tokens) - 1
-    compiled = GrammarCompiler(tokens, len(tokens), {end}, {end: "<end>"}).compile(JSONSchema(TOOL_SCHEMAS[name]))
-    assert compiled.backend == "llguidance"
-    pushdown, rng = Pushdown(compiled.grammar), random.Random(name)
-    one, state = compiled.matcher(), pushdown.start()
+    grammar = constraint_grammar(JSONSchema(TOOL_SCHEMAS[name]))
+    pushdown, rng = Pushdown(grammar), random.Random(name)
+    one = GrammarCompiler(tokens, len(tokens), {end}, {end: "<end>"}).compile(grammar).matcher()
+    assert isinstance(one._cursor, LLGuidanceCursor)
+    state = pushdown.start()
     mask = np.zeros((1, (len(tokens) + 31) // 32), np.int32)
     for _ in range(30):
         one.fill_mask(mask, 0)
         allowed = set(np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")))
-        goes_on = {i for i, data in enumerate(tokens) if data and not pushdown.advance(state, data).is_dead}
+        goes_on = {i for i, data in enumerate(tokens) if data and not is_dead(pushdown.advance(state, data))}
         assert allowed == goes_on | ({end} if state.is_complete else set())
         if not goes_on:
             break
@@ -236,21 +238,23 @@ CLASHING = ContextFreeGrammar(
 
 
 @pytest.mark.parametrize(
-    ("grammar", "backend"),
+    ("grammar", "kind"),
     [
-        (ContextFreeGrammar(SequenceNode((TextNode("a"), WORD))), "llguidance"),
-        (NESTED, "llguidance"),
-        (CLASHING, "xgrammar"),
+        (ContextFreeGrammar(SequenceNode((TextNode("a"), WORD))), LLGuidanceCursor),
+        (NESTED, LLGuidanceCursor),
+        (CLASHING, XGrammarCursor),
         (
             ContextFreeGrammar(
                 RuleNode("r"), {"r": ChoiceNode((TextNode("x"), SequenceNode((LETTER, TextNode("),"), RuleNode("r")))))}
             ),
-            "llguidance",
+            LLGuidanceCursor,
         ),
     ],
 )
-def test_a_grammar_goes_to_xgrammar_only_when_a_lexer_cannot_read_it(grammar: ContextFreeGrammar, backend: str) -> None:
-    assert BACKENDS.compile(grammar)[0] == backend
+def test_a_grammar_goes_to_xgrammar_only_when_a_lexer_cannot_read_it(
+    grammar: ContextFreeGrammar, kind: type[GrammarCursor]
+) -> None:
+    assert type(BACKENDS.compile(grammar)()) is kind
 
 
 def test_texts_are_joined_where_that_lets_a_lexer_tell_them_apart() -> None:
@@ -268,10 +272,10 @@ def test_texts_are_joined_where_that_lets_a_lexer_tell_them_apart() -> None:
     )
     assert not is_read_exactly(reduced(reply))
     assert is_read_exactly(joined(reduced(reply)))
-    backend, make_place = BACKENDS.compile(reply)
-    assert backend == "llguidance"
+    make_cursor = BACKENDS.compile(reply)
+    assert isinstance(make_cursor(), LLGuidanceCursor)
     for seed in range(20):
-        assert_walks_agree(reply, make_place, seed)
+        assert_walks_agree(reply, make_cursor, seed)
 
 
 def test_a_rule_that_only_goes_on_with_itself_is_no_recursion() -> None:
@@ -288,7 +292,7 @@ def test_what_cannot_be_finished_is_never_begun() -> None:
         ChoiceNode((dead_end, TextNode("b"))),
         {"endless": SequenceNode((TextNode("a"), RuleNode("endless"), TextNode("b")))},
     )
-    one = matcher(BACKENDS.compile(grammar)[1])
+    one = matcher(BACKENDS.compile(grammar))
     assert next_tokens(one) == {TOKENS.index(b"b")}
     with pytest.raises(ConstraintError, match="no finite text"):
         BACKENDS.compile(ContextFreeGrammar(dead_end, grammar.rules))
@@ -296,7 +300,7 @@ def test_what_cannot_be_finished_is_never_begun() -> None:
 
 @pytest.fixture(params=[NESTED, CLASHING], ids=["llguidance", "xgrammar"])
 def start(request: pytest.FixtureRequest) -> GrammarMatcher:
-    return matcher(BACKENDS.compile(request.param)[1])
+    return matcher(BACKENDS.compile(request.param))
 
 
 def token(data: bytes) -> int:
@@ -307,20 +311,12 @@ def test_a_matcher_takes_tokens_back_the_end_token_too(start: GrammarMatcher) ->
     before = next_tokens(start)
     whole = [b"(", b"ab", b")"] if token(b"(") in before else [b"ab", b"x", b")"]
     assert all(start.accept(token(data)) for data in whole)
-    assert start.is_complete and start.is_finished
+    assert start._cursor.is_complete and start.is_finished
     assert start.accept(END[1]) and start.is_finished and not start.accept(END[0])
     start.rollback(1)
-    assert start.is_complete and next_tokens(start) == set(END)
+    assert start._cursor.is_complete and next_tokens(start) == set(END)
     start.rollback(len(whole))
-    assert not start.is_complete and next_tokens(start) == before
-
-
-def test_a_fork_goes_its_own_way(start: GrammarMatcher) -> None:
-    before = next_tokens(start)
-    fork = start.fork()
-    first = min(before - set(END))
-    assert fork.accept(first)
-    assert next_tokens(start) == before != next_tokens(fork)
+    assert not start._cursor.is_complete and next_tokens(start) == before
 
 
 def test_a_matcher_that_refused_a_token_stands_where_it_stood(start: GrammarMatcher) -> None:
@@ -335,7 +331,7 @@ def test_what_is_forced_is_told_as_bytes_up_to_where_there_is_a_choice(compile_w
     grammar = ContextFreeGrammar(
         SequenceNode((TextNode("abé"), PatternNode(characters(CharSet.of("éè"))), TextNode("c")))
     )
-    makers: dict[str, Callable[[], MakePlace]] = {
+    makers: dict[str, Callable[[], MakeCursor]] = {
         "llguidance": lambda: BACKENDS._compile_with_llguidance(lark_text(grammar, is_recursive=False)),
         "xgrammar": lambda: BACKENDS._compile_with_xgrammar(ebnf_text(grammar)),
     }
@@ -357,11 +353,9 @@ def marker_compiler() -> GrammarCompiler:
 
 
 def test_a_control_token_is_allowed_where_the_grammar_names_it_as_a_marker_and_nowhere_else() -> None:
-    compiler = marker_compiler()
     body = SequenceNode((PatternNode(repeat(ANY_CHAR, 0, 3)), TextNode("<call>")))
-    marked = GrammarConstraint(lambda: ContextFreeGrammar(body, {}, frozenset(["<call>"])), "marked")
-    plain = GrammarConstraint(lambda: ContextFreeGrammar(body), "plain")
-    one, other = compiler.compile(marked).matcher(), compiler.compile(plain).matcher()
+    marked, plain = ContextFreeGrammar(body, {}, frozenset(["<call>"])), ContextFreeGrammar(body)
+    one, other = marker_compiler().compile(marked).matcher(), marker_compiler().compile(plain).matcher()
     mask = np.zeros((2, 9), np.int32)
     one.fill_mask(mask, 0)
     other.fill_mask(mask, 1)
@@ -369,51 +363,20 @@ def test_a_control_token_is_allowed_where_the_grammar_names_it_as_a_marker_and_n
     assert allowed[0] - allowed[1] == {256}
     assert not {257, 258} & allowed[0]
     assert not other.accept(256) and one.accept(256)
-    assert one.is_complete and one.is_finished
+    assert one._cursor.is_complete and one.is_finished
     for byte in b"<call>":  # the same text, spelled out
         assert other.accept(byte)
     assert other.is_finished
 
 
-def test_one_compilation_serves_all_who_ask_for_it_at_the_same_time() -> None:
-    once = SingleFlight[int](2)
-    calls: list[str] = []
-    begun = threading.Event()
-    go_on = threading.Event()
-
-    def make() -> int:
-        calls.append("made")
-        begun.set()
-        assert go_on.wait(10)
-        return len(calls)
-
-    results: list[int] = []
-    threads = [threading.Thread(target=lambda: results.append(once.get("key", make))) for _ in range(4)]
-    threads[0].start()
-    assert begun.wait(10)
-    for thread in threads[1:]:
-        thread.start()
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert results == [1] * 4 and calls == ["made"]
-
-
-def test_a_failure_is_not_kept() -> None:
-    once = SingleFlight[int](2)
-    with pytest.raises(ZeroDivisionError):
-        once.get("key", lambda: 1 // 0)
-    assert len(once) == 0
-    assert once.get("key", lambda: 7) == 7 == once.get("key", lambda: 8)
-
-
 def test_a_compilation_that_takes_too_long_is_an_error_that_names_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    compiler = GrammarCompiler([b"a", b""], 2, {1}, {1: "<end>"}, compile_timeout=0.05)
-    monkeypatch.setattr(compiler._backends, "compile", lambda grammar, backend: go_on.wait(10))
+    letters = GrammarCompiler([b"a", b""], 2, {1}, {1: "<end>"})
+    monkeypatch.setattr(compiler, "COMPILE_TIMEOUT", 0.05)
+    monkeypatch.setattr(letters._backends, "compile", lambda grammar, backend: go_on.wait(10))
     try:
-        with pytest.raises(ConstraintError, match=r"compile_timeout=0\.05"):
-            compiler.compile(Regex("a"))
+        with pytest.raises(ConstraintError, match=r"within 0\.05 s"):
+            letters.compile(ContextFreeGrammar(TextNode("a")))
     finally:
         go_on.set()
     assert call_within(10, lambda: "done") == "done"
@@ -428,7 +391,7 @@ def test_rules_may_be_nested_ten_thousand_deep() -> None:
         for name, after in pairwise(names)
     }
     grammar = ContextFreeGrammar(RuleNode(names[0]), {**rules, names[-1]: TextNode("c")})
-    one = marker_compiler().compile(GrammarConstraint(lambda: grammar, "deep")).matcher()
+    one = marker_compiler().compile(grammar).matcher()
     assert all(one.accept(byte) for byte in b"aaaab") and one.is_finished
 
 
@@ -436,9 +399,8 @@ def test_a_grammar_that_is_nested_or_large_beyond_that_is_refused() -> None:
     node: Node = TextNode("a")
     for _ in range(2000):
         node = SequenceNode((TextNode("a"), ChoiceNode((node, TextNode("b")))))
-    nested = GrammarConstraint(lambda: ContextFreeGrammar(node), "nested")
     with pytest.raises(ConstraintError, match="nested too deeply"):
-        marker_compiler().compile(nested)
+        marker_compiler().compile(ContextFreeGrammar(node))
     names = [f"n{i}" for i in range(MAX_LINES + 1)]
     rules: dict[str, Node] = {name: SequenceNode((TextNode("a"), RuleNode(after))) for name, after in pairwise(names)}
     large = ContextFreeGrammar(RuleNode(names[0]), {**rules, names[-1]: TextNode("c")})
@@ -448,11 +410,11 @@ def test_a_grammar_that_is_nested_or_large_beyond_that_is_refused() -> None:
 
 def test_a_pattern_that_is_too_hard_for_the_lexer_is_a_fault_and_not_the_end_of_the_text() -> None:
     grammar = ContextFreeGrammar(WORD)
-    one = matcher(BACKENDS.compile(grammar)[1])
-    assert one.accept(token(b"ab")) and one.is_complete
-    place = one._place
-    assert not place._matcher.consume_token(token(b"x"))  # type: ignore[attr-defined]  # poisons llguidance's matcher
+    one = matcher(BACKENDS.compile(grammar))
+    assert one.accept(token(b"ab")) and one._cursor.is_complete
+    assert isinstance(one._cursor, LLGuidanceCursor)
+    assert not one._cursor._matcher.consume_token(token(b"x"))  # poisons llguidance's matcher
     with pytest.raises(GenerationError, match="llguidance"):
-        next_tokens(one.fork())
+        next_tokens(one)
     with pytest.raises(GenerationError, match="llguidance"):
         one.accept(token(b"a"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import threading
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from mlx_agent_llm.constrain.backends import CompiledConstraint, GrammarCompiler
 from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
-from mlx_agent_llm.constrain.compiler import GrammarCompiler
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.errors import ConstraintError, GenerationError, UnsupportedSchemaError
 from mlx_agent_llm.request.constraints import Constraint, JSONSchema, Regex
 
@@ -28,18 +28,14 @@ CLOSING = b'"}],:0123456789'
 WALKS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def byte_compiler(**options: Any) -> GrammarCompiler:
-    tokens = [bytes([value]) for value in range(256)] + [b"", b"", b""]
-    special = {SPECIAL: "<special>", EOS: "<end>", OTHER_EOS: "<other end>"}
-    return GrammarCompiler(tokens, VOCAB_SIZE, {EOS, OTHER_EOS}, special, **options)
+TOKENS = [bytes([value]) for value in range(256)] + [b"", b"", b""]
+COMPILER = GrammarCompiler(
+    TOKENS, VOCAB_SIZE, {EOS, OTHER_EOS}, {SPECIAL: "<special>", EOS: "<end>", OTHER_EOS: "<other end>"}
+)
 
 
-SHARED_COMPILER = byte_compiler()
-
-
-@pytest.fixture
-def compiler() -> GrammarCompiler:
-    return SHARED_COMPILER
+def compiled(constraint: Constraint) -> CompiledConstraint:
+    return COMPILER.compile(constraint_grammar(constraint))
 
 
 def next_tokens(matcher: GrammarMatcher) -> list[int]:
@@ -73,9 +69,9 @@ def walk(matcher: GrammarMatcher, rng: random.Random, patience: int = 60, errors
     raise AssertionError(f"no end after {len(text)} bytes: {bytes(text[:200])!r}")
 
 
-def accepts(compiler: GrammarCompiler, constraint: Constraint, text: str) -> bool:
+def accepts(constraint: Constraint, text: str) -> bool:
     """Whether the whole text, and then the end token, is allowed by the masks and by accept alike."""
-    matcher = compiler.compile(constraint).matcher()
+    matcher = compiled(constraint).matcher()
     for byte in text.encode():
         if matcher.is_finished or byte not in next_tokens(matcher):
             return False
@@ -179,12 +175,12 @@ DEFS = {
 def test_every_text_of_a_schemas_grammar_is_valid_for_the_schema(schema: Any, seed: int) -> None:
     rooted = {"$defs": DEFS} | (schema if isinstance(schema, dict) else {})
     try:
-        compiled = SHARED_COMPILER.compile(JSONSchema(rooted))
+        grammar = compiled(JSONSchema(rooted))
     except (ConstraintError, UnsupportedSchemaError):
         return  # refusing is always sound; what must not be refused is listed in test_preflight.py
     validator = Draft202012Validator(rooted)
     for attempt in range(4):
-        text = walk(compiled.matcher(), random.Random(seed + attempt))
+        text = walk(grammar.matcher(), random.Random(seed + attempt))
         assert validator.is_valid(parse(text)), text
 
 
@@ -194,7 +190,7 @@ def test_a_number_within_bounds_can_be_written_and_one_outside_cannot(schema: An
     given_bounds = [bound for name, bound in schema.items() if name != "type"]
     try:
         constraint = JSONSchema(schema)
-        SHARED_COMPILER.compile(constraint)
+        compiled(constraint)
     except (ConstraintError, UnsupportedSchemaError):
         return
     neighbours = [edge + step for edge in given_bounds for step in (-1, -0.001, 0, 0.001, 1)]
@@ -204,7 +200,7 @@ def test_a_number_within_bounds_can_be_written_and_one_outside_cannot(schema: An
             valid = Draft202012Validator(schema).is_valid(json.loads(text))
             # Whole numbers are not always written as 1.0, and -0.0 is written as 0.
             if not (schema["type"] == "integer" and "." in text) and text != "-0":
-                assert accepts(SHARED_COMPILER, constraint, text) == valid, text
+                assert accepts(constraint, text) == valid, text
 
 
 @pytest.mark.parametrize(
@@ -222,8 +218,8 @@ def test_a_number_within_bounds_can_be_written_and_one_outside_cannot(schema: An
         ({}, '{"a": [1, {"b": null}], "a": "again"}'),
     ],
 )
-def test_valid_texts_can_be_written(compiler: GrammarCompiler, schema: dict[str, Any], text: str) -> None:
-    assert accepts(compiler, JSONSchema(schema), text)
+def test_valid_texts_can_be_written(schema: dict[str, Any], text: str) -> None:
+    assert accepts(JSONSchema(schema), text)
 
 
 @pytest.mark.parametrize(
@@ -244,48 +240,44 @@ def test_valid_texts_can_be_written(compiler: GrammarCompiler, schema: dict[str,
         ({"type": "integer"}, "1 "),
     ],
 )
-def test_invalid_texts_and_free_blanks_cannot_be_written(
-    compiler: GrammarCompiler, schema: dict[str, Any], text: str
-) -> None:
-    assert not accepts(compiler, JSONSchema(schema), text)
+def test_invalid_texts_and_free_blanks_cannot_be_written(schema: dict[str, Any], text: str) -> None:
+    assert not accepts(JSONSchema(schema), text)
 
 
-def test_a_raw_surrogate_cannot_be_written_as_bytes(compiler: GrammarCompiler) -> None:
-    matcher = compiler.compile(JSONSchema({"type": "string"})).matcher()
+def test_a_raw_surrogate_cannot_be_written_as_bytes() -> None:
+    matcher = compiled(JSONSchema({"type": "string"})).matcher()
     assert matcher.accept(ord('"')) and matcher.accept(0xED)
     assert 0xA0 not in next_tokens(matcher) and 0x9F in next_tokens(matcher)
 
 
-def test_an_integer_can_go_on_after_its_first_digit_and_an_object_cannot_go_on_after_its_brace(
-    compiler: GrammarCompiler,
-) -> None:
-    integer = compiler.compile(JSONSchema({"type": "integer"})).matcher()
+def test_an_integer_can_go_on_after_its_first_digit_and_an_object_cannot_go_on_after_its_brace() -> None:
+    integer = compiled(JSONSchema({"type": "integer"})).matcher()
     assert integer.accept(ord("1"))
     assert not integer.is_finished
     assert {EOS, OTHER_EOS, ord("0")} <= set(next_tokens(integer))
-    empty = compiler.compile(JSONSchema({"type": "object", "properties": {}})).matcher()
+    empty = compiled(JSONSchema({"type": "object", "properties": {}})).matcher()
     assert empty.accept(ord("{")) and not empty.is_finished
     assert empty.accept(ord("}")) and empty.is_finished
     assert set(next_tokens(empty)) == {EOS, OTHER_EOS}
 
 
-def test_every_end_token_finishes(compiler: GrammarCompiler) -> None:
+def test_every_end_token_finishes() -> None:
     for end in (EOS, OTHER_EOS):
-        matcher = compiler.compile(JSONSchema({"type": "integer"})).matcher()
+        matcher = compiled(JSONSchema({"type": "integer"})).matcher()
         assert matcher.accept(ord("7")) and matcher.accept(end)
         assert matcher.is_finished
 
 
-def test_a_token_outside_the_mask_is_rejected_and_changes_nothing(compiler: GrammarCompiler) -> None:
-    matcher = compiler.compile(JSONSchema({"const": "ab"})).matcher()
+def test_a_token_outside_the_mask_is_rejected_and_changes_nothing() -> None:
+    matcher = compiled(JSONSchema({"const": "ab"})).matcher()
     before = next_tokens(matcher)
     for token in (ord("x"), EOS, SPECIAL, 299):
         assert not matcher.accept(token)
     assert next_tokens(matcher) == before == [ord('"')]
 
 
-def test_special_and_padding_tokens_are_never_allowed_in_free_text(compiler: GrammarCompiler) -> None:
-    matcher = compiler.compile(Regex("(?s).*")).matcher()
+def test_special_and_padding_tokens_are_never_allowed_in_free_text() -> None:
+    matcher = compiled(Regex("(?s).*")).matcher()
     allowed = set(next_tokens(matcher))
     assert SPECIAL not in allowed and max(allowed) == OTHER_EOS
     assert {EOS, OTHER_EOS, ord("a")} <= allowed
@@ -294,53 +286,16 @@ def test_special_and_padding_tokens_are_never_allowed_in_free_text(compiler: Gra
 
 def test_a_position_without_any_token_is_a_fault() -> None:
     letters = GrammarCompiler([b"a", b""], 2, {1}, {1: "<end>"})
-    matcher = letters.compile(JSONSchema({"const": "a"})).matcher()
+    matcher = letters.compile(constraint_grammar(JSONSchema({"const": "a"}))).matcher()
     with pytest.raises(GenerationError, match="no token"):
         matcher.fill_mask(np.zeros((1, 1), np.int32), 0)
 
 
-def test_equal_constraints_share_a_grammar_and_the_cache_is_bounded() -> None:
-    small = byte_compiler(cache_size=2)
-    first = small.compile(JSONSchema({"const": 1}))
-    assert small.compile(JSONSchema({"const": 1})) is first
-    small.compile(JSONSchema({"const": 2}))
-    assert small.compile(JSONSchema({"const": 1})) is first
-    small.compile(JSONSchema({"const": 3}))
-    assert small.compile(JSONSchema({"const": 1})) is first
-    assert len(small._compiled) == 2
-
-
-def test_matchers_of_one_grammar_do_not_share_their_place(compiler: GrammarCompiler) -> None:
-    compiled = compiler.compile(JSONSchema({"const": "ab"}))
-    one, other = compiled.matcher(), compiled.matcher()
+def test_matchers_of_one_grammar_do_not_share_their_cursor() -> None:
+    grammar = compiled(JSONSchema({"const": "ab"}))
+    one, other = grammar.matcher(), grammar.matcher()
     assert one.accept(ord('"'))
     assert next_tokens(one) == [ord("a")] and next_tokens(other) == [ord('"')]
-
-
-def test_threads_compile_the_same_and_different_constraints_at_once() -> None:
-    shared = byte_compiler()
-    failures: list[BaseException] = []
-
-    def work(seed: int) -> None:
-        try:
-            for value in range(10):
-                compiled = shared.compile(JSONSchema({"const": (seed + value) % 7}))
-                assert json.loads(walk(compiled.matcher(), random.Random(seed))) == (seed + value) % 7
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-
-
-def test_a_constraint_needs_an_end_token() -> None:
-    endless = GrammarCompiler([b"1"], 1, (), {})
-    with pytest.raises(ConstraintError, match="end token"):
-        endless.compile(JSONSchema({"type": "integer"}))
 
 
 def test_constraints_are_values_of_their_content() -> None:

@@ -162,16 +162,15 @@ def test_a_matcher_that_breaks_fails_its_own_request_alone(
     engine = make_engine(RandomLogitsModel())
     constraints = [Regex("[a-f]{30,60}"), LISTS, CLASHING]
     expected = [output.text for output in generate(engine, constraints)]
-    compiler = engine._constraints._compiler
-    broken = compiler.compile(constraints[0])
-    make_place = broken._make_place
+    broken: Any = engine._constraints.prepare(constraints[0]).compiled.result()
+    make_cursor = broken._make_cursor
 
     def make_poisoned() -> Any:
-        place = make_place()
-        place._matcher.consume_token(ord("?"))
-        return place
+        cursor = make_cursor()
+        cursor._matcher.consume_token(ord("?"))
+        return cursor
 
-    monkeypatch.setattr(broken, "_make_place", make_poisoned)
+    monkeypatch.setattr(broken, "_make_cursor", make_poisoned)
     handles = [
         engine.submit("prompt", SamplingParams(max_tokens=60, temperature=1.0, seed=seed, constraint=constraint))
         for seed, constraint in enumerate(constraints)

@@ -21,7 +21,8 @@ from mlx_agent_llm import (
     RequestTimeout,
     SamplingParams,
 )
-from mlx_agent_llm.constrain.compiler import GrammarCompiler
+from mlx_agent_llm.constrain.backends import GrammarCompiler
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.core import loop
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.forward.runner import ModelRunner
@@ -271,7 +272,7 @@ def test_the_next_forward_is_dispatched_before_the_last_tokens_are_read_and_only
         tokenizer.token_bytes, tokenizer.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_texts
     )
     schema = JSONSchema({"type": "string", "minLength": 30, "maxLength": 30})
-    core._requests[0].matcher = compiler.compile(schema).matcher()
+    core._requests[0].matcher = compiler.compile(constraint_grammar(schema)).matcher()
     calls.clear()  # a core may compute for nobody when it is made
     for _ in range(12):
         deliver(core.step())

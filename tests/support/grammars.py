@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mlx_agent_llm.constrain.closing.pushdown import Pushdown
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown, State
 from mlx_agent_llm.languages import regular
 from mlx_agent_llm.languages.context_free import (
     ChoiceNode,
@@ -128,6 +128,11 @@ def _all_texts(alphabet: str, longest: int) -> Iterator[str]:
         layer = [text + char for text in layer for char in alphabet]
 
 
+def is_dead(state: State) -> bool:
+    """Whether no text of the grammar begins like this; half a character may not show it yet."""
+    return not state.stacks and not state.is_complete
+
+
 class PushdownMatcher:
     """The engine's Matcher on nothing but the pushdown: slow, exact, and for grammars that no backend compiles."""
 
@@ -143,7 +148,7 @@ class PushdownMatcher:
             self._has_ended = self._states[-1].is_complete
             return self._has_ended
         after = self._pushdown.advance(self._states[-1], self._token_bytes[token_id])
-        if after.is_dead or not self._is_alive(token_id):
+        if is_dead(after) or not self._is_alive(token_id):
             return False
         self._states.append(after)
         return True
@@ -179,8 +184,8 @@ class PushdownMatcher:
     def _leads_on(self, state: object, data: bytes) -> bool:
         after = self._pushdown.advance(state, data)  # type: ignore[arg-type]
         if after.partial:  # half a character is alive when some whole one is
-            return any(not self._pushdown.advance(after, rest).is_dead for rest in _ways_on(after.partial))
-        return not after.is_dead
+            return any(not is_dead(self._pushdown.advance(after, rest)) for rest in _ways_on(after.partial))
+        return not is_dead(after)
 
 
 def _ways_on(partial: bytes) -> Iterator[bytes]:

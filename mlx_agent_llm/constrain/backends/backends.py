@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from mlx_agent_llm.constrain.backends.cursor import GrammarCursor, LLGuidanceCursor, XGrammarCursor
 from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
 from mlx_agent_llm.constrain.backends.lark import lark_text
 from mlx_agent_llm.constrain.backends.lexing import is_read_exactly, is_recursive
-from mlx_agent_llm.constrain.backends.matcher import LLGuidancePlace, Place, XGrammarPlace
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from mlx_agent_llm.languages.context_free.joined import joined
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BackendName = Literal["llguidance", "xgrammar"]
 BACKEND_NAMES: tuple[BackendName, ...] = ("llguidance", "xgrammar")
-MakePlace = Callable[[], Place]
+MakeCursor = Callable[[], GrammarCursor]
 
 
 class Backends:
@@ -36,8 +36,8 @@ class Backends:
         self._end = list(end)
         self._lock = threading.Lock()
 
-    def compile(self, grammar: ContextFreeGrammar, backend: BackendName | None = None) -> tuple[BackendName, MakePlace]:
-        """Return which library reads the grammar, and what makes places at its start.
+    def compile(self, grammar: ContextFreeGrammar, backend: BackendName | None = None) -> MakeCursor:
+        """What makes cursors at the start of a grammar, in the library that reads it.
 
         llguidance, which compiles in a millisecond, reads what it can read exactly: grammars without recursion, as one
         regular expression, and others where the longest match of its lexer is always right. xgrammar, which has no
@@ -50,10 +50,10 @@ class Backends:
             grammar = joined(grammar)
             backend = None if is_read_exactly(grammar) else "xgrammar"
         if backend == "xgrammar":
-            return backend, self._compile_with_xgrammar(ebnf_text(grammar))
-        return "llguidance", self._compile_with_llguidance(lark_text(grammar, is_recursive=recursive))
+            return self._compile_with_xgrammar(ebnf_text(grammar))
+        return self._compile_with_llguidance(lark_text(grammar, is_recursive=recursive))
 
-    def _compile_with_llguidance(self, lark: str) -> MakePlace:
+    def _compile_with_llguidance(self, lark: str) -> MakeCursor:
         import llguidance
 
         with self._lock:
@@ -66,15 +66,15 @@ class Backends:
         if start.is_error():
             reason = start.get_error().partition("\n")[0]
             raise ConstraintError(f"the constraint is too complex: {reason}")
-        return lambda: LLGuidancePlace(start.deep_copy())
+        return lambda: LLGuidanceCursor(start.deep_copy())
 
-    def _compile_with_xgrammar(self, ebnf: str) -> MakePlace:
+    def _compile_with_xgrammar(self, ebnf: str) -> MakeCursor:
         import xgrammar
 
         with self._lock:
             compiler = self._xgrammar
         compiled = compiler.compile_grammar(ebnf)
-        return lambda: XGrammarPlace(xgrammar.GrammarMatcher(compiled))
+        return lambda: XGrammarCursor(xgrammar.GrammarMatcher(compiled))
 
     @cached_property
     def _xgrammar(self) -> xgrammar.GrammarCompiler:

@@ -26,7 +26,7 @@ MAX_STATES = 1000  # of the automata of one pattern
 
 
 def ebnf_text(grammar: ContextFreeGrammar) -> str:
-    """Return the grammar with the root rule `root`; ConstraintError for a pattern with too large an automaton."""
+    """The grammar with the root rule `root`; ConstraintError for a pattern with too large an automaton."""
     writer = _Writer(grammar)
     return "".join(f"{name} ::= {body}\n" for name, body in writer.rules().items())
 
@@ -96,7 +96,7 @@ class _Writer:
 
 
 def _ways(automaton: Automaton, state: int, names: list[str]) -> Iterator[str]:
-    """Yield the alternatives of a state: it ends here, or goes on with a character."""
+    """The alternatives of a state: it ends here, or goes on with a character."""
     if state in automaton.accepting:
         yield '""'
     for chars, target in automaton.transitions[state]:

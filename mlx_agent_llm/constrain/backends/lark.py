@@ -33,7 +33,7 @@ _ANY_TEXT = "ANY: /(?s:.)*/\n"  # a complement alone would hold what is no UTF-8
 
 
 def lark_text(grammar: ContextFreeGrammar, *, is_recursive: bool) -> str:
-    """Return the grammar; one that is_recursive may only be one that a lexer reads exactly.
+    """The grammar; one that is_recursive may only be one that a lexer reads exactly.
 
     ConstraintError for one that is so large that it could be nested too deeply.
     """
@@ -90,7 +90,7 @@ class _Writer:
         return name
 
     def _language(self, language: Language) -> str:
-        """Return a terminal's name. Not recursive: a trie is as deep as its texts are long."""
+        """A terminal's name. Not recursive: a trie is as deep as its texts are long."""
         waiting = [language]
         while waiting:
             missing = [child for child in waiting[-1].children if child not in self._language_names]

@@ -35,7 +35,7 @@ MAX_PRODUCT_STATES = 20_000
 
 
 def is_recursive(grammar: ContextFreeGrammar) -> bool:
-    """Return whether a rule that the root reaches leads back to itself."""
+    """Whether a rule that the root reaches leads back to itself."""
     begun: set[str] = set()
     done: set[str] = set()
     left = [(name, False) for name in rule_names(grammar.root)]
@@ -53,7 +53,7 @@ def is_recursive(grammar: ContextFreeGrammar) -> bool:
 
 
 def is_read_exactly(grammar: ContextFreeGrammar) -> bool:
-    """Return whether the longest match always is the right one; also False where that is too much to find out."""
+    """Whether the longest match always is the right one; also False where that is too much to find out."""
     try:
         return _Search(_Network(grammar)).finds_no_conflict()
     except _TooComplex:
@@ -66,7 +66,7 @@ class _TooComplex(Exception):
 
 @dataclass(eq=False)
 class _State:
-    """A place in the body of a rule: at a leaf, at a call, at a branch, or at its end."""
+    """A state of the network, in the body of a rule: at a leaf, at a call, at a branch, or at its end."""
 
     rule: str
     leaf: Language | None = None
@@ -108,7 +108,7 @@ class _Network:
         return self._callers[rule]
 
     def _build(self, node: Node, end: _State) -> _State:
-        """Return the first state of a node that leads to `end`."""
+        """The first state of a node that leads to `end`."""
         match node:
             case TextNode(value):
                 return _State(end.rule, leaf=literal(value), after=end) if value else end
@@ -144,7 +144,7 @@ class _Network:
         return _State(end.rule, call=name, after=end)
 
 
-class _Place(NamedTuple):
+class _Configuration(NamedTuple):
     """An open leaf, the frames above those that are shared, and the callers that were found after shared frames."""
 
     state: _State
@@ -171,7 +171,7 @@ class _Search:
         self._left: list[_Pair] = []
         self._compared: dict[tuple[Language, Language, frozenset[Language]], _Comparison] = {}
         self._firsts: dict[Language, CharSet] = {}
-        self._followers: dict[tuple[_State, Frames, _State | None], list[_Place]] = {}
+        self._followers: dict[tuple[_State, Frames, _State | None], list[_Configuration]] = {}
 
     def finds_no_conflict(self) -> bool:
         start = list(self._open(self._network.starts[_ROOT], (), None))
@@ -193,44 +193,44 @@ class _Search:
             self._add(after_first, after_second, pair.base)
         return True
 
-    def _after(self, state: _State, frames: Frames, base: _State | None) -> list[_Place]:
+    def _after(self, state: _State, frames: Frames, base: _State | None) -> list[_Configuration]:
         assert state.after is not None
         key = state, frames, base
         if key not in self._followers:
             self._followers[key] = list(self._open(state.after, frames, base))
         return self._followers[key]
 
-    def _open(self, state: _State, frames: Frames, base: _State | None) -> Iterator[_Place]:
-        """Yield the leaves that may come first from a state on."""
-        seen: set[_Place] = set()
-        left = [_Place(state, frames, ())]
+    def _open(self, state: _State, frames: Frames, base: _State | None) -> Iterator[_Configuration]:
+        """The leaves that may come first from a state on."""
+        seen: set[_Configuration] = set()
+        left = [_Configuration(state, frames, ())]
         while left:
-            place = left.pop()
-            if place in seen:
+            configuration = left.pop()
+            if configuration in seen:
                 continue
-            seen.add(place)
-            state, frames, callers = place
+            seen.add(configuration)
+            state, frames, callers = configuration
             if len(frames) > MAX_DEPTH or len(callers) > MAX_DEPTH:
                 raise _TooComplex
             if state.leaf is not None:
-                yield place
+                yield configuration
             elif state.call is not None and state.after is not None:
                 inner = frames if state.after.is_end else (state.after, *frames)
-                left.append(_Place(self._network.starts[state.call], inner, callers))
+                left.append(_Configuration(self._network.starts[state.call], inner, callers))
             elif not state.is_end:
-                left += [_Place(branch, frames, callers) for branch in state.branches]
+                left += [_Configuration(branch, frames, callers) for branch in state.branches]
             elif frames:
-                left.append(_Place(frames[0], frames[1:], callers))
+                left.append(_Configuration(frames[0], frames[1:], callers))
             elif (below := callers[-1] if callers else base) is not None:
-                left += [_Place(below, (), (*callers, caller)) for caller in self._network.callers(below.rule)]
+                left += [_Configuration(below, (), (*callers, caller)) for caller in self._network.callers(below.rule)]
 
-    def _add(self, first: list[_Place], second: list[_Place], base: _State | None) -> None:
+    def _add(self, first: list[_Configuration], second: list[_Configuration], base: _State | None) -> None:
         """Add the pairs of two leaves whose stacks agree on the callers."""
         is_same = first is second  # then the order of a pair says nothing
         pairs = combinations_with_replacement(first, 2) if is_same else product(first, second)
         for one, other in pairs:
             deeper = max(one.callers, other.callers, key=len)
-            if all(deeper[: len(place.callers)] == place.callers for place in (one, other)):
+            if all(deeper[: len(side.callers)] == side.callers for side in (one, other)):
                 below = (base, *deeper)
                 pair = _pair(one, other, below)
                 if pair not in self._seen:
@@ -239,9 +239,9 @@ class _Search:
         if len(self._seen) > MAX_PAIRS:
             raise _TooComplex
 
-    def _compare(self, first: _State, places: list[_Place], second: _State) -> _Comparison:
+    def _compare(self, first: _State, after: list[_Configuration], second: _State) -> _Comparison:
         assert first.leaf is not None and second.leaf is not None
-        follow = frozenset(place.state.leaf for place in places if place.state.leaf is not None)
+        follow = frozenset(one.state.leaf for one in after if one.state.leaf is not None)
         key = first.leaf, second.leaf, follow
         if key not in self._compared:
             chars = CharSet(span for leaf in follow for span in self._first_of(leaf).ranges)
@@ -254,11 +254,11 @@ class _Search:
         return self._firsts[leaf]
 
 
-def _pair(one: _Place, other: _Place, below: tuple[_State | None, ...]) -> _Pair:
+def _pair(one: _Configuration, other: _Configuration, below: tuple[_State | None, ...]) -> _Pair:
     """Lay both stacks upon what they share: the frames of `below` that one of them has not left."""
     stacks = [
-        (*place.frames, *(frame for frame in below[len(place.callers) : -1] if frame is not None))
-        for place in (one, other)
+        (*side.frames, *(frame for frame in below[len(side.callers) : -1] if frame is not None))
+        for side in (one, other)
     ]
     first, second = stacks
     base = below[-1]

@@ -9,7 +9,7 @@ MAX_COUNT = 8
 
 
 def relaxed(language: Language) -> Language:
-    """Return a language that holds every text of this one; complements stay, which would become smaller."""
+    """A language that holds every text of this one; complements stay, which would become smaller."""
     results: dict[Language, Language] = {}
     waiting = [language]
     while waiting:  # not recursive: a trie is as deep as its texts are long

@@ -67,20 +67,15 @@ class Entry(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a text so far may be the beginning of."""
+    """All that a text so far may be the beginning of; without stacks, and not complete, it is that of no text."""
 
     stacks: tuple[Stack, ...]
     is_complete: bool  # it belongs to the grammar
     partial: bytes = b""  # the beginning of a character after what the stacks have read
 
-    @property
-    def is_dead(self) -> bool:
-        """Whether no text of the grammar begins like this; half a character may not show it yet."""
-        return not self.stacks and not self.is_complete
-
 
 _DEAD = State((), is_complete=False)
-_Place = tuple[Node | None, int, Frame | None]  # what is matched next, as the fields of a frame
+_Configuration = tuple[Node | None, int, Frame | None]  # what is matched next, as the fields of a frame
 
 
 class Pushdown:
@@ -149,7 +144,7 @@ class Pushdown:
         stacks: dict[Stack, None] = {}
         seen = set()
         is_complete = False
-        left: list[_Place] = [(node, index, rest)]
+        left: list[_Configuration] = [(node, index, rest)]
         while left:
             node, index, rest = left.pop()
             if (id(node), index, rest) in seen:
@@ -167,9 +162,11 @@ class Pushdown:
                 left += self._unfold(node, index, rest)
         return Entry(tuple(stacks), is_complete)
 
-    def _unfold(self, node: SequenceNode | ChoiceNode | RepeatNode | RuleNode, index: int, rest: Frame) -> list[_Place]:
-        """The places that this one stands for. The last part of a sequence leaves nothing of it after."""
-        end: _Place = (rest.node, rest.index, rest.rest)
+    def _unfold(
+        self, node: SequenceNode | ChoiceNode | RepeatNode | RuleNode, index: int, rest: Frame
+    ) -> list[_Configuration]:
+        """The configurations that this one stands for. The last part of a sequence leaves nothing of it after."""
+        end: _Configuration = (rest.node, rest.index, rest.rest)
         match node:
             case ChoiceNode(options):
                 return [(option, 0, rest) for option in options]
@@ -180,11 +177,11 @@ class Pushdown:
                     return [end]
                 return [(parts[index], 0, rest.push(node, index + 1) if index + 1 < len(parts) else rest)]
             case RepeatNode(item, least, most):
-                places = [end] if index >= least else []
+                found = [end] if index >= least else []
                 if most is None or index < most:
                     count = min(index + 1, least) if most is None else index + 1  # beyond `least` all counts are alike
-                    places.append((item, 0, rest.push(node, count) if count != most else rest))
-                return places
+                    found.append((item, 0, rest.push(node, count) if count != most else rest))
+                return found
 
     def _check_left_recursion(self) -> None:
         """A rule that begins with itself would be entered without end."""

@@ -20,11 +20,11 @@ class Spelling:
     def __init__(
         self,
         token_bytes: Sequence[bytes],
-        control_texts: Mapping[int, str] | None = None,
-        end_token_ids: Collection[int] = (),
+        control_texts: Mapping[int, str],
+        end_token_ids: Collection[int],
     ) -> None:
         self._token_bytes = token_bytes
-        self._control_texts = {token_id: text.encode() for token_id, text in (control_texts or {}).items()}
+        self._control_texts = {token_id: text.encode() for token_id, text in control_texts.items()}
         self._control_ids = {text: token_id for token_id, text in self._control_texts.items()}
         self._token_ids: dict[bytes, int] = {}
         self._longest: dict[bytes, int] = {}  # by the first two bytes: few tokens are as long as the longest of all
@@ -50,7 +50,7 @@ class Spelling:
         """The bytes that a token writes."""
         return self._token_bytes[token_id] if self.is_ordinary(token_id) else self._control_texts.get(token_id, b"")
 
-    def fewest_tokens(self, data: bytes, markers: Collection[str] = ()) -> list[int]:
+    def fewest_tokens(self, data: bytes, markers: Collection[str]) -> list[int]:
         """The fewest tokens that spell the data, control tokens only where they spell one of the markers."""
         (counts, lengths), marked = self._count(data, markers), self._marked(markers)
         assert math.isfinite(counts[0]), f"no tokens spell {data!r}"
@@ -61,7 +61,7 @@ class Spelling:
             begin += len(piece)
         return token_ids
 
-    def counts(self, data: bytes, markers: Collection[str] = ()) -> list[float]:
+    def counts(self, data: bytes, markers: Collection[str]) -> list[float]:
         """(len(data) + 1,) how many tokens the data from each byte on takes at least; infinite where none spell it."""
         return self._count(data, markers)[0]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from mlx_agent_llm.constrain.schema.nodes import productive_rules, reachable_rules
@@ -14,7 +12,7 @@ from mlx_agent_llm.constrain.schema.reader import SchemaReader
 from mlx_agent_llm.constrain.schema.writer import GrammarWriter, shared_rules
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar, Node
-from mlx_agent_llm.request.constraints import CheckedKeywords, content_key
+from mlx_agent_llm.request.constraints import CheckedKeywords
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,11 @@ def check_schema(schema: dict[str, Any] | bool, strict: bool = True) -> None:
 
 
 def schema_grammar(schema: dict[str, Any] | bool, strict: bool = True) -> SchemaGrammar:
-    """Return the grammar of the values that are valid for a schema; those of the latest schemas are kept.
+    """The grammar of the values that are valid for a schema.
 
     With strict=False what cannot be enforced is left out and listed: the values must be checked afterwards.
     """
-    return _schema_grammar(content_key("schema", schema).removeprefix("schema:"), strict)
-
-
-@lru_cache(maxsize=128)
-def _schema_grammar(schema: str, strict: bool) -> SchemaGrammar:
-    rules = schema_rules(json.loads(schema), strict=strict)
+    rules = schema_rules(schema, strict=strict)
     return SchemaGrammar(ContextFreeGrammar(rules.root, rules.rules), rules.checked)
 
 

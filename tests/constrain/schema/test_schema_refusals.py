@@ -232,10 +232,3 @@ def test_large_schemas_of_the_usual_kind_are_no_problem() -> None:
     check_schema({"type": "object", "oneOf": branches})
     check_schema({"enum": [f"value {index}" for index in range(5000)]})
     check_schema({"type": "object", "properties": {f"p{index}": {"type": ["string", "null"]} for index in range(500)}})
-
-
-def test_the_grammar_of_a_schema_is_made_once() -> None:
-    assert schema_grammar({"type": "object", "required": ["once"]}) is schema_grammar(
-        {"type": "object", "required": ["once"]}
-    )
-    assert schema_grammar({"const": 1}) is not schema_grammar({"const": 1.0})

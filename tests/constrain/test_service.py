@@ -1,4 +1,4 @@
-"""Grammars are compiled beside the prompt, and values that are only checked are sampled again."""
+"""The store of constraints; grammars are compiled beside the prompt, and values only checked are sampled again."""
 
 import json
 import threading
@@ -20,9 +20,15 @@ from mlx_agent_llm import (
     RequestError,
     RequestTimeout,
     SamplingParams,
+    Tool,
 )
-from mlx_agent_llm.constrain.compiler import CompiledConstraint, GrammarCompiler
+from mlx_agent_llm.constrain import service as service_module
+from mlx_agent_llm.constrain.backends import CompiledConstraint, GrammarCompiler
+from mlx_agent_llm.constrain.closing.spelling import Spelling
+from mlx_agent_llm.constrain.grammars import constraint_grammar
+from mlx_agent_llm.constrain.service import ConstraintService
 from mlx_agent_llm.errors import UnsupportedSchemaError
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from mlx_agent_llm.request.constraints import Constraint
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
 
@@ -31,6 +37,12 @@ MakeEngine = Callable[..., Engine]
 NUMBERS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 1, "maxItems": 3}
 PARAMS = SamplingParams(max_tokens=40, temperature=1.0, seed=3, constraint=JSONSchema(NUMBERS))
 FREE = SamplingParams(max_tokens=30, temperature=1.0, seed=4, ignore_eos=True)
+
+
+UNIQUE = JSONSchema(
+    {"type": "array", "items": {"type": "string", "maxLength": 3}, "minItems": 2, "maxItems": 2, "uniqueItems": True},
+    strict=False,
+)
 
 
 class Gate:
@@ -46,12 +58,12 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate, compile_now = Gate(), GrammarCompiler.compile
 
-    def compile_later(self: GrammarCompiler, constraint: Constraint) -> CompiledConstraint:
+    def compile_later(self: GrammarCompiler, grammar: ContextFreeGrammar) -> CompiledConstraint:
         assert gate.is_open.wait(20)
         gate.num_compiled += 1
         if gate.fault is not None:
             raise gate.fault
-        return compile_now(self, constraint)
+        return compile_now(self, grammar)
 
     monkeypatch.setattr(GrammarCompiler, "compile", compile_later)
     yield gate
@@ -65,6 +77,97 @@ def wait_until(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.005)
     raise AssertionError("it never happened")
+
+
+def byte_service(eos_token_ids: tuple[int, ...] = (256,)) -> ConstraintService:
+    tokens, control_texts = [*(bytes([byte]) for byte in range(256)), b""], {256: "<end>"}
+    compiler = GrammarCompiler(tokens, 257, eos_token_ids, control_texts)
+    return ConstraintService(compiler, Spelling(tokens, control_texts, eos_token_ids))
+
+
+def test_equal_constraints_share_a_grammar_and_the_store_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "NUM_KEPT", 2)
+    small = byte_service()
+    first = small.prepare(JSONSchema({"const": 1}))
+    assert small.prepare(JSONSchema({"const": 1})) is first
+    small.prepare(JSONSchema({"const": 2}))
+    assert small.prepare(JSONSchema({"const": 1})) is first
+    small.prepare(JSONSchema({"const": 3}))
+    assert small.prepare(JSONSchema({"const": 1})) is first
+    assert len(small._entries._futures) == 2
+    small.close()
+
+
+def test_threads_compile_the_same_and_different_constraints_at_once() -> None:
+    shared = byte_service()
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for number in range(10):
+                value = (seed + number) % 7
+                matcher = shared.prepare(JSONSchema({"const": value})).compiled.result(20).matcher()
+                assert json.loads(matcher.jump_forward()) == value
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    shared.close()
+    assert not failures
+
+
+def test_a_constraint_that_was_checked_is_prepared_from_the_same_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Constraint] = []
+
+    def count(constraint: Constraint) -> ContextFreeGrammar:
+        read.append(constraint)
+        return constraint_grammar(constraint)
+
+    monkeypatch.setattr(service_module, "constraint_grammar", count)
+    service = byte_service()
+    assert service.check(UNIQUE) == (("", "uniqueItems"),) == service.check(UNIQUE)
+    assert service.prepare(UNIQUE).checked == (("", "uniqueItems"),) and read == [UNIQUE]
+    with pytest.raises(UnsupportedSchemaError, match="uniqueItems"):
+        service.check(JSONSchema(UNIQUE.json_schema))
+    service.close()
+
+
+def test_the_grammar_of_a_schema_is_made_once() -> None:
+    service = byte_service()
+    service.check(JSONSchema({"type": "object", "required": ["once"]}))
+    service.check(JSONSchema({"type": "object", "required": ["once"]}))
+    assert len(service._entries._futures) == 1
+    service.check(JSONSchema({"const": 1}))
+    service.check(JSONSchema({"const": 1.0}))
+    assert len(service._entries._futures) == 3
+    service.close()
+
+
+def test_the_schemas_of_tools_and_answers_are_checked_once_an_engine(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Constraint] = []
+
+    def count(constraint: Constraint) -> ContextFreeGrammar:
+        read.append(constraint)
+        return constraint_grammar(constraint)
+
+    monkeypatch.setattr(service_module, "constraint_grammar", count)
+    engine = make_engine(ScriptedModel(["1"]))
+    answer, tool = JSONSchema({"type": "integer"}), Tool("add", parameters={"type": "object", "properties": {"a": {}}})
+    for _ in range(2):
+        chat = engine.chat([{"role": "user", "content": "?"}], tools=[tool], response_format=answer)
+        assert chat.parsed == 1
+    assert [type(constraint).__name__ for constraint in read].count("JSONSchema") == 2 and len(read) == 3
+
+
+def test_a_constraint_needs_an_end_token() -> None:
+    with pytest.raises(ConstraintError, match="end token"):
+        byte_service(eos_token_ids=()).prepare(JSONSchema({"type": "integer"}))
 
 
 def test_the_prompt_is_computed_meanwhile_all_but_its_last_token(make_engine: MakeEngine, gate: Gate) -> None:
@@ -162,12 +265,6 @@ def test_a_budget_below_the_shortest_text_is_refused_with_the_minimum(make_engin
     assert engine.stats().num_steps == 0
     [output] = engine.generate(["p" * (100 - minimum)], SamplingParams(max_tokens=50, constraint=constraint))
     assert json.loads(output.text) == {"a": "x" * 20}
-
-
-UNIQUE = JSONSchema(
-    {"type": "array", "items": {"type": "string", "maxLength": 3}, "minItems": 2, "maxItems": 2, "uniqueItems": True},
-    strict=False,
-)
 
 
 class FewWordsModel(RandomLogitsModel):

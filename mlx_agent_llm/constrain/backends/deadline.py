@@ -10,12 +10,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Grammar libraries walk nested rules by recursion: 8 MiB end at 1,800 levels, and with them the process.
-STACK_BYTES = 256 * 2**20
+_STACK_BYTES = 256 * 2**20
 _stack_size_lock = threading.Lock()
 
 
 def call_within(seconds: float, function: Callable[[], T]) -> T:
-    """Return what the function returns, or raise what it raises; TimeoutError when it takes longer than that.
+    """The result of the function, or its error; a TimeoutError when it takes longer than that.
 
     Then it goes on in a thread of its own, because nothing can stop it, and what it returns is lost.
     """
@@ -33,7 +33,7 @@ def call_within(seconds: float, function: Callable[[], T]) -> T:
 
 def _start_with_large_stack(thread: threading.Thread) -> None:
     with _stack_size_lock:  # the size is one for the process
-        before = threading.stack_size(STACK_BYTES)
+        before = threading.stack_size(_STACK_BYTES)
         try:
             thread.start()
         finally:
