@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jsonschema import Draft202012Validator
-from jsonschema.validators import validator_for
 from pydantic import TypeAdapter, ValidationError
 
 from mlx_agent_llm.constrain.schema import check_schema
+from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.request.constraints import JSONSchema
 
@@ -38,9 +37,8 @@ class ResponseFormat:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
             return Parsed(error=_first_line(error))
-        schema = self.constraint.json_schema
-        violation = next(validator_for(schema, Draft202012Validator)(schema).iter_errors(value), None)
-        return Parsed(value) if violation is None else Parsed(error=f"{violation.json_path}: {violation.message}")
+        problem = violation(self.constraint.json_schema, value)
+        return Parsed(value) if problem is None else Parsed(error=str(problem))
 
 
 def read_response_format(value: Any) -> ResponseFormat | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
-from mlx_agent_llm.constrain.schema import check_schema, write_json
+from mlx_agent_llm.constrain.schema import check_schema
 from mlx_agent_llm.errors import ConstraintError, ToolChoiceError, UnsupportedSchemaError
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -103,11 +103,6 @@ def plan_tools(tools: tuple[Tool, ...], tool_choice: Any = None, parallel_tool_c
             f"tool_choice={choice!r} must be 'auto', 'none', 'required' or the name of a tool; known tools: {known}"
         )
     return ToolPlan("required", tools, chosen, single=True)
-
-
-def tool_json(tool: Tool) -> str:
-    """Return a tool as one line of JSON for a prompt."""
-    return write_json({"name": tool.name, "description": tool.description, "parameters": tool.parameters})
 
 
 def _named_choice(choice: Any) -> str | bool | None:

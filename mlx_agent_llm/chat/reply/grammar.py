@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mlx_agent_llm.chat.reply.calls import JSONCall
+from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import Reasoning
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
 from mlx_agent_llm.constrain.reasoning import Thinking
@@ -25,9 +24,6 @@ from mlx_agent_llm.languages.regular import (
 )
 from mlx_agent_llm.request.constraints import JSONSchema
 
-if TYPE_CHECKING:
-    from mlx_agent_llm.chat.reply.format import ToolFormat
-
 _NUMBER = PatternNode(parse_full_match("[0-9]{1,3}"))
 _BLANKS = parse_full_match(r"[ \t\n\r]*")
 
@@ -46,25 +42,25 @@ class ReplyGrammar:
         self._rules: dict[str, Node] = {}
 
     def build(self) -> ContextFreeGrammar:
-        """Return the grammar."""
-        return ContextFreeGrammar(self._with_reasoning(self.body()), self._rules, self._format.markers)
+        """The grammar; a ConstraintError where the format cannot write the name of a parameter."""
+        return ContextFreeGrammar(self._with_reasoning(self._body()), self._rules, self._format.markers)
 
-    def body(self) -> Node:
+    def _body(self) -> Node:
         """Return what follows the reasoning."""
         if self._plan.mode == "required":
-            return self.calls()
+            return self._calls()
         if self._response is not None:
             begin, end = TextNode(self._format.text_begin), TextNode(self._format.text_end)
             answer = sequence(begin, self._json(self._response), end)
-            return answer if self._plan.mode == "none" else choice([self.calls(), answer])
+            return answer if self._plan.mode == "none" else choice([self._calls(), answer])
         if self._plan.mode == "none":
             return self._text()
         if self._syntax.opening or self._format.text_begin:
-            return choice([self._text(), self.calls()])
+            return choice([self._text(), self._calls()])
         with_calls = intersection(first_match(self._syntax.marker), self._allowed_beginnings())
-        return choice([self._text(), sequence(PatternNode(with_calls), self.calls(self._syntax.marker))])
+        return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax.marker))])
 
-    def calls(self, read: str = "") -> Node:
+    def _calls(self, read: str = "") -> Node:
         """Return all calls of a reply, from after a part of the first marker that was read."""
         syntax = self._syntax
         most = 1 if self._plan.single else syntax.most

@@ -7,17 +7,15 @@ that is cut off or broken becomes an InvalidToolCall with all of its text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mlx_agent_llm.chat.output import ChatDelta, InvalidToolCall, new_call_id
 from mlx_agent_llm.chat.reply.calls import OpenCall
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, Waiting, collect
+from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.languages.regular import ANY_TEXT
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.chat.reply.format import ToolFormat
 
 Where = Literal["nowhere", "start", "anywhere"]
 

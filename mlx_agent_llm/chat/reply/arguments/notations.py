@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Collection, Iterable
+from typing import NoReturn
 
+from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.constrain.schema.formula import Formula
 from mlx_agent_llm.constrain.schema.json_text import quoted
 from mlx_agent_llm.constrain.schema.nodes import choice, sequence
@@ -26,9 +27,6 @@ from mlx_agent_llm.languages.regular import (
     union,
     without,
 )
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
 
 _NAME = parse_full_match(r"[^\u0000-\u0020\u007f-\u00a0<>\"'=:,{}\[\]()|]+")  # what no notation needs for itself
 _IDENTIFIER = parse_full_match("[A-Za-z_][A-Za-z0-9_]*")
@@ -85,14 +83,17 @@ def write_members(
 
 
 class TaggedNotation(JSONNotation):
-    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON."""
+    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON.
 
-    def __init__(self, style: TaggedArguments, end: str) -> None:
-        between = style.name_end + style.value_begin + style.padding
-        self._members = _MembersNotation(_NAME, style.begin, between, "", end)
-        self._value_end = style.padding + style.value_end + style.after
-        self._tag = style.value_end
-        self._constants = ("True", "False", "None") if style.python_constants else ()
+    constants: those of Python that may be written too.
+    """
+
+    def __init__(self, tags: Tags, end: str, constants: Collection[str] = ()) -> None:
+        between = tags.name_end + tags.value_begin + tags.padding
+        self._members = _MembersNotation(_NAME, tags.begin, between, "", end)
+        self._value_end = tags.padding + tags.value_end + tags.after
+        self._tag = tags.value_end
+        self._constants = constants
 
     def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
         """Return the node of all parameters."""
