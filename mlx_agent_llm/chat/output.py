@@ -113,7 +113,7 @@ class ChatOutput:
 
 
 def fold_chat(deltas: Iterable[ChatDelta]) -> ChatOutput:
-    """Return the whole result of a chat's deltas, the last of which has a finish_reason."""
+    """The whole result of a chat's deltas, the last of which has a finish_reason."""
     deltas = list(deltas)
     last = deltas[-1]
     assert last.finish_reason is not None and last.usage is not None and last.timings is not None
@@ -135,5 +135,5 @@ def fold_chat(deltas: Iterable[ChatDelta]) -> ChatOutput:
 
 
 def new_call_id() -> str:
-    """Return an id that no other call has."""
+    """An id that no other call has."""
     return f"call_{uuid4().hex}"

@@ -39,7 +39,7 @@ class ChatParser:
         self._has_calls = False
 
     def feed(self, delta: Delta) -> list[ChatDelta]:
-        """Return what one Delta adds; the last one, with a finish_reason, also gives what was held back and the end."""
+        """What one Delta adds; the last one, with a finish_reason, also gives what was held back and the end."""
         deltas = self._noted(self._reader.feed(delta.text))
         if self._tracker is not None and self._thinking is not None:
             self._thinking = self._tracker.advance(self._thinking, delta.token_ids)
@@ -96,7 +96,7 @@ class PreparedChat:
     reasoning_end: tuple[int, ...] = ()
 
     def limit_reasoning(self, max_tokens: int | None) -> ReasoningLimit | None:
-        """Return the limit of the reasoning; RequestError for a bad one, and where the model does not reason."""
+        """The limit of the reasoning; RequestError for a bad one, and where the model does not reason."""
         if max_tokens is None:
             return None
         try:
@@ -109,7 +109,7 @@ class PreparedChat:
 
 
 def count_tokens(tokenizer: Tokenizer, messages: Any, *, tools: Any = None, tool_format: str = "auto") -> int:
-    """Return how many tokens a prompt of these messages and tools has.
+    """How many tokens a prompt of these messages and tools has.
 
     Any part of a conversation can be counted, also a tool's answer without its call, and in any order. Where the
     template refuses that, each message counts as a user's turn of its own.

@@ -30,7 +30,7 @@ class ResponseFormat:
     model: type[Any] | None = None
 
     def parse(self, text: str) -> Parsed:
-        """Return the value of a whole reply."""
+        """The value of a whole reply."""
         try:
             if self.model is not None:
                 return Parsed(TypeAdapter(self.model).validate_json(text))
@@ -42,7 +42,7 @@ class ResponseFormat:
 
 
 def read_response_format(value: Any) -> ResponseFormat | None:
-    """Return the format of a JSONSchema, a pydantic model class, a JSON Schema dict or OpenAI's response_format dict.
+    """The format of a JSONSchema, a pydantic model class, a JSON Schema dict or OpenAI's response_format dict.
 
     None and {"type": "text"} ask for no JSON; {"type": "json_object"} is any JSON object; "strict": False in OpenAI's
     json_schema is JSONSchema's.

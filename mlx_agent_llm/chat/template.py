@@ -39,7 +39,7 @@ def render_prompt(
     *,
     enable_thinking: bool | None = None,
 ) -> Prompt:
-    """Return the prompt, ready for the assistant's next turn.
+    """The prompt, ready for the assistant's next turn.
 
     A template that shows tools and calls in this format gets them. For others the system turn begins with the tools, so
     that agents with the same tools share a prefix whatever their own system text says. The response format stands at
@@ -76,7 +76,7 @@ def _own_system(turns: Sequence[Message]) -> str:
 
 
 def _with_system(parts: Sequence[str], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages with a system turn of these parts, where one was given or is needed."""
+    """The messages with a system turn of these parts, where one was given or is needed."""
     is_given = messages[0]["role"] == "system"
     system = "\n\n".join(part for part in parts if part)
     others = messages[1:] if is_given else messages
@@ -90,7 +90,7 @@ def _response_instructions(response: JSONSchema | None) -> str:
 
 
 def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[str, bool]:
-    """Return the template's own switch for thinking."""
+    """The template's own switch for thinking."""
     if enable_thinking is None:
         return {}
     if not isinstance(enable_thinking, bool):
@@ -102,7 +102,7 @@ def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[st
 
 
 def _thinking(prompt: str, tool_format: ToolFormat) -> Thinking:
-    """Return whether the prompt has opened a block of reasoning, or closed it, or left that to the model."""
+    """Whether the prompt has opened a block of reasoning, or closed it, or left that to the model."""
     if tool_format.reasoning is None:
         return "none"
     end = prompt.rstrip()

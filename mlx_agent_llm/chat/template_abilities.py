@@ -32,7 +32,7 @@ _known: WeakKeyDictionary[Tokenizer, dict[str, Abilities]] = WeakKeyDictionary()
 
 
 def abilities_of(tokenizer: Tokenizer, tool_format: ToolFormat) -> Abilities:
-    """Return what the tokenizer's template does in this format; nothing, if the template is of another one."""
+    """What the tokenizer's template does in this format; nothing, if the template is of another one."""
     known = _known.setdefault(tokenizer, {})
     if tool_format.name not in known:
         known[tool_format.name] = _find(tokenizer, tool_format)

@@ -25,7 +25,6 @@ from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.closing.forced import ForcedText
 from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.constrain.compiler import GrammarCompiler
-from mlx_agent_llm.constrain.grammars import check_of
 from mlx_agent_llm.constrain.preparing import Preparer
 from mlx_agent_llm.constrain.reasoning import ReasoningLimit
 from mlx_agent_llm.core.forward.probe import probe_model
@@ -345,11 +344,10 @@ class Engine:
             return request
 
         sink, submitted_at = deliver, time.perf_counter()
-        check = None if params.constraint is None else check_of(params.constraint)
-        if prepared is not None and prepared.checked and check is not None:
+        if prepared is not None and prepared.checked:
             # On the engine's thread, so that no cancellation slips in between two attempts.
             sink = CheckedDelivery(
-                params, seed, check, prepared.checked, deliver, lambda seed: self._worker.core.add(make_request(seed))
+                params, seed, prepared.checked, deliver, lambda seed: self._worker.core.add(make_request(seed))
             )
         try:
             start(make_request(seed))

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mlx_agent_llm.constrain.grammars import Check
+from mlx_agent_llm.constrain.grammars import check_of
 from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import InvalidOutputError
 from mlx_agent_llm.request import Delta, SamplingParams
@@ -22,23 +22,24 @@ SEED_STRIDE = 2**16
 class CheckedDelivery:
     """Takes the deltas of a request, and delivers them as one when the value is valid.
 
-    check, keywords: what the whole text is checked for. sample_again: starts the request anew with another seed. When
-    the last attempt is not valid either, the request fails with an InvalidOutputError; at temperature 0 the first one
-    is the last, because all others would be the same.
+    checked: what the grammar of the constraint leaves out. sample_again: starts the request anew with another seed.
+    When the last attempt is not valid either, the request fails with an InvalidOutputError; at temperature 0 the first
+    one is the last, because all others would be the same.
     """
 
     def __init__(
         self,
         params: SamplingParams,
         seed: int,
-        check: Check,
-        keywords: CheckedKeywords,
+        checked: CheckedKeywords,
         deliver: Callable[[Delta], None],
         sample_again: Callable[[int], None],
     ) -> None:
-        self._seed = seed
+        check = None if params.constraint is None else check_of(params.constraint)
+        assert check is not None, "what is checked belongs to a constraint that says how"
         self._check = check
-        self._keywords = keywords
+        self._seed = seed
+        self._checked = checked
         self._deliver = deliver
         self._sample_again = sample_again
         self._num_left = MAX_ATTEMPTS if params.temperature > 0 else 1
@@ -55,7 +56,7 @@ class CheckedDelivery:
         problem = None if json_text is None else _find_problem(self._check.schema.json_schema, json_text)
         self._num_left -= 1
         if problem is None:
-            self._deliver(whole._replace(checked=() if json_text is None else self._keywords))
+            self._deliver(whole._replace(checked=() if json_text is None else self._checked))
         elif self._num_left == 0:
             self._deliver(Delta(finish_reason="error", error=InvalidOutputError(problem, whole.text)))
         else:

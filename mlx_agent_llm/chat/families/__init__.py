@@ -59,7 +59,7 @@ _MARKS_OF_REASONING = (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning,
 
 
 def find_tool_format(source: Tokenizer | str, name: str = "auto") -> ToolFormat:
-    """Return the format of a tokenizer or of the source of a chat template, or the one of that name.
+    """The format of a tokenizer or of the source of a chat template, or the one of that name.
 
     A template that shows no family's signs has "generic_json". Whether models think is read from the template.
     """

@@ -48,12 +48,12 @@ class ReplyReader:
         self._reading = self._read()
 
     def feed(self, text: str) -> list[ChatDelta]:
-        """Return what a piece of the reply adds; markers, and what may become one, are held back."""
+        """What a piece of the reply adds; markers, and what may become one, are held back."""
         self._cursor.text += text
         return self._advance()
 
     def finish(self, cut_off: bool = False) -> list[ChatDelta]:
-        """Return what was held back, when no more text comes; `cut_off`: at the token budget."""
+        """What was held back, when no more text comes; `cut_off`: at the token budget."""
         self._cursor.is_ended = True
         self._is_cut_off = cut_off
         return self._advance()
@@ -173,7 +173,7 @@ class ReplyReader:
         return (yield from self._cursor.match(self._syntax.section_begin + self._syntax.section_end))
 
     def _has_another(self) -> Waiting[bool]:
-        """Return whether another call follows in the section; the separator is read then."""
+        """Whether another call follows in the section; the separator is read then."""
         begin = self._cursor.position
         if self._syntax.separator.strip():
             return (yield from self._cursor.match(self._syntax.separator))

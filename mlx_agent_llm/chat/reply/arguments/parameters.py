@@ -25,12 +25,12 @@ class Parameters:
 
     @classmethod
     def of(cls, tool: Tool) -> Parameters:
-        """Return those of a tool."""
+        """Those of a tool."""
         return _parameters(write_json(tool.parameters))
 
     @classmethod
     def unknown(cls) -> Parameters:
-        """Return those of a tool that nobody declared: anything is valid."""
+        """Those of a tool that nobody declared: anything is valid."""
         return cls({})
 
     def check(self, arguments: dict[str, Any]) -> None:
@@ -40,12 +40,12 @@ class Parameters:
             raise BrokenCallError(f"arguments{problem.json_path[1:]}: {problem.message}")
 
     def is_text(self, name: str) -> bool:
-        """Return whether a parameter takes texts alone, so that whatever stands there is one."""
+        """Whether a parameter takes texts alone, so that whatever stands there is one."""
         types = self._types(name)
         return types != NO_TYPE and replace(types, strings=nothing()) == NO_TYPE
 
     def takes(self, name: str, value: Any) -> bool:
-        """Return whether nothing says that the value is not valid for the parameter."""
+        """Whether nothing says that the value is not valid for the parameter."""
         return not any(problem.path[:1] == (name,) for problem in violations(self._schema, {name: value}))
 
     @lru_cache(maxsize=256)  # noqa: B019

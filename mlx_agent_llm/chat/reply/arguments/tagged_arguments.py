@@ -56,12 +56,12 @@ class TaggedArguments:
         yield "}"
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of the parameters and of what ends the call."""
+        """The rules of the parameters and of what ends the call."""
         constants = tuple(PYTHON_CONSTANTS) if self.python_constants else ()
         return schema_rules(tool.parameters, prefix, notation=TaggedNotation(self.tags, end, constants))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """Return the parameters as they are written."""
+        """The parameters as they are written."""
         return "".join(self._write(name, value) for name, value in arguments.items())
 
     def _write(self, name: str, value: Any) -> str:
@@ -98,7 +98,7 @@ class TaggedArguments:
         return text.removesuffix(self.tags.padding) if self.tags.padding else text
 
     def _as_json(self, text: str, name: str, parameters: Parameters) -> str:
-        """Return JSON for what is written: a value that is valid and no text, else the text."""
+        """JSON for what is written: a value that is valid and no text, else the text."""
         written = PYTHON_CONSTANTS.get(text.strip(_BLANKS), text) if self.python_constants else text
         try:
             value = load_json(written)
