@@ -16,7 +16,7 @@ from mlx_agent_llm.chat import TOOL_FORMATS, Tool, parse_reply, prepare_chat
 from mlx_agent_llm.errors import InvalidOutputError, RequestError
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
-from tests.support.tool_templates import FRAME, TemplateTokenizer, template_of
+from tests.support.tool_templates import OPENED, PLAIN, THINKING, TemplateTokenizer, template_of
 
 ADD = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 SAY = Tool(
@@ -164,9 +164,7 @@ def test_control_tokens_that_users_write_are_text(texts: list[str]) -> None:
 
 # ---- reasoning
 
-THINKING = FRAME.replace("CALLS", "").replace("TOOLS", "").replace("BEGIN", "<think>").replace("END{%", "</think>{%")
 SWITCHED = THINKING + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
-OPENED = THINKING + "<think>\n"
 
 
 def scripted(template: str, reply: str) -> tuple[ScriptedModel, TemplateTokenizer]:
@@ -201,7 +199,7 @@ def test_a_reply_without_reasoning_has_none() -> None:
 
 
 def test_a_model_whose_template_has_no_reasoning_may_write_its_marks() -> None:
-    output = ask(FRAME.replace("CALLS", "").replace("TOOLS", ""), "<think>x</think>y")
+    output = ask(PLAIN, "<think>x</think>y")
     assert (output.reasoning, output.text) == ("", "<think>x</think>y")
 
 

@@ -391,6 +391,17 @@ def test_an_unknown_tool_and_invalid_arguments_are_named(name: str) -> None:
         assert invalid.text in text.replace(old, new) and new in invalid.text
 
 
+@every_format
+def test_arguments_that_break_the_format_of_a_text_are_invalid(name: str) -> None:
+    tool = Tool("meet", "", {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}})
+    written = [
+        TOOL_FORMATS[name].write_calls([ToolCall("1", "meet", {"day": day}, "")]) for day in ("2024-02-29", "no")
+    ]
+    assert len(parse_reply(TOOL_FORMATS[name], written[0], [tool]).tool_calls) == 1
+    (invalid,) = parse_reply(TOOL_FORMATS[name], written[1], [tool]).invalid_tool_calls
+    assert invalid.error == "arguments.day: 'no' is not a 'date'"
+
+
 JSON_CASES = [
     ('{"name": "now", "arguments": {,}}', "not JSON"),
     ('{"name": "now", "arguments": {"x": NaN}}', "not JSON"),

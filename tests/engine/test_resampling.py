@@ -15,7 +15,7 @@ from mlx_agent_llm.engine.resampling import CheckedDelivery
 from mlx_agent_llm.models import from_parts
 from mlx_agent_llm.request import Delta
 from mlx_agent_llm.testing import ScriptedModel
-from tests.support.tool_templates import FRAME, TemplateTokenizer, template_of
+from tests.support.tool_templates import OPENED, PLAIN, THINKING, TemplateTokenizer, template_of
 
 MakeEngine = Callable[..., Engine]
 
@@ -23,9 +23,6 @@ ASK = [{"role": "user", "content": "x"}]
 NOW = Tool("now")
 PAIR = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2, "uniqueItems": True}
 UNIQUE = JSONSchema({**PAIR, "items": {"type": "string", "maxLength": 9}}, strict=False)
-PLAIN = FRAME.replace("CALLS", "").replace("TOOLS", "")
-THINKING = PLAIN.replace("BEGIN", "<think>").replace("END{%", "</think>{%")
-OPENED = THINKING + "<think>\n"
 
 
 class Case(NamedTuple):
