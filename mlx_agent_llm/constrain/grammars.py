@@ -16,9 +16,9 @@ from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constrain
 
 
 class Check(NamedTuple):
-    """What a complete text is checked for: that the JSON in it is valid for a schema of which the grammar leaves out.
+    """What a complete text is checked for: that its JSON is valid for a schema which the grammar enforces in part.
 
-    find_json: that JSON; None where a text holds none, so that there is nothing to check.
+    find_json: the JSON in a text; None where it holds none, so that there is nothing to check.
     """
 
     schema: JSONSchema
@@ -41,7 +41,7 @@ class GrammarConstraint(Constraint):
 
 
 def check_of(constraint: Constraint) -> Check | None:
-    """Return what a complete text of a constraint may have to be checked for; None where the grammar says it all."""
+    """What a complete text of a constraint may have to be checked for; None where the grammar says it all."""
     match constraint:
         case JSONSchema(strict=False):
             return Check(constraint, lambda text: text)
