@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, is_typeddict
 
-from jsonschema import Draft202012Validator
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers.base import BaseGenerationOutputParser
@@ -15,6 +14,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
+from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import RequestError
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
@@ -106,9 +106,9 @@ class StructuredOutputParser(BaseGenerationOutputParser[Any]):
         if isinstance(self.target, type) and is_basemodel_subclass(self.target):
             return self.target.parse_raw(text)  # type: ignore[attr-defined]  # a class of pydantic.v1
         value = json.loads(text)
-        violation = next(Draft202012Validator(json_schema_of(self.target)).iter_errors(value), None)
-        if violation is not None:
-            raise ValueError(f"{violation.json_path}: {violation.message}")
+        problem = violation(json_schema_of(self.target), value)
+        if problem is not None:
+            raise ValueError(str(problem))
         return value
 
 

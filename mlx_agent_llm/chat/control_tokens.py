@@ -30,7 +30,7 @@ class Shield:
             raise RequestError(f"messages must not hold control tokens together with all of {_MARKS}")
 
     def encode(self, render: Callable[[Callable[[Any], Any]], str], encode: Encode) -> tuple[str, list[int]]:
-        """Return the rendered text and its tokens; `render` applies a function to all content and renders it."""
+        """The rendered text and its tokens; `render` applies a function to all content and renders it."""
         if not self.is_needed:
             text = render(lambda value: value)
             return text, encode(text)
@@ -54,7 +54,7 @@ class Shield:
 
 
 def _texts(content: Any) -> list[str]:
-    """Return all texts within content."""
+    """All texts within content."""
     if isinstance(content, str):
         return [content]
     if isinstance(content, Mapping):
@@ -63,7 +63,7 @@ def _texts(content: Any) -> list[str]:
 
 
 def _without_mark(text: str, mark: str, encode: Encode) -> list[int] | None:
-    """Return the tokens of a text without those of the marks; None where a mark is not a run of tokens of its own."""
+    """The tokens of a text without those of the marks; None where a mark is not a run of tokens of its own."""
     before, between = encode("a"), encode(f"a{mark}a")
     run = between[len(before) : -1]
     if not run or between[: len(before)] != before:

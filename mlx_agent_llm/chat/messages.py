@@ -34,7 +34,7 @@ class Message:
 
 
 def read_messages(messages: Any, *, in_order: bool = True) -> list[Message]:
-    """Return OpenAI-style message dicts as Messages; a RequestError names messages[i].field, value and what is allowed.
+    """OpenAI-style message dicts as Messages; a RequestError names messages[i].field, value and what is allowed.
 
     "developer" is "system". Text may come as a string or as a list of {"type": "text", "text": ...} parts. A tool
     message answers a call of an earlier assistant message, unless in_order is False: a part of a conversation may lack
@@ -121,7 +121,7 @@ def _read_call(call: Any, place: str) -> ToolCall:
 
 
 def _read_arguments(arguments: Any, place: str) -> tuple[dict[str, Any], str]:
-    """Return the arguments as a dict and as JSON text; a text that came in is kept as it is."""
+    """The arguments as a dict and as JSON text; a text that came in is kept as it is."""
     try:
         value = json.loads(arguments) if isinstance(arguments, str) else arguments
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, allow_nan=False)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mlx_agent_llm.chat.families import ReplyReader
-from mlx_agent_llm.chat.families import tool_format as find_tool_format
+from mlx_agent_llm.chat.families import find_tool_format
 from mlx_agent_llm.chat.messages import Message, read_messages
 from mlx_agent_llm.chat.output import ChatDelta, ToolCall
+from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
+from mlx_agent_llm.chat.reply.reader import ReplyReader
 from mlx_agent_llm.chat.response_format import Parsed, ResponseFormat, read_response_format
 from mlx_agent_llm.chat.template import render_prompt
 from mlx_agent_llm.chat.tools import as_tools, check_parameters, plan_tools
@@ -39,7 +40,7 @@ class ChatParser:
         self._has_calls = False
 
     def feed(self, delta: Delta) -> list[ChatDelta]:
-        """Return what one Delta adds; the last one, with a finish_reason, also gives what was held back and the end."""
+        """What one Delta adds; the last one, with a finish_reason, also gives what was held back and the end."""
         deltas = self._noted(self._reader.feed(delta.text))
         if self._tracker is not None and self._thinking is not None:
             self._thinking = self._tracker.advance(self._thinking, delta.token_ids)
@@ -63,6 +64,7 @@ class ChatParser:
             parse_error=parsed.error,
             logprobs=delta.logprobs,
             forced_close=delta.forced_close,
+            checked=delta.checked,
         )
 
     def _with_reasoning(self, usage: Usage | None) -> Usage | None:
@@ -95,7 +97,7 @@ class PreparedChat:
     reasoning_end: tuple[int, ...] = ()
 
     def limit_reasoning(self, max_tokens: int | None) -> ReasoningLimit | None:
-        """Return the limit of the reasoning; RequestError for a bad one, and where the model does not reason."""
+        """The limit of the reasoning; RequestError for a bad one, and where the model does not reason."""
         if max_tokens is None:
             return None
         try:
@@ -108,19 +110,19 @@ class PreparedChat:
 
 
 def count_tokens(tokenizer: Tokenizer, messages: Any, *, tools: Any = None, tool_format: str = "auto") -> int:
-    """Return how many tokens a prompt of these messages and tools has.
+    """How many tokens a prompt of these messages and tools has.
 
     Any part of a conversation can be counted, also a tool's answer without its call, and in any order. Where the
     template refuses that, each message counts as a user's turn of its own.
     """
-    written = find_tool_format(tokenizer, tool_format)
+    found = find_tool_format(tokenizer, tool_format)
     turns = read_messages(messages, in_order=False) if messages else [Message("user", "")]
     shown = as_tools(tools)
     try:
-        return len(render_prompt(tokenizer, turns, shown, None, written).token_ids)
+        return len(render_prompt(tokenizer, turns, shown, None, found).token_ids)
     except RequestError:
         return sum(
-            len(render_prompt(tokenizer, [_as_users_turn(turn)], () if index else shown, None, written).token_ids)
+            len(render_prompt(tokenizer, [_as_users_turn(turn)], () if index else shown, None, found).token_ids)
             for index, turn in enumerate(turns)
         )
 
@@ -145,25 +147,25 @@ def prepare_chat(
     """
     if tokenizer.chat_template is None:
         raise RequestError("the model has no chat template: give a prompt to generate instead of messages to chat")
-    written = find_tool_format(tokenizer, tool_format)
+    found = find_tool_format(tokenizer, tool_format)
     turns = read_messages(messages)
     plan = plan_tools(as_tools(tools), tool_choice, parallel_tool_calls)
-    written.check_names(plan.shown)
+    found.check_names(plan.shown)
     check_parameters(plan.shown, check)
     response = read_response_format(response_format)
     schema = None if response is None else response.constraint
     if schema is not None:
         check(schema)
-    prompt = render_prompt(tokenizer, turns, plan.shown, schema, written, enable_thinking=enable_thinking)
+    prompt = render_prompt(tokenizer, turns, plan.shown, schema, found, enable_thinking=enable_thinking)
     num_earlier_calls = sum(len(turn.tool_calls) for turn in turns)
-    reader = written.reply_parser(plan, schema, prompt.thinking, num_earlier_calls)
-    tracker = written.thinking_tracker(prompt.thinking, partial(_text_of, tokenizer))
-    end = tokenizer.encode(written.reasoning.end, add_special_tokens=False) if written.reasoning else []
+    reply = ExpectedReply(found, plan, schema, prompt.thinking, num_earlier_calls)
+    tracker = reply.thinking_tracker(partial(_text_of, tokenizer))
+    end = tokenizer.encode(found.reasoning.end, add_special_tokens=False) if found.reasoning else []
     return PreparedChat(
         prompt.token_ids,
-        written.constraint(plan, schema, prompt.thinking),
-        ChatParser(reader, response, tracker),
-        _shown_tokens(tokenizer, written.markers),
+        reply.constraint(),
+        ChatParser(reply.reader(), response, tracker),
+        _shown_tokens(tokenizer, found.markers),
         tracker,
         tuple(end),
     )

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jsonschema import Draft202012Validator
-from jsonschema.validators import validator_for
 from pydantic import TypeAdapter, ValidationError
 
+from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.request.constraints import JSONSchema
 
@@ -30,20 +29,19 @@ class ResponseFormat:
     model: type[Any] | None = None
 
     def parse(self, text: str) -> Parsed:
-        """Return the value of a whole reply."""
+        """The value of a whole reply."""
         try:
             if self.model is not None:
                 return Parsed(TypeAdapter(self.model).validate_json(text))
             value = json.loads(text)
         except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
             return Parsed(error=_first_line(error))
-        schema = self.constraint.json_schema
-        violation = next(validator_for(schema, Draft202012Validator)(schema).iter_errors(value), None)
-        return Parsed(value) if violation is None else Parsed(error=f"{violation.json_path}: {violation.message}")
+        problem = violation(self.constraint.json_schema, value)
+        return Parsed(value) if problem is None else Parsed(error=str(problem))
 
 
 def read_response_format(value: Any) -> ResponseFormat | None:
-    """Return the format of a JSONSchema, a pydantic model class, a JSON Schema dict or OpenAI's response_format dict.
+    """The format of a JSONSchema, a pydantic model class, a JSON Schema dict or OpenAI's response_format dict.
 
     None and {"type": "text"} ask for no JSON; {"type": "json_object"} is any JSON object; "strict": False in OpenAI's
     json_schema is JSONSchema's.

@@ -13,5 +13,5 @@ SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams)) - {
 
 
 def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
-    """Return the parameters with SamplingParams' defaults for those that are None."""
+    """The parameters with SamplingParams' defaults for those that are None."""
     return SamplingParams(**{name: value for name, value in values.items() if value is not None})

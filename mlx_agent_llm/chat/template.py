@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlx_agent_llm.chat.control_tokens import Shield
 from mlx_agent_llm.chat.families import ToolFormat
 from mlx_agent_llm.chat.messages import Message
-from mlx_agent_llm.chat.template_abilities import Arguments, abilities_of
+from mlx_agent_llm.chat.template_abilities import abilities_of
 from mlx_agent_llm.chat.tools import Tool
+from mlx_agent_llm.chat.turns import tools_as_data, tools_as_text, turns_as_data, turns_as_text, with_tools
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.errors import RequestError
@@ -34,22 +35,25 @@ def render_prompt(
     turns: Sequence[Message],
     tools: Sequence[Tool],
     response: JSONSchema | None,
-    written: ToolFormat,
+    tool_format: ToolFormat,
     *,
     enable_thinking: bool | None = None,
 ) -> Prompt:
-    """Return the prompt, ready for the assistant's next turn.
+    """The prompt, ready for the assistant's next turn.
 
     A template that shows tools and calls in this format gets them. For others the system turn begins with the tools, so
     that agents with the same tools share a prefix whatever their own system text says. The response format stands at
     the end of the system turn. A RequestError carries what the template itself refuses.
     """
-    abilities = abilities_of(tokenizer, written)
-    instructions = written.instructions(tools) if tools and not abilities.tools else ""
-    messages = _in_template_form(turns, written, abilities.calls) if abilities.calls else _in_plain_form(turns, written)
+    abilities = abilities_of(tokenizer, tool_format)
+    instructions = tools_as_text(tool_format, tools) if tools and not abilities.tools else ""
+    if abilities.calls is None:
+        messages = turns_as_text(tool_format, turns)
+    else:
+        messages = turns_as_data(tool_format, turns, abilities.calls)
     messages = _with_system([instructions, _own_system(turns), _response_instructions(response)], messages)
-    given = written.template_tools(tools) if tools and abilities.tools else None
-    messages = written.with_tools(messages, tools) if given else messages
+    given = tools_as_data(tool_format, tools) if tools and abilities.tools else None
+    messages = with_tools(tool_format, messages, tools) if given else messages
     options = _thinking_options(tokenizer.chat_template or "", enable_thinking)
 
     def render(change: Callable[[Any], Any]) -> str:
@@ -64,20 +68,7 @@ def render_prompt(
 
     shield = Shield(tokenizer.special_token_texts.values(), [messages, given])
     text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
-    return Prompt(token_ids, _thinking(text, written))
-
-
-def _in_template_form(turns: Sequence[Message], written: ToolFormat, arguments: Arguments) -> list[dict[str, Any]]:
-    """Return the turns for a template that shows calls and results itself."""
-    calls = [call for turn in turns for call in turn.tool_calls]
-    ids = {call.id: written.template_id(call, index) for index, call in enumerate(calls)}
-    names = {call.id: written.write_name(call.name) for call in calls}
-    return [written.template_message(turn, ids, names, arguments == "texts") for turn in turns]
-
-
-def _in_plain_form(turns: Sequence[Message], written: ToolFormat) -> list[dict[str, Any]]:
-    """Return the turns with calls and results as text."""
-    return _joined([written.plain_message(turn) for turn in turns], turns)
+    return Prompt(token_ids, _thinking(text, tool_format))
 
 
 def _own_system(turns: Sequence[Message]) -> str:
@@ -85,7 +76,7 @@ def _own_system(turns: Sequence[Message]) -> str:
 
 
 def _with_system(parts: Sequence[str], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages with a system turn of these parts, where one was given or is needed."""
+    """The messages with a system turn of these parts, where one was given or is needed."""
     is_given = messages[0]["role"] == "system"
     system = "\n\n".join(part for part in parts if part)
     others = messages[1:] if is_given else messages
@@ -98,19 +89,8 @@ def _response_instructions(response: JSONSchema | None) -> str:
     return f"Answer with JSON that fits this schema:\n{write_json(response.json_schema)}"
 
 
-def _joined(messages: list[dict[str, Any]], turns: Sequence[Message]) -> list[dict[str, Any]]:
-    """Put the results of calls that were made together into one turn: templates want user and assistant in turn."""
-    joined: list[dict[str, Any]] = []
-    for index, (message, turn) in enumerate(zip(messages, turns, strict=True)):
-        if turn.role == "tool" and index and turns[index - 1].role == "tool":
-            joined[-1] = {**joined[-1], "content": f"{joined[-1]['content']}\n{message['content']}"}
-        else:
-            joined.append(message)
-    return joined
-
-
 def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[str, bool]:
-    """Return the template's own switch for thinking."""
+    """The template's own switch for thinking."""
     if enable_thinking is None:
         return {}
     if not isinstance(enable_thinking, bool):
@@ -121,11 +101,11 @@ def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[st
     return {found[0]: enable_thinking}
 
 
-def _thinking(prompt: str, written: ToolFormat) -> Thinking:
-    """Return whether the prompt has opened a block of reasoning, or closed it, or left that to the model."""
-    if written.reasoning is None:
+def _thinking(prompt: str, tool_format: ToolFormat) -> Thinking:
+    """Whether the prompt has opened a block of reasoning, or closed it, or left that to the model."""
+    if tool_format.reasoning is None:
         return "none"
     end = prompt.rstrip()
-    if end.endswith(written.reasoning.begin):
+    if end.endswith(tool_format.reasoning.begin):
         return "open"
-    return "none" if end.endswith(written.reasoning.end) else "auto"
+    return "none" if end.endswith(tool_format.reasoning.end) else "auto"

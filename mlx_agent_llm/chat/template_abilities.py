@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from mlx_agent_llm.chat.families import ToolFormat, tool_format
+from mlx_agent_llm.chat.families import ToolFormat, find_tool_format
 from mlx_agent_llm.chat.messages import Message
 from mlx_agent_llm.chat.output import ToolCall
 from mlx_agent_llm.chat.tools import Tool
+from mlx_agent_llm.chat.turns import Arguments, tools_as_data, turns_as_data, with_tools
 from mlx_agent_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
 
-Arguments = Literal["objects", "texts"]
 _TOOL = Tool("probe", "Probes.", {"type": "object", "properties": {"sample": {"type": "string"}}})
 _CALL = ToolCall("probe0000", "probe", {"sample": "taken"}, '{"sample": "taken"}')
 
@@ -31,29 +31,27 @@ class Abilities(NamedTuple):
 _known: WeakKeyDictionary[Tokenizer, dict[str, Abilities]] = WeakKeyDictionary()
 
 
-def abilities_of(tokenizer: Tokenizer, written: ToolFormat) -> Abilities:
-    """Return what the tokenizer's template does in this format; nothing, if the template is of another one."""
+def abilities_of(tokenizer: Tokenizer, tool_format: ToolFormat) -> Abilities:
+    """What the tokenizer's template does in this format; nothing, if the template is of another one."""
     known = _known.setdefault(tokenizer, {})
-    if written.name not in known:
-        known[written.name] = _find(tokenizer, written)
-    return known[written.name]
+    if tool_format.name not in known:
+        known[tool_format.name] = _find(tokenizer, tool_format)
+    return known[tool_format.name]
 
 
-def _find(tokenizer: Tokenizer, written: ToolFormat) -> Abilities:
-    if not written.signs or tool_format(tokenizer).name != written.name:
+def _find(tokenizer: Tokenizer, tool_format: ToolFormat) -> Abilities:
+    if not tool_format.signs or find_tool_format(tokenizer).name != tool_format.name:
         return Abilities()
     turns: list[dict[str, Any]] = [{"role": "user", "content": "?"}]
-    shown = _render(tokenizer, written.with_tools(turns, [_TOOL]), written.template_tools([_TOOL]))
+    shown = _render(tokenizer, with_tools(tool_format, turns, [_TOOL]), tools_as_data(tool_format, [_TOOL]))
     kinds: tuple[Arguments, ...] = ("objects", "texts")
-    calls = next((kind for kind in kinds if _shows_calls(tokenizer, written, turns, kind)), None)
+    calls = next((kind for kind in kinds if _shows_calls(tokenizer, tool_format, turns, kind)), None)
     return Abilities(_TOOL.name in shown and "sample" in shown, calls)
 
 
-def _shows_calls(tokenizer: Tokenizer, written: ToolFormat, turns: list[dict[str, Any]], kind: Arguments) -> bool:
-    ids, names = {_CALL.id: written.template_id(_CALL, 0)}, {_CALL.id: _CALL.name}
+def _shows_calls(tokenizer: Tokenizer, tool_format: ToolFormat, turns: list[dict[str, Any]], kind: Arguments) -> bool:
     history = [Message("assistant", "", (_CALL,)), Message("tool", "gone", tool_call_id=_CALL.id)]
-    messages = [written.template_message(turn, ids, names, kind == "texts") for turn in history]
-    text = _render(tokenizer, [*turns, *messages, *turns], None)
+    text = _render(tokenizer, [*turns, *turns_as_data(tool_format, history, kind), *turns], None)
     as_python, as_text = "{'sample'", json.dumps(_CALL.arguments_json)
     is_mangled = as_python in text or as_text in text
     return all(part in text for part in (_CALL.name, "sample", "taken", "gone")) and not is_mangled

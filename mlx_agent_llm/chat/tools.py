@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter
 
-from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.errors import ConstraintError, ToolChoiceError, UnsupportedSchemaError
 from mlx_agent_llm.request.constraints import JSONSchema
 
@@ -47,7 +46,7 @@ class ToolPlan:
 
 
 def as_tool(value: Any) -> Tool:
-    """Return a Tool from a Tool, an OpenAI tool dict or its bare function, a pydantic model class or a function.
+    """A Tool from a Tool, an OpenAI tool dict or its bare function, a pydantic model class or a function.
 
     A function needs a name and an annotation on every parameter; its docstring is the description. Tools of LangChain
     and LlamaIndex are known by their attributes.
@@ -70,7 +69,7 @@ def as_tool(value: Any) -> Tool:
 
 
 def as_tools(values: Sequence[Any] | None) -> tuple[Tool, ...]:
-    """Return tools with distinct names."""
+    """Tools with distinct names."""
     tools = tuple(as_tool(value) for value in values or ())
     for index, tool in enumerate(tools):
         if any(tool.name == other.name for other in tools[:index]):
@@ -91,7 +90,7 @@ def check_parameters(tools: Sequence[Tool], check: Callable[[JSONSchema], object
 
 
 def plan_tools(tools: tuple[Tool, ...], tool_choice: Any = None, parallel_tool_calls: bool = True) -> ToolPlan:
-    """Return what a reply may call.
+    """What a reply may call.
 
     tool_choice: None or False (auto when there are tools), "auto", "none", "required" = "any" = True, a tool's name, or
     {"type": "function", "function": {"name": ...}}. A named tool is called exactly once. With "none" the tools are
@@ -115,11 +114,6 @@ def plan_tools(tools: tuple[Tool, ...], tool_choice: Any = None, parallel_tool_c
             f"tool_choice={choice!r} must be 'auto', 'none', 'required' or the name of a tool; known tools: {known}"
         )
     return ToolPlan("required", tools, chosen, single=True)
-
-
-def tool_json(tool: Tool) -> str:
-    """Return a tool as one line of JSON for a prompt."""
-    return write_json({"name": tool.name, "description": tool.description, "parameters": tool.parameters})
 
 
 def _named_choice(choice: Any) -> str | bool | None:
@@ -147,7 +141,7 @@ def _from_dict(value: Mapping[str, Any]) -> Tool:
 
 
 def _schema_of(parameters: Any) -> dict[str, Any]:
-    """Return the schema of a pydantic model class, or of a schema as it is, without its description."""
+    """The schema of a pydantic model class, or of a schema as it is, without its description."""
     schema = parameters if isinstance(parameters, dict) else parameters.model_json_schema()
     return {key: value for key, value in schema.items() if key != "description"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.errors import ConstraintError
@@ -12,6 +13,16 @@ from mlx_agent_llm.languages.context_free import ContextFreeGrammar, PatternNode
 from mlx_agent_llm.languages.context_free.ebnf_parser import parse_ebnf
 from mlx_agent_llm.languages.regex import parse_full_match
 from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
+
+
+class Check(NamedTuple):
+    """What a complete text is checked for: that its JSON is valid for a schema which the grammar enforces in part.
+
+    find_json: the JSON in a text; None where it holds none, so that there is nothing to check.
+    """
+
+    schema: JSONSchema
+    find_json: Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -23,16 +34,26 @@ class GrammarConstraint(Constraint):
 
     build: Callable[[], ContextFreeGrammar] = field(compare=False)
     content: str = field(repr=False)
+    check: Check | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", f"context_free:{self.content}")
 
 
+def check_of(constraint: Constraint) -> Check | None:
+    """What a complete text of a constraint may have to be checked for; None where the grammar says it all."""
+    match constraint:
+        case JSONSchema(strict=False):
+            return Check(constraint, lambda text: text)
+        case GrammarConstraint(check=check):
+            return check
+    return None
+
+
 def checked_keywords(constraint: Constraint) -> CheckedKeywords:
     """Return the (pointer, keyword) pairs that the grammar leaves out, so that a finished value has to be checked."""
-    if not isinstance(constraint, JSONSchema) or constraint.strict:
-        return ()
-    return schema_grammar(constraint.json_schema, strict=False).checked
+    check = check_of(constraint)
+    return () if check is None else schema_grammar(check.schema.json_schema, strict=False).checked
 
 
 def constraint_grammar(constraint: Constraint) -> ContextFreeGrammar:

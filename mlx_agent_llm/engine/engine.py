@@ -238,15 +238,8 @@ class Engine:
             if params.constraint is not None:
                 raise RequestError("params.constraint cannot be combined with tools or response_format")
             params = replace(params, constraint=chat.constraint)
-        start = partial(self._add_chat, chat, limit)
-        return self._submit_one(self._encode(chat.prompt_token_ids), params, start), chat
-
-    def _add_chat(self, chat: PreparedChat, limit: ReasoningLimit | None, request: Request) -> None:
-        """Start a request whose text shows what the chat's parser reads, within the limit of its reasoning."""
-        request.shown_tokens = chat.shown_tokens
-        if limit is not None:
-            request.matcher, request.grammar = limit.applied_to(request.grammar)
-        self._worker.add(request)
+        adapt = partial(_adapt_to_chat, chat, limit)
+        return self._submit_one(self._encode(chat.prompt_token_ids), params, self._worker.add, adapt), chat
 
     def _submit_all(
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
@@ -281,12 +274,18 @@ class Engine:
             start = partial(self._worker.add, leader_id=leader_id)
             yield self._submit(next(self._ids), token_ids, sample_params, start)
 
-    def _submit_one(self, token_ids: list[int], params: SamplingParams, start: Callable[[Request], None]) -> Handle:
+    def _submit_one(
+        self,
+        token_ids: list[int],
+        params: SamplingParams,
+        start: Callable[[Request], None],
+        adapt: Callable[[Request], None] | None = None,
+    ) -> Handle:
         """Check and start a single request."""
         if params.n != 1:
             raise RequestError(f"n={params.n} must be 1 for a single request: generate returns n outputs a prompt")
         self._check(token_ids, params)
-        return self._submit(next(self._ids), token_ids, params, start)
+        return self._submit(next(self._ids), token_ids, params, start, adapt)
 
     def _fork(
         self, parent_id: int, token_ids: list[int], parent_params: SamplingParams, params: SamplingParams | None
@@ -315,9 +314,14 @@ class Engine:
             )
 
     def _submit(
-        self, request_id: int, token_ids: list[int], params: SamplingParams, start: Callable[[Request], None]
+        self,
+        request_id: int,
+        token_ids: list[int],
+        params: SamplingParams,
+        start: Callable[[Request], None],
+        adapt: Callable[[Request], None] | None = None,
     ) -> Handle:
-        """Start a request that was checked."""
+        """Start a request that was checked; `adapt` changes it, and every further attempt."""
         prepared = None if params.constraint is None else self._constraints.prepare(params.constraint)
         seed = self._draw_seed() if params.seed is None else params.seed
         self._open_one()
@@ -336,6 +340,8 @@ class Engine:
             request = Request(request_id, token_ids, params, seed, sink, submitted_at=submitted_at)
             if prepared is not None:
                 request.grammar, request.budget = prepared.compiled, CloseInTime(prepared.closing)
+            if adapt is not None:
+                adapt(request)
             return request
 
         sink, submitted_at = deliver, time.perf_counter()
@@ -430,6 +436,13 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
     forced = ForcedText(partial(tokenizer.encode, add_special_tokens=False), spelling)
     vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space, forced.spell)
     return EngineCore(loaded.model, probe_model(loaded.model), vocabulary, config, max_model_len)
+
+
+def _adapt_to_chat(chat: PreparedChat, limit: ReasoningLimit | None, request: Request) -> None:
+    """Let the request's text show what the chat's parser reads, and keep its reasoning within the limit."""
+    request.shown_tokens = chat.shown_tokens
+    if limit is not None:
+        request.matcher, request.grammar = limit.applied_to(request.grammar)
 
 
 def _cancel_all(handles: Sequence[Handle]) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
-from jsonschema.validators import validator_for
-
+from mlx_agent_llm.constrain.grammars import check_of
+from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import InvalidOutputError
 from mlx_agent_llm.request import Delta, SamplingParams
-from mlx_agent_llm.request.constraints import CheckedKeywords, JSONSchema
+from mlx_agent_llm.request.constraints import CheckedKeywords
 
 MAX_ATTEMPTS = 3
 SEED_STRIDE = 2**16
@@ -21,8 +22,9 @@ SEED_STRIDE = 2**16
 class CheckedDelivery:
     """Takes the deltas of a request, and delivers them as one when the value is valid.
 
-    sample_again: starts the request anew with another seed. When the last attempt is not valid either, the request
-    fails with an InvalidOutputError; at temperature 0 the first one is the last, because all others would be the same.
+    checked: what the grammar of the constraint leaves out. sample_again: starts the request anew with another seed.
+    When the last attempt is not valid either, the request fails with an InvalidOutputError; at temperature 0 the first
+    one is the last, because all others would be the same.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class CheckedDelivery:
         deliver: Callable[[Delta], None],
         sample_again: Callable[[int], None],
     ) -> None:
-        assert isinstance(params.constraint, JSONSchema)
-        self._schema = params.constraint.json_schema
+        check = None if params.constraint is None else check_of(params.constraint)
+        assert check is not None, "what is checked belongs to a constraint that says how"
+        self._check = check
         self._seed = seed
         self._checked = checked
         self._deliver = deliver
@@ -47,11 +50,13 @@ class CheckedDelivery:
         self._held.append(delta)
         if delta.finish_reason is None:
             return
-        whole = self._join()
-        problem = None if delta.finish_reason in ("error", "cancelled") else find_problem(self._schema, whole.text)
+        whole, json_text = self._join(), None
+        if delta.finish_reason not in ("error", "cancelled"):
+            json_text = self._check.find_json(whole.text)
+        problem = None if json_text is None else _find_problem(self._check.schema.json_schema, json_text)
         self._num_left -= 1
         if problem is None:
-            self._deliver(whole)
+            self._deliver(whole._replace(checked=() if json_text is None else self._checked))
         elif self._num_left == 0:
             self._deliver(Delta(finish_reason="error", error=InvalidOutputError(problem, whole.text)))
         else:
@@ -67,16 +72,14 @@ class CheckedDelivery:
             text="".join(delta.text for delta in self._held),
             token_ids=tuple(token_id for delta in self._held for token_id in delta.token_ids),
             logprobs=logprobs,
-            checked=self._checked,
         )
 
 
-def find_problem(schema: dict[str, object], text: str) -> str | None:
+def _find_problem(schema: dict[str, Any], json_text: str) -> str | None:
     """Why a text is no valid value of the schema; None when it is."""
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(json_text)
+    except (ValueError, RecursionError) as error:
         return f"the output is no JSON: {error}"
-    kind = validator_for(schema)
-    violation = next(kind(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(value), None)
-    return None if violation is None else f"the output breaks the schema at {violation.json_path}: {violation.message}"
+    problem = violation(schema, value)
+    return None if problem is None else f"the output breaks the schema at {problem}"

@@ -435,6 +435,9 @@ def test_a_cut_off_answer_is_not_parsed_and_a_wrong_one_says_why() -> None:
     assert stopped.parsed is None and stopped.parse_error
     wrong = fold_chat(run(prepare(response_format=RAW_SCHEMA), '{"value": "x"}'))
     assert wrong.parse_error == "$.value: 'x' is not of type 'integer'"
+    dated = {**RAW_SCHEMA, "properties": {"value": {"type": "string", "format": "date-time"}}}
+    wrong = fold_chat(run(prepare(response_format=dated), '{"value": "noon"}'))
+    assert wrong.parse_error == "$.value: 'noon' is not a 'date-time'"
     wrong = fold_chat(run(prepare(response_format=Answer), '{"value": "x"}'))
     assert wrong.parse_error is not None and wrong.parse_error.startswith("value: ")
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from mlx_agent_llm import ChatOutput, Engine, EngineConfig, JSONSchema, SamplingParams
-from mlx_agent_llm.chat import TOOL_FORMATS, Tool, prepare_chat
-from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.chat import TOOL_FORMATS, Tool, parse_reply, prepare_chat
+from mlx_agent_llm.errors import InvalidOutputError, RequestError
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
-from tests.support.tool_templates import FRAME, TemplateTokenizer, template_of
+from tests.support.tool_templates import OPENED, PLAIN, THINKING, TemplateTokenizer, template_of
 
 ADD = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 SAY = Tool(
@@ -98,7 +98,7 @@ def test_a_template_that_knows_tools_gets_them(name: str) -> None:
     ]
     prompt = tokenizer.show(prepare_chat(tokenizer, history, tools=TOOLS).prompt_token_ids)
     assert json.loads(prompt.removeprefix("<|im_start|>tools\n").split("<|im_end|>")[0])[0]["function"]["name"] == "add"
-    parsed = TOOL_FORMATS[name].parse(prompt.split("assistant\n")[1].split("<|im_end|>")[0], TOOLS)
+    parsed = parse_reply(TOOL_FORMATS[name], prompt.split("assistant\n")[1].split("<|im_end|>")[0], TOOLS)
     assert [(one.name, one.arguments) for one in parsed.tool_calls] == [("add", {"a": 7})]
     assert "<|im_start|>tool\nseven<|im_end|>" in prompt and "You can call these tools" not in prompt
 
@@ -164,9 +164,7 @@ def test_control_tokens_that_users_write_are_text(texts: list[str]) -> None:
 
 # ---- reasoning
 
-THINKING = FRAME.replace("CALLS", "").replace("TOOLS", "").replace("BEGIN", "<think>").replace("END{%", "</think>{%")
 SWITCHED = THINKING + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
-OPENED = THINKING + "<think>\n"
 
 
 def scripted(template: str, reply: str) -> tuple[ScriptedModel, TemplateTokenizer]:
@@ -201,7 +199,7 @@ def test_a_reply_without_reasoning_has_none() -> None:
 
 
 def test_a_model_whose_template_has_no_reasoning_may_write_its_marks() -> None:
-    output = ask(FRAME.replace("CALLS", "").replace("TOOLS", ""), "<think>x</think>y")
+    output = ask(PLAIN, "<think>x</think>y")
     assert (output.reasoning, output.text) == ("", "<think>x</think>y")
 
 
@@ -310,5 +308,6 @@ def test_the_demo_model_is_told_of_tools_as_it_was_trained(demo: LoadedModel) ->
 def test_what_a_lenient_answer_beside_tools_does_not_keep_to_is_said() -> None:
     schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
     reply = '<think></think>["a", "a"]'
-    output = ask(THINKING, reply, tools=[ADD], response_format=JSONSchema(schema, strict=False))
-    assert output.parsed is None and output.parse_error is not None and "non-unique" in output.parse_error
+    with pytest.raises(InvalidOutputError, match="non-unique") as caught:
+        ask(THINKING, reply, tools=[ADD], response_format=JSONSchema(schema, strict=False))
+    assert caught.value.text == reply

@@ -14,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from mlx_agent_llm.chat import TOOL_FORMATS, ChatDelta, InvalidToolCall, ParsedMessage, Tool, ToolCall, tool_format
+from mlx_agent_llm.chat import TOOL_FORMATS, ParsedMessage, Tool, ToolCall, parse_reply
+from mlx_agent_llm.chat.families import ToolFormat, find_tool_format
 from mlx_agent_llm.chat.families.gemma import FUNCTIONGEMMA, GEMMA4
 from mlx_agent_llm.chat.messages import Message
+from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply, make_reader
 from mlx_agent_llm.chat.reply.syntax import MAX_CALLS
 from mlx_agent_llm.chat.template import render_prompt
 from mlx_agent_llm.chat.template_abilities import Abilities, abilities_of
 from mlx_agent_llm.chat.tools import ToolPlan, plan_tools
+from mlx_agent_llm.chat.turns import tools_as_text
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.errors import ConstraintError, RequestError, ToolChoiceError
@@ -82,8 +85,8 @@ RAW = ("qwen3_coder", "minimax_m2", "glm4", "glm47")
 
 
 def call(tool: Tool, arguments: dict[str, Any], call_id: str = "call_1") -> ToolCall:
-    written = in_declared_order(tool.parameters, arguments)
-    return ToolCall(call_id, tool.name, written, json.dumps(written, ensure_ascii=False))
+    ordered = in_declared_order(tool.parameters, arguments)
+    return ToolCall(call_id, tool.name, ordered, json.dumps(ordered, ensure_ascii=False))
 
 
 def in_declared_order(schema: dict[str, Any], value: Any) -> Any:
@@ -101,7 +104,7 @@ def wire(name: str, calls: list[ToolCall], content: str = "", reasoning: str = "
         Message("assistant", content, tuple(calls), reasoning=reasoning),
         Message("user", "y"),
     ]
-    prompt = render_prompt(tokenizer, turns, TOOLS, None, tool_format(tokenizer))
+    prompt = render_prompt(tokenizer, turns, TOOLS, None, find_tool_format(tokenizer))
     return tokenizer.show(prompt.token_ids).split("<|im_start|>assistant\n")[1].split("<|im_end|>")[0]
 
 
@@ -112,7 +115,7 @@ def plain(calls: list[ToolCall] | tuple[ToolCall, ...]) -> list[tuple[str, dict[
 @cache
 def pushdown(name: str, choice: str, thinking: Thinking = "none", with_answer: bool = False) -> Pushdown:
     plan = plan_tools(TOOLS, choice)
-    return Pushdown(TOOL_FORMATS[name].reply_grammar(plan, ANSWER if with_answer else None, thinking).build())
+    return Pushdown(ExpectedReply(TOOL_FORMATS[name], plan, ANSWER if with_answer else None, thinking).grammar())
 
 
 def is_writable(name: str, arguments: Any) -> bool:
@@ -145,7 +148,7 @@ def test_what_a_template_renders_is_read_back_and_allowed(name: str, several: li
     several = [arguments if is_writable(name, arguments) else {"text": "x"} for arguments in several]
     calls = [call(USE, arguments) for arguments in several][: TOOL_FORMATS[name].calls.most]
     text = wire(name, calls)
-    parsed = TOOL_FORMATS[name].parse(text, TOOLS)
+    parsed = parse_reply(TOOL_FORMATS[name], text, TOOLS)
     assert plain(parsed.tool_calls) == plain(calls)
     assert parsed.content == "" and not parsed.invalid_tool_calls
     assert pushdown(name, "required").accepts(text)
@@ -154,46 +157,51 @@ def test_what_a_template_renders_is_read_back_and_allowed(name: str, several: li
 @every_format
 def test_ten_identical_calls_are_ten_calls(name: str) -> None:
     calls = [call(ADD, {"a": 1}, f"call_{index}") for index in range(10)][: TOOL_FORMATS[name].calls.most]
-    parsed = TOOL_FORMATS[name].parse(wire(name, calls), TOOLS)
+    parsed = parse_reply(TOOL_FORMATS[name], wire(name, calls), TOOLS)
     assert plain(parsed.tool_calls) == plain(calls)
     assert len({one.id for one in parsed.tool_calls}) == len(calls)
 
 
 @every_format
 def test_reasoning_and_text_are_told_from_calls(name: str) -> None:
-    written = TOOL_FORMATS[name]
-    content = "" if written.text_begin or written.calls.opening else "Let me see."
-    reasoning = "I need\n<tool_call> it" if written.reasoning else ""
-    parsed = written.parse(wire(name, [call(NOW, {})], content, reasoning), TOOLS)
+    tool_format = TOOL_FORMATS[name]
+    content = "" if tool_format.text_begin or tool_format.calls.opening else "Let me see."
+    reasoning = "I need\n<tool_call> it" if tool_format.reasoning else ""
+    parsed = parse_reply(tool_format, wire(name, [call(NOW, {})], content, reasoning), TOOLS)
     assert (parsed.reasoning, parsed.content, plain(parsed.tool_calls)) == (reasoning, content, [("now", {})])
 
 
 @every_format
 @pytest.mark.parametrize("choice", ["auto", "required", "use"])
 def test_whatever_the_grammar_produces_is_read(name: str, choice: str) -> None:
-    written, plan = TOOL_FORMATS[name], plan_tools(TOOLS, choice)
-    thinking: Thinking = "auto" if written.reasoning else "none"
-    texts = RandomTexts(written.reply_grammar(plan, None, thinking).build(), random.Random(name + choice))
-    check_random_texts(texts, 40, written.reply_parser, plan, None, thinking)
+    tool_format, plan = TOOL_FORMATS[name], plan_tools(TOOLS, choice)
+    thinking: Thinking = "auto" if tool_format.reasoning else "none"
+    texts = RandomTexts(ExpectedReply(tool_format, plan, None, thinking).grammar(), random.Random(name + choice))
+    check_random_texts(texts, 40, tool_format, plan, None, thinking)
 
 
 @every_format
 def test_calls_or_the_answer_are_told_apart(name: str) -> None:
-    written, plan = TOOL_FORMATS[name], plan_tools(TOOLS, "auto")
-    texts = RandomTexts(written.reply_grammar(plan, ANSWER, "none").build(), random.Random(name))
-    kinds = check_random_texts(texts, 40, written.reply_parser, plan, ANSWER, "none")
+    tool_format, plan = TOOL_FORMATS[name], plan_tools(TOOLS, "auto")
+    texts = RandomTexts(ExpectedReply(tool_format, plan, ANSWER, "none").grammar(), random.Random(name))
+    kinds = check_random_texts(texts, 40, tool_format, plan, ANSWER, "none")
     assert kinds == {"calls", "answer"}
 
 
 def check_random_texts(
-    texts: RandomTexts, number: int, parser: Any, plan: ToolPlan, answer: JSONSchema | None, thinking: Thinking
+    texts: RandomTexts,
+    number: int,
+    tool_format: ToolFormat,
+    plan: ToolPlan,
+    answer: JSONSchema | None,
+    thinking: Thinking,
 ) -> set[str]:
     """Read random texts and assert what was promised for them; return what they were."""
     kinds = set()
     for _ in range(number):
         text = texts.draw()
-        reader = parser(plan, answer, thinking)
-        message = fold(reader.feed(text) + reader.finish())
+        reader = ExpectedReply(tool_format, plan, answer, thinking).reader()
+        message = ParsedMessage.of(reader.feed(text) + reader.finish())
         assert not message.invalid_tool_calls, text
         for one in message.tool_calls:
             (tool,) = (tool for tool in plan.callable if tool.name == one.name)
@@ -208,16 +216,6 @@ def check_random_texts(
     return kinds
 
 
-def fold(deltas: list[ChatDelta]) -> ParsedMessage:
-    calls = [delta.finished_call for delta in deltas if delta.finished_call is not None]
-    return ParsedMessage(
-        "".join(delta.text for delta in deltas),
-        "".join(delta.reasoning for delta in deltas),
-        tuple(one for one in calls if isinstance(one, ToolCall)),
-        tuple(one for one in calls if isinstance(one, InvalidToolCall)),
-    )
-
-
 # ---- streams
 
 
@@ -225,9 +223,11 @@ def fold(deltas: list[ChatDelta]) -> ParsedMessage:
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_split_of_a_reply_gives_the_same(name: str, data: st.DataObject) -> None:
-    written = TOOL_FORMATS[name]
-    syntax = written.calls
-    marks = [mark for mark in {*written.markers, *syntax.literals, "Hi", " ", "\n", "{}", '"', "add", "now"} if mark]
+    tool_format = TOOL_FORMATS[name]
+    syntax = tool_format.calls
+    marks = [
+        mark for mark in {*tool_format.markers, *syntax.literals, "Hi", " ", "\n", "{}", '"', "add", "now"} if mark
+    ]
     good = [
         wire(name, [call(ADD, {"a": 5})]),
         wire(name, [call(USE, {"text": "a </tool_call> ] } b"})], "So.\n", "Hm."),
@@ -236,14 +236,14 @@ def test_any_split_of_a_reply_gives_the_same(name: str, data: st.DataObject) -> 
     text = "".join(data.draw(st.lists(parts, max_size=5)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     pieces = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    whole = without_ids(written.parse(text, TOOLS))
+    whole = without_ids(parse_reply(tool_format, text, TOOLS))
     assert without_ids(streamed(name, pieces)) == whole
     assert without_ids(streamed(name, list(text))) == whole
 
 
 def streamed(name: str, pieces: list[str]) -> ParsedMessage:
-    reader = TOOL_FORMATS[name].stream_parser(TOOLS)
-    return fold([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish())
+    reader = make_reader(TOOL_FORMATS[name], TOOLS)
+    return ParsedMessage.of([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish())
 
 
 def without_ids(message: ParsedMessage) -> Any:
@@ -256,10 +256,10 @@ def without_ids(message: ParsedMessage) -> Any:
 def test_fragments_of_a_call_add_up_to_its_arguments(name: str) -> None:
     calls = [call(USE, {"text": "one two\nthree", "count": 3, "items": ["a"]}), call(NOW, {})]
     calls = calls[: TOOL_FORMATS[name].calls.most]
-    reader = TOOL_FORMATS[name].stream_parser(TOOLS)
+    reader = make_reader(TOOL_FORMATS[name], TOOLS)
     deltas = [delta for char in wire(name, calls) for delta in reader.feed(char)] + reader.finish()
     fragments = [delta.tool_call for delta in deltas if delta.tool_call is not None]
-    for index, one in enumerate(fold(deltas).tool_calls):
+    for index, one in enumerate(ParsedMessage.of(deltas).tool_calls):
         first, *others = [fragment for fragment in fragments if fragment.index == index]
         assert (first.id, first.name, first.arguments) == (one.id, one.name, "")
         assert "".join(fragment.arguments for fragment in others) == one.arguments_json
@@ -269,7 +269,7 @@ def test_fragments_of_a_call_add_up_to_its_arguments(name: str) -> None:
 
 @every_format
 def test_no_part_of_a_marker_is_ever_shown(name: str) -> None:
-    reader = TOOL_FORMATS[name].stream_parser(TOOLS)
+    reader = make_reader(TOOL_FORMATS[name], TOOLS)
     texts = [delta.text for char in wire(name, [call(ADD, {"a": 1})]) for delta in reader.feed(char)]
     assert "".join(texts) == ""
 
@@ -279,9 +279,9 @@ def test_no_part_of_a_marker_is_ever_shown(name: str) -> None:
 
 @every_format
 def test_none_forbids_the_calls_and_allows_other_text(name: str) -> None:
-    written = TOOL_FORMATS[name]
+    tool_format = TOOL_FORMATS[name]
     assert not pushdown(name, "none").accepts(wire(name, [call(ADD, {"a": 1})]))
-    assert pushdown(name, "none").accepts(f"{written.text_begin}Well [1] <b>{written.text_end}")
+    assert pushdown(name, "none").accepts(f"{tool_format.text_begin}Well [1] <b>{tool_format.text_end}")
 
 
 @every_format
@@ -296,23 +296,23 @@ def test_only_declared_names_and_valid_arguments_are_possible(name: str) -> None
 
 @every_format
 def test_a_named_tool_and_single_calls_are_called_once(name: str) -> None:
-    written = TOOL_FORMATS[name]
+    tool_format = TOOL_FORMATS[name]
     one, two = ([call(ADD, {"a": 1})] * count for count in (1, 2))
     for plan in (plan_tools(TOOLS, "add"), plan_tools(TOOLS, "required", parallel_tool_calls=False)):
-        reader = Pushdown(written.reply_grammar(plan, None, "none").build())
-        assert reader.accepts(written.write_calls(one)) and not reader.accepts(written.write_calls(two))
-    assert pushdown(name, "required").accepts(written.write_calls(two)) == (written.calls.most > 1)
-    assert not Pushdown(written.reply_grammar(plan_tools(TOOLS, "add"), None, "none").build()).accepts(
-        written.write_calls([call(NOW, {})])
+        reader = Pushdown(ExpectedReply(tool_format, plan, None, "none").grammar())
+        assert reader.accepts(tool_format.write_calls(one)) and not reader.accepts(tool_format.write_calls(two))
+    assert pushdown(name, "required").accepts(tool_format.write_calls(two)) == (tool_format.calls.most > 1)
+    assert not Pushdown(ExpectedReply(tool_format, plan_tools(TOOLS, "add"), None, "none").grammar()).accepts(
+        tool_format.write_calls([call(NOW, {})])
     )
 
 
 @every_format
 def test_a_reply_has_a_bounded_number_of_calls(name: str) -> None:
-    written = TOOL_FORMATS[name]
-    most = written.calls.most
-    assert pushdown(name, "required").accepts(written.write_calls([call(NOW, {})] * most))
-    assert not pushdown(name, "required").accepts(written.write_calls([call(NOW, {})] * (most + 1)))
+    tool_format = TOOL_FORMATS[name]
+    most = tool_format.calls.most
+    assert pushdown(name, "required").accepts(tool_format.write_calls([call(NOW, {})] * most))
+    assert not pushdown(name, "required").accepts(tool_format.write_calls([call(NOW, {})] * (most + 1)))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if TOOL_FORMATS[name].reasoning])
@@ -333,13 +333,13 @@ def test_constraints_begin_behind_the_reasoning(name: str) -> None:
 
 @every_format
 def test_marks_inside_a_json_answer_are_text(name: str) -> None:
-    written, plan = TOOL_FORMATS[name], plan_tools(TOOLS, "auto")
-    answer = json.dumps({"answer": "".join(sorted(written.markers)) + "<|return|> {}"}, ensure_ascii=False)
-    text = f"{written.text_begin}{answer}{written.text_end}"
+    tool_format, plan = TOOL_FORMATS[name], plan_tools(TOOLS, "auto")
+    answer = json.dumps({"answer": "".join(sorted(tool_format.markers)) + "<|return|> {}"}, ensure_ascii=False)
+    text = f"{tool_format.text_begin}{answer}{tool_format.text_end}"
     assert pushdown(name, "auto", with_answer=True).accepts(text)
     for pieces in ([text], list(text)):
-        reader = written.reply_parser(plan, ANSWER, "none")
-        message = fold([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish())
+        reader = ExpectedReply(tool_format, plan, ANSWER, "none").reader()
+        message = ParsedMessage.of([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish())
         assert (message.content, message.tool_calls, message.invalid_tool_calls) == (answer, (), ())
 
 
@@ -348,11 +348,11 @@ def test_marks_inside_a_json_answer_are_text(name: str) -> None:
 
 @every_format
 def test_a_call_that_is_cut_off_is_kept_with_its_text(name: str) -> None:
-    written = TOOL_FORMATS[name]
+    tool_format = TOOL_FORMATS[name]
     text = wire(name, [call(USE, {"text": "abc"})])
     cut = text[: text.index("abc") + 2]
-    reader = written.stream_parser(TOOLS)
-    message = fold(reader.feed(cut) + reader.finish(cut_off=True))
+    reader = make_reader(tool_format, TOOLS)
+    message = ParsedMessage.of(reader.feed(cut) + reader.finish(cut_off=True))
     (invalid,) = message.invalid_tool_calls
     assert not message.tool_calls and message.content == ""
     assert invalid.text == cut and invalid.error == "the token budget ended inside the call" and invalid.id
@@ -366,13 +366,15 @@ MARKED = [
 
 @pytest.mark.parametrize("name", MARKED)
 def test_a_marker_that_is_cut_off_is_no_text(name: str) -> None:
-    written = TOOL_FORMATS[name]
-    marker = written.calls.marker
+    tool_format = TOOL_FORMATS[name]
+    marker = tool_format.calls.marker
     half = (len(marker) + 1) // 2
     for length in range(1, len(marker)):
         for pieces in (["Well. " + marker[:length]], list("Well. " + marker[:length])):
-            reader = written.stream_parser(TOOLS)
-            message = fold([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish(cut_off=True))
+            reader = make_reader(tool_format, TOOLS)
+            message = ParsedMessage.of(
+                [delta for piece in pieces for delta in reader.feed(piece)] + reader.finish(cut_off=True)
+            )
             invalid = [one.text for one in message.invalid_tool_calls]
             begun = marker[:length]
             assert (message.content, invalid) == (("Well.", [begun]) if length >= half else (f"Well. {begun}", []))
@@ -380,13 +382,24 @@ def test_a_marker_that_is_cut_off_is_no_text(name: str) -> None:
 
 @every_format
 def test_an_unknown_tool_and_invalid_arguments_are_named(name: str) -> None:
-    written = TOOL_FORMATS[name]
+    tool_format = TOOL_FORMATS[name]
     text = wire(name, [call(ADD, {"a": 123})])
     for old, new, error in (("add", "gone", "unknown tool 'gone'"), ("123", "1.5", "arguments.a: ")):
-        message = written.parse(text.replace(old, new), TOOLS)
+        message = parse_reply(tool_format, text.replace(old, new), TOOLS)
         (invalid,) = message.invalid_tool_calls
         assert not message.tool_calls and error in invalid.error
         assert invalid.text in text.replace(old, new) and new in invalid.text
+
+
+@every_format
+def test_arguments_that_break_the_format_of_a_text_are_invalid(name: str) -> None:
+    tool = Tool("meet", "", {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}})
+    written = [
+        TOOL_FORMATS[name].write_calls([ToolCall("1", "meet", {"day": day}, "")]) for day in ("2024-02-29", "no")
+    ]
+    assert len(parse_reply(TOOL_FORMATS[name], written[0], [tool]).tool_calls) == 1
+    (invalid,) = parse_reply(TOOL_FORMATS[name], written[1], [tool]).invalid_tool_calls
+    assert invalid.error == "arguments.day: 'no' is not a 'date'"
 
 
 JSON_CASES = [
@@ -404,7 +417,7 @@ JSON_CASES = [
 @pytest.mark.parametrize(("body", "error"), JSON_CASES)
 def test_broken_json_says_why_and_does_not_spoil_the_next_call(body: str, error: str) -> None:
     good = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
-    message = TOOL_FORMATS["qwen3"].parse(f"Hm. <tool_call>{body}</tool_call>\n{good}", TOOLS)
+    message = parse_reply(TOOL_FORMATS["qwen3"], f"Hm. <tool_call>{body}</tool_call>\n{good}", TOOLS)
     (invalid,) = message.invalid_tool_calls
     assert message.content == "Hm." and plain(message.tool_calls) == [("now", {})]
     assert invalid.text == f"<tool_call>{body}</tool_call>" and error in invalid.error
@@ -433,14 +446,14 @@ def test_broken_json_says_why_and_does_not_spoil_the_next_call(body: str, error:
 def test_what_models_write_in_other_ways_is_read_too(name: str, text: str) -> None:
     if name == "llama3_json" and "type" in text:
         text = text.replace('"type": "function", ', "").replace('{"a": 1}', '{"a": 1}, "type": "function"')
-    message = TOOL_FORMATS[name].parse(text, TOOLS)
+    message = parse_reply(TOOL_FORMATS[name], text, TOOLS)
     assert plain(message.tool_calls) == [("add", {"a": 1})], message
 
 
 def test_python_literals_of_every_kind_are_read() -> None:
     others = """items=["a", 'b'], nested={'inner': "", "on": True}, flag=None"""
     text = r"""[use(text='it\'s "x" \x41\u00e9\n\ud83d\ude00', """ + others + ")]"
-    (one,) = TOOL_FORMATS["pythonic"].parse(text, TOOLS).tool_calls
+    (one,) = parse_reply(TOOL_FORMATS["pythonic"], text, TOOLS).tool_calls
     nested = {"inner": "", "on": True}
     assert one.arguments == {"text": 'it\'s "x" Aé\n😀', "items": ["a", "b"], "nested": nested, "flag": None}
 
@@ -449,24 +462,24 @@ def test_python_literals_of_every_kind_are_read() -> None:
     "value", ["1 2", "x", "0x10", "'a", "[1", "{1: 2", "nan", "1e", r"'\u12'", r"'\ud800'", "[" * 200]
 )
 def test_python_literals_that_are_none_are_refused(value: str) -> None:
-    message = TOOL_FORMATS["pythonic"].parse(f"[use(text={value})]", TOOLS)
+    message = parse_reply(TOOL_FORMATS["pythonic"], f"[use(text={value})]", TOOLS)
     assert not message.tool_calls and len(message.invalid_tool_calls) == 1
 
 
 @pytest.mark.parametrize("name", RAW)
 def test_a_text_parameter_holds_whatever_stands_there(name: str) -> None:
     for text in ("12", "null", "true", '"quoted"', "{}", "", " a ", "\n", "a\n", "\na"):
-        (one,) = TOOL_FORMATS[name].parse(wire(name, [call(USE, {"text": text})]), TOOLS).tool_calls
+        (one,) = parse_reply(TOOL_FORMATS[name], wire(name, [call(USE, {"text": text})]), TOOLS).tool_calls
         assert one.arguments == {"text": text}
 
 
 @pytest.mark.parametrize("name", RAW)
 def test_a_text_beside_structures_cannot_begin_like_one(name: str) -> None:
-    written = TOOL_FORMATS[name]
+    tool_format = TOOL_FORMATS[name]
     tool = Tool("f", "", {"type": "object", "properties": {"x": {"type": ["string", "array"]}}})
-    reader = Pushdown(written.reply_grammar(plan_tools((tool,), "required"), None, "none").build())
+    reader = Pushdown(ExpectedReply(tool_format, plan_tools((tool,), "required"), None, "none").grammar())
     for value, is_possible in (("a [", True), (["a"], True), ("[a", False), (" {", False), ("", True)):
-        assert reader.accepts(written.write_calls([ToolCall("1", "f", {"x": value}, "")])) == is_possible
+        assert reader.accepts(tool_format.write_calls([ToolCall("1", "f", {"x": value}, "")])) == is_possible
 
 
 @pytest.mark.parametrize("name", sorted(UNWRITABLE))
@@ -480,7 +493,7 @@ def test_a_mark_that_ends_a_text_cannot_be_written_in_one(name: str) -> None:
 
 @every_format
 def test_the_format_is_found_from_the_template(name: str) -> None:
-    found = tool_format(template_of(name))
+    found = find_tool_format(template_of(name))
     assert found.name == name
     assert (found.reasoning is None) == (TOOL_FORMATS[name].reasoning is None)
     abilities = abilities_of(TemplateTokenizer.of(name), found)
@@ -489,21 +502,21 @@ def test_the_format_is_found_from_the_template(name: str) -> None:
 
 
 def test_a_format_can_be_named_and_a_wrong_name_is_refused() -> None:
-    assert tool_format(template_of("qwen3"), "mistral").name == "mistral"
-    assert tool_format("no family's").name == "generic_json"
+    assert find_tool_format(template_of("qwen3"), "mistral").name == "mistral"
+    assert find_tool_format("no family's").name == "generic_json"
     with pytest.raises(RequestError, match=r"tool_format='morse' must be 'auto' or one of 'harmony', "):
-        tool_format("", "morse")
+        find_tool_format("", "morse")
 
 
 def test_names_that_python_cannot_write_are_mapped_and_mapped_back() -> None:
     tools = (Tool("web.search-v2"), Tool("2nd"))
     for name in ("pythonic", "lfm2"):
-        written = TOOL_FORMATS[name]
-        text = written.write_calls([ToolCall("1", tool.name, {}, "{}") for tool in tools])
+        tool_format = TOOL_FORMATS[name]
+        text = tool_format.write_calls([ToolCall("1", tool.name, {}, "{}") for tool in tools])
         assert "web_search_v2()" in text and "_2nd()" in text
-        assert [one.name for one in written.parse(text, tools).tool_calls] == ["web.search-v2", "2nd"]
-        assert Pushdown(written.reply_grammar(plan_tools(tools, "required"), None, "none").build()).accepts(text)
-        assert "web_search_v2" in written.instructions(tools)
+        assert [one.name for one in parse_reply(tool_format, text, tools).tool_calls] == ["web.search-v2", "2nd"]
+        assert Pushdown(ExpectedReply(tool_format, plan_tools(tools, "required"), None, "none").grammar()).accepts(text)
+        assert "web_search_v2" in tools_as_text(tool_format, tools)
 
 
 def test_names_that_would_be_written_alike_are_refused() -> None:
@@ -515,7 +528,7 @@ def test_names_that_would_be_written_alike_are_refused() -> None:
 def test_a_parameter_that_cannot_be_written_is_refused_by_name(name: str) -> None:
     tool = Tool("f", "", {"type": "object", "properties": {"a>b": {"type": "integer"}}})
     with pytest.raises(ConstraintError, match=r"parameter 'a>b'"):
-        TOOL_FORMATS[name].reply_grammar(plan_tools((tool,), "required"), None, "none").build()
+        ExpectedReply(TOOL_FORMATS[name], plan_tools((tool,), "required"), None, "none").grammar()
 
 
 @pytest.mark.parametrize("mark", ["<tool_call>", "[TOOL_CALLS]", "</think>"])
@@ -525,31 +538,31 @@ def test_a_tool_that_is_named_like_a_marker_is_refused(mark: str) -> None:
 
 
 def test_ids_have_the_form_that_the_templates_want() -> None:
-    mistral = TOOL_FORMATS["mistral"].parse("[TOOL_CALLS]now[ARGS]{}[TOOL_CALLS]now[ARGS]{}", TOOLS).tool_calls
+    mistral = parse_reply(TOOL_FORMATS["mistral"], "[TOOL_CALLS]now[ARGS]{}[TOOL_CALLS]now[ARGS]{}", TOOLS).tool_calls
     assert all(len(one.id) == 9 and one.id.isalnum() for one in mistral) and mistral[0].id != mistral[1].id
     assert len(TOOL_FORMATS["mistral"].template_id(ToolCall("call_foreign", "now", {}, "{}"), 0)) == 9
     kimi = TOOL_FORMATS["kimi_k2"]
-    parsed = kimi.parse(wire("kimi_k2", [call(NOW, {}), call(ADD, {"a": 1}, "call_2")]), TOOLS)
+    parsed = parse_reply(kimi, wire("kimi_k2", [call(NOW, {}), call(ADD, {"a": 1}, "call_2")]), TOOLS)
     assert [one.id for one in parsed.tool_calls] == ["functions.now:0", "functions.add:1"]
-    assert kimi.stream_parser(TOOLS, num_earlier_calls=3).feed("<|tool_calls_section_begin|>") == []
+    assert make_reader(kimi, TOOLS, num_earlier_calls=3).feed("<|tool_calls_section_begin|>") == []
 
 
 @every_format
 def test_the_instructions_list_every_tool_and_show_a_call(name: str) -> None:
-    text = TOOL_FORMATS[name].instructions(TOOLS)
-    assert text == TOOL_FORMATS[name].instructions(TOOLS)
+    text = tools_as_text(TOOL_FORMATS[name], TOOLS)
+    assert text == tools_as_text(TOOL_FORMATS[name], TOOLS)
     for tool in TOOLS:
         line = next(line for line in text.splitlines() if f'"name": "{tool.name}"' in line)
         assert json.loads(line)["parameters"] == tool.parameters
     assert TOOL_FORMATS[name].calls.marker in text
 
 
-@pytest.mark.parametrize("written", [FUNCTIONGEMMA, GEMMA4])
-def test_gemmas_keys_are_sorted_as_its_template_sorts_them(written: Any) -> None:
+@pytest.mark.parametrize("tool_format", [FUNCTIONGEMMA, GEMMA4])
+def test_gemmas_keys_are_sorted_as_its_template_sorts_them(tool_format: Any) -> None:
     tool = Tool("f", "", {"type": "object", "properties": {name: {"type": "integer"} for name in "bAc"}})
-    reader = Pushdown(written.reply_grammar(plan_tools((tool,), "required"), None, "none").build())
-    assert reader.accepts(written.write_calls([ToolCall("1", "f", {"A": 1, "b": 2, "c": 3}, "")]))
-    assert not reader.accepts(written.write_calls([ToolCall("1", "f", {"b": 2, "A": 1, "c": 3}, "")]))
+    reader = Pushdown(ExpectedReply(tool_format, plan_tools((tool,), "required"), None, "none").grammar())
+    assert reader.accepts(tool_format.write_calls([ToolCall("1", "f", {"A": 1, "b": 2, "c": 3}, "")]))
+    assert not reader.accepts(tool_format.write_calls([ToolCall("1", "f", {"b": 2, "A": 1, "c": 3}, "")]))
 
 
 # ---- the documentation
@@ -562,7 +575,7 @@ def test_the_documented_calls_are_what_the_formats_write() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (`+)(.+?)\2 \| ", DOCUMENT, re.MULTILINE)
     documented = {name: text.replace("\\|", "|").replace("\\n", "\n") for name, _, text in rows}
     rome = ToolCall("call_1", "weather", {"city": "Rome"}, '{"city": "Rome"}')
-    assert documented == {name: written.write_calls([rome]) for name, written in TOOL_FORMATS.items()}
+    assert documented == {name: tool_format.write_calls([rome]) for name, tool_format in TOOL_FORMATS.items()}
 
 
 def test_the_documented_code_runs_and_the_numbers_are_right() -> None:

@@ -27,6 +27,9 @@ FRAME = (
     "{{ message.content }}{% if message.tool_calls %}{{ calls_of(message.tool_calls) }}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+PLAIN = FRAME.replace("CALLS", "").replace("TOOLS", "")  # knows no tools and no reasoning
+THINKING = PLAIN.replace("BEGIN", "<think>").replace("END{%", "</think>{%")
+OPENED = THINKING + "<think>\n"  # begins the reasoning of the reply
 EACH = "{% for call in calls %}{% set f = call.function %}{% set a = f.arguments %}"
 JSON = '{"name": "{{ f.name }}", "arguments": {{ a | tojson }}}'
 LIST = EACH + "{{ ', ' if not loop.first }}" + JSON + "{% endfor %}"

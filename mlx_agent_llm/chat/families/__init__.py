@@ -23,8 +23,7 @@ from mlx_agent_llm.chat.families.pythonic import LFM2, PYTHONIC
 from mlx_agent_llm.chat.families.qwen3 import QWEN3
 from mlx_agent_llm.chat.families.qwen3_coder import QWEN3_CODER
 from mlx_agent_llm.chat.families.smollm2 import SMOLLM2
-from mlx_agent_llm.chat.reply.format import ParsedMessage, ToolFormat
-from mlx_agent_llm.chat.reply.reader import ReplyReader
+from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import THINK, Reasoning
 from mlx_agent_llm.errors import RequestError
 
@@ -59,8 +58,8 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = MappingProxyType({one.name: one for one
 _MARKS_OF_REASONING = (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning, BRACKETS, THINK)
 
 
-def tool_format(source: Tokenizer | str, name: str = "auto") -> ToolFormat:
-    """Return the format of a tokenizer or of the source of a chat template, or the one of that name.
+def find_tool_format(source: Tokenizer | str, name: str = "auto") -> ToolFormat:
+    """The format of a tokenizer or of the source of a chat template, or the one of that name.
 
     A template that shows no family's signs has "generic_json". Whether models think is read from the template.
     """
@@ -79,4 +78,4 @@ def _find_reasoning(template: str) -> Reasoning | None:
     return next((marks for marks in _MARKS_OF_REASONING if marks and marks.sign in template), None)
 
 
-__all__ = ["TOOL_FORMATS", "ParsedMessage", "ReplyReader", "ToolFormat", "tool_format"]
+__all__ = ["TOOL_FORMATS", "ToolFormat", "find_tool_format"]

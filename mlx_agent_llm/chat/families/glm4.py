@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
+from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.chat.reply.calls import NamedCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
 
 
 def _calls(line_break: str) -> CallSyntax:
-    arguments = TaggedArguments(
+    tags = Tags(
         begin="<arg_key>",
         name_end="</arg_key>",
         value_begin=f"{line_break}<arg_value>",
@@ -17,7 +18,7 @@ def _calls(line_break: str) -> CallSyntax:
         after=line_break,
     )
     return CallSyntax(
-        NamedCall(line_break, arguments),
+        NamedCall(line_break, TaggedArguments(tags)),
         marker="<tool_call>",
         begin="<tool_call>",
         end="</tool_call>",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
+from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.chat.reply.calls import NamedCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
@@ -15,7 +16,7 @@ MINIMAX_M2 = ToolFormat(
         NamedCall(
             '">\n',
             TaggedArguments(
-                begin='<parameter name="', name_end='">', value_begin="", value_end="</parameter>", after="\n"
+                Tags(begin='<parameter name="', name_end='">', value_begin="", value_end="</parameter>", after="\n")
             ),
         ),
         marker="<minimax:tool_call>",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
+from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.chat.reply.calls import NamedCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
@@ -15,12 +16,14 @@ QWEN3_CODER = ToolFormat(
         NamedCall(
             ">\n",
             TaggedArguments(
-                begin="<parameter=",
-                name_end=">",
-                value_begin="",
-                value_end="</parameter>",
-                padding="\n",
-                after="\n",
+                Tags(
+                    begin="<parameter=",
+                    name_end=">",
+                    value_begin="",
+                    value_end="</parameter>",
+                    padding="\n",
+                    after="\n",
+                ),
                 python_constants=True,  # the template writes True and None
             ),
         ),

@@ -59,7 +59,7 @@ class OpenCall:
                 yield from self.add(piece)
 
     def finish(self) -> ToolCall:
-        """Return the whole call; a BrokenCallError when the tool is unknown or the arguments are not valid for it."""
+        """The whole call; a BrokenCallError when the tool is unknown or the arguments are not valid for it."""
         if self.tool is None:
             known = ", ".join(map(repr, self._tools)) or "none"
             raise BrokenCallError(f"unknown tool {self._name!r}; known tools: {known}")
@@ -79,10 +79,10 @@ class ArgumentStyle(Protocol):
         """Yield the arguments as the text of one JSON object, as they come."""
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of the arguments and of what ends the call; their names begin with the prefix."""
+        """The rules of the arguments and of what ends the call; their names begin with the prefix."""
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """Return the arguments as they are written."""
+        """The arguments as they are written."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class JSONArguments:
         yield from read_json_object(cursor)
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of the object and of what ends the call."""
+        """The rules of the object and of what ends the call."""
         rules = schema_rules(tool.parameters, prefix)
         return replace(rules, root=sequence(rules.root, TextNode(end)))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """Return the object."""
+        """The object."""
         return write_json(arguments)
 
 
@@ -137,16 +137,16 @@ class NamedCall:
         yield from call.add_all(self.style.read(cursor, parameters))
 
     def write(self, name: str, arguments: Mapping[str, Any], index: int) -> str:
-        """Return the call as it is written."""
+        """The call as it is written."""
         between = self.arguments_begin.replace("{index}", str(index))
         return name + between + self.style.write(arguments)
 
     def example(self) -> str:
-        """Return a call for instructions."""
+        """A call for instructions."""
         return self.write("name", {"parameter": "value"}, 0)
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of a tool's arguments and of what ends the call."""
+        """The rules of a tool's arguments and of what ends the call."""
         return self.style.rules(tool, prefix, end)
 
 
@@ -191,15 +191,15 @@ class JSONCall:
             raise BrokenCallError(f"it must be {self.example()}")  # a key comes twice
 
     def example(self) -> str:
-        """Return a call for instructions."""
+        """A call for instructions."""
         return f"{self.head}...{self.between}{{...}}}}".replace("{index}", "0")
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of a tool's arguments and of what ends the call."""
+        """The rules of a tool's arguments and of what ends the call."""
         return JSONArguments().rules(tool, prefix, "}" + end)
 
     def write(self, name: str, arguments: Mapping[str, Any], index: int) -> str:
-        """Return the call as it is written."""
+        """The call as it is written."""
         head = self.head.replace("{index}", str(index))
         return f"{head}{name}{self.between}{write_json(arguments)}}}"
 

@@ -46,7 +46,7 @@ class Cursor:
         return self.text[begin:end]
 
     def starts_with(self, literal: str) -> Waiting[bool]:
-        """Return whether the literal stands here; nothing is read."""
+        """Whether the literal stands here; nothing is read."""
         while True:
             here = self.text[self.position : self.position + len(literal)]
             if here == literal or not literal.startswith(here):
@@ -73,7 +73,7 @@ class Cursor:
             yield None
 
     def peek(self) -> Waiting[str]:
-        """Return the next character, "" at the end; nothing is read."""
+        """The next character, "" at the end; nothing is read."""
         while self.position >= len(self.text) and not self.is_ended:
             yield None
         self.has_run_out = self.has_run_out or self.position >= len(self.text)
@@ -102,7 +102,7 @@ class Cursor:
             raise BrokenCallError(f"{json.dumps(literal, ensure_ascii=False)} is missing")
 
     def read_name(self) -> Waiting[str]:
-        """Return the letters, digits, "_", "." and "-" that stand here."""
+        """The letters, digits, "_", "." and "-" that stand here."""
         begin = self.position
         while (yield from self.peek()) in _NAME_CHARACTERS:
             self.position += 1
@@ -152,12 +152,12 @@ def collect(pieces: Pieces[T]) -> Waiting[tuple[str, T]]:
 
 
 def json_characters(text: str) -> str:
-    """Return a text as it stands between the quotes of a JSON string."""
+    """A text as it stands between the quotes of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def held_back(text: str, marker: str) -> int:
-    """Return the length of the longest end of `text` that may become the marker."""
+    """The length of the longest end of `text` that may become the marker."""
     return next((n for n in range(min(len(marker) - 1, len(text)), 0, -1) if text.endswith(marker[:n])), 0)
 
 

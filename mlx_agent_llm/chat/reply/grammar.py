@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mlx_agent_llm.chat.reply.calls import JSONCall
+from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import Reasoning
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
 from mlx_agent_llm.constrain.reasoning import Thinking
@@ -25,9 +24,6 @@ from mlx_agent_llm.languages.regular import (
 )
 from mlx_agent_llm.request.constraints import JSONSchema
 
-if TYPE_CHECKING:
-    from mlx_agent_llm.chat.reply.format import ToolFormat
-
 _NUMBER = PatternNode(parse_full_match("[0-9]{1,3}"))
 _BLANKS = parse_full_match(r"[ \t\n\r]*")
 
@@ -46,26 +42,26 @@ class ReplyGrammar:
         self._rules: dict[str, Node] = {}
 
     def build(self) -> ContextFreeGrammar:
-        """Return the grammar."""
-        return ContextFreeGrammar(self._with_reasoning(self.body()), self._rules, self._format.markers)
+        """The grammar; a ConstraintError where the format cannot write the name of a parameter."""
+        return ContextFreeGrammar(self._with_reasoning(self._body()), self._rules, self._format.markers)
 
-    def body(self) -> Node:
-        """Return what follows the reasoning."""
+    def _body(self) -> Node:
+        """What follows the reasoning."""
         if self._plan.mode == "required":
-            return self.calls()
+            return self._calls()
         if self._response is not None:
             begin, end = TextNode(self._format.text_begin), TextNode(self._format.text_end)
             answer = sequence(begin, self._json(self._response), end)
-            return answer if self._plan.mode == "none" else choice([self.calls(), answer])
+            return answer if self._plan.mode == "none" else choice([self._calls(), answer])
         if self._plan.mode == "none":
             return self._text()
         if self._syntax.opening or self._format.text_begin:
-            return choice([self._text(), self.calls()])
+            return choice([self._text(), self._calls()])
         with_calls = intersection(first_match(self._syntax.marker), self._allowed_beginnings())
-        return choice([self._text(), sequence(PatternNode(with_calls), self.calls(self._syntax.marker))])
+        return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax.marker))])
 
-    def calls(self, read: str = "") -> Node:
-        """Return all calls of a reply, from after a part of the first marker that was read."""
+    def _calls(self, read: str = "") -> Node:
+        """All calls of a reply, from after a part of the first marker that was read."""
         syntax = self._syntax
         most = 1 if self._plan.single else syntax.most
         begin = (syntax.section_begin + syntax.begin).removeprefix(read)
@@ -74,7 +70,7 @@ class ReplyGrammar:
         return sequence(TextNode(begin), call, *more, TextNode(syntax.section_end))
 
     def _call(self) -> RuleNode:
-        """Return the rule of one call, from after its beginning on."""
+        """The rule of one call, from after its beginning on."""
         if "call" not in self._rules:
             calls = [self._call_of(tool, f"tool_{number}") for number, tool in enumerate(self._plan.callable)]
             self._rules["call"] = choice(calls)
@@ -87,7 +83,7 @@ class ReplyGrammar:
         return sequence(TextNode(name), *_numbered(body.arguments_begin), self._arguments(tool, rule))
 
     def _arguments(self, tool: Tool, rule: str) -> Node:
-        """Return the rule of a tool's arguments, with what ends the call."""
+        """The rule of a tool's arguments, with what ends the call."""
         if rule not in self._rules:
             rules = self._syntax.body.rules(tool, f"{rule}_", self._syntax.end)
             self._rules.update(rules.rules)
@@ -100,7 +96,7 @@ class ReplyGrammar:
         return rules.root
 
     def _text(self) -> Node:
-        """Return text without a call, with the marks around it."""
+        """Text without a call, with the marks around it."""
         syntax, end = self._syntax, self._format.text_end
         excluded = [marker for marker in (syntax.marker, end, *self._format.not_in_text) if marker]
         texts = intersection(without(*excluded), complement(syntax.replies_with_calls) if syntax.opening else ANY_TEXT)
@@ -109,7 +105,7 @@ class ReplyGrammar:
         return PatternNode(intersection(texts, self._allowed_beginnings()))
 
     def _allowed_beginnings(self) -> Language:
-        """Return what is not read as the beginning of a block of reasoning."""
+        """What is not read as the beginning of a block of reasoning."""
         marks = self._format.reasoning
         if marks is None or self._thinking != "auto":
             return ANY_TEXT
@@ -125,13 +121,13 @@ class ReplyGrammar:
         return choice([sequence(PatternNode(block), body), body])
 
     def _block(self, marks: Reasoning) -> Language:
-        """Return a block up to its end; free text after it begins with the line breaks itself."""
+        """A block up to its end; free text after it begins with the line breaks itself."""
         is_free = self._plan.mode != "required" and self._response is None
         line_breaks = repeat(literal("\n"), 0, 0 if is_free else marks.gap)
         return concat(first_match(marks.end), literal(marks.bridge), line_breaks)
 
 
 def _numbered(text: str) -> list[Node]:
-    """Return a text as nodes, with a number for {index}: the model counts in its own way."""
+    """A text as nodes, with a number for {index}: the model counts in its own way."""
     before, index, after = text.partition("{index}")
     return [TextNode(before), _NUMBER, TextNode(after)] if index else [TextNode(before)]

@@ -7,17 +7,15 @@ that is cut off or broken becomes an InvalidToolCall with all of its text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from mlx_agent_llm.chat.output import ChatDelta, InvalidToolCall, new_call_id
 from mlx_agent_llm.chat.reply.calls import OpenCall
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, Waiting, collect
+from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.languages.regular import ANY_TEXT
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.chat.reply.format import ToolFormat
 
 Where = Literal["nowhere", "start", "anywhere"]
 
@@ -50,12 +48,12 @@ class ReplyReader:
         self._reading = self._read()
 
     def feed(self, text: str) -> list[ChatDelta]:
-        """Return what a piece of the reply adds; markers, and what may become one, are held back."""
+        """What a piece of the reply adds; markers, and what may become one, are held back."""
         self._cursor.text += text
         return self._advance()
 
     def finish(self, cut_off: bool = False) -> list[ChatDelta]:
-        """Return what was held back, when no more text comes; `cut_off`: at the token budget."""
+        """What was held back, when no more text comes; `cut_off`: at the token budget."""
         self._cursor.is_ended = True
         self._is_cut_off = cut_off
         return self._advance()
@@ -175,7 +173,7 @@ class ReplyReader:
         return (yield from self._cursor.match(self._syntax.section_begin + self._syntax.section_end))
 
     def _has_another(self) -> Waiting[bool]:
-        """Return whether another call follows in the section; the separator is read then."""
+        """Whether another call follows in the section; the separator is read then."""
         begin = self._cursor.position
         if self._syntax.separator.strip():
             return (yield from self._cursor.match(self._syntax.separator))

@@ -62,7 +62,7 @@ class CallSyntax:
 
     @cached_property
     def replies_with_calls(self) -> Language:
-        """Return the replies that begin with a call, of a family whose calls stand at the beginning alone."""
+        """The replies that begin with a call, of a family whose calls stand at the beginning alone."""
         return parse_regex(self.opening) if self.opening else concat(literal(self.marker), ANY_TEXT)
 
     @property
@@ -73,5 +73,5 @@ class CallSyntax:
 
 
 def control_tokens(literals: tuple[str, ...]) -> frozenset[str]:
-    """Return what in these texts may be a control token of a vocabulary."""
+    """What in these texts may be a control token of a vocabulary."""
     return frozenset(token for text in literals for token in _CONTROL_TOKEN.findall(text))

@@ -29,8 +29,9 @@ from mlx_agent_llm import (
     Usage,
 )
 from mlx_agent_llm.chat import ToolCallDelta
-from mlx_agent_llm.testing import RandomLogitsModel
+from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
 from tests.support.langchain_chats import ADD, CONFIG, Person, PersonDict, PersonV1, add, merged, now, scripted
+from tests.support.tool_templates import THINKING, TemplateTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +208,23 @@ def test_strict_decides_whether_what_cannot_be_enforced_is_refused_or_checked() 
             else:
                 with pytest.raises(InvalidOutputError, match=r"numbers: \[1, 1\] has non-unique elements"):
                     checked.invoke("Hi")
+
+
+def test_what_is_only_checked_is_checked_after_reasoning_too() -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    schema = {"title": "Set", "type": "object", "properties": {"numbers": numbers}, "required": ["numbers"]}
+    model = ScriptedModel(lambda prompt: '<think>Hm.</think>{"numbers": [1, 1]}')
+    with Engine.from_parts(model, TemplateTokenizer(THINKING), CONFIG) as engine:
+        checked = ChatMLXAgent(engine=engine).with_structured_output(schema, strict=False)
+        with pytest.raises(InvalidOutputError, match=r"numbers: \[1, 1\] has non-unique elements"):
+            checked.invoke("Hi")
+
+
+def test_an_answer_that_no_grammar_wrote_is_checked_for_its_formats() -> None:
+    day = {"title": "Day", "type": "object", "properties": {"day": {"type": "string", "format": "date"}}}
+    with scripted(['{"day": "tomorrow"}']) as chat:
+        with pytest.raises(OutputParserException, match=r"\$\.day: 'tomorrow' is not a 'date'"):
+            chat.with_structured_output(day, method="json_mode").invoke("Hi")
 
 
 def test_schemas_of_every_kind_become_json_schemas() -> None:

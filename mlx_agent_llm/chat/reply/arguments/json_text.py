@@ -41,7 +41,7 @@ def read_json_object(cursor: Cursor, depth: int = 0) -> Pieces[None]:
 
 
 def load_json(text: str) -> Any:
-    """Return the value of a JSON text; a BrokenCallError for what is none, NaN and Infinity among it."""
+    """The value of a JSON text; a BrokenCallError for what is none, NaN and Infinity among it."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -35,7 +35,7 @@ class Literals:
     colon: str = ": "
 
     def write(self, value: Any) -> str:
-        """Return a value as it is written."""
+        """A value as it is written."""
         match value:
             case str():
                 return self._write_text(value)
@@ -142,12 +142,12 @@ class BracedArguments:
         yield from self.values.read_members(cursor, "}")
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of the arguments and of what ends the call."""
+        """The rules of the arguments and of what ends the call."""
         rules = schema_rules(tool.parameters, prefix, notation=QuotedNotation(self.values.quotes[0]))
         return replace(rules, root=sequence(rules.root, TextNode(end)))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """Return the arguments as they are written."""
+        """The arguments as they are written."""
         return self.values.write(dict(arguments))
 
 
@@ -168,11 +168,11 @@ class KeywordArguments:
         yield from self.values.read_members(cursor, ")", colon="=")
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of the arguments and of what ends the call."""
+        """The rules of the arguments and of what ends the call."""
         return schema_rules(tool.parameters, prefix, notation=PythonNotation(")" + end))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """Return the arguments as they are written."""
+        """The arguments as they are written."""
         return f"({', '.join(f'{name}={self.values.write(value)}' for name, value in arguments.items())})"
 
 
@@ -189,7 +189,7 @@ def _is_closed(cursor: Cursor, close: str, has_items: bool) -> Waiting[bool]:
 
 
 def _read_word(cursor: Cursor, ends: str) -> Waiting[str]:
-    """Return the text up to one of the characters, without blanks around it."""
+    """The text up to one of the characters, without blanks around it."""
     begin = cursor.position
     while (char := (yield from cursor.peek())) and char not in ends:
         cursor.position += 1
@@ -207,7 +207,7 @@ def _escaped(pieces: Pieces[str]) -> Pieces[str]:
 
 
 def _read_escape(cursor: Cursor) -> Waiting[str]:
-    """Return what a backslash, which was read, and the characters after it stand for."""
+    """What a backslash, which was read, and the characters after it stand for."""
     char = yield from cursor.peek()
     cursor.position += 1
     if char not in _NUM_HEX_DIGITS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Collection, Iterable
+from typing import NoReturn
 
+from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.constrain.schema.formula import Formula
 from mlx_agent_llm.constrain.schema.json_text import quoted
 from mlx_agent_llm.constrain.schema.nodes import choice, sequence
@@ -27,9 +28,6 @@ from mlx_agent_llm.languages.regular import (
     without,
 )
 
-if TYPE_CHECKING:
-    from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
-
 _NAME = parse_full_match(r"[^\u0000-\u0020\u007f-\u00a0<>\"'=:,{}\[\]()|]+")  # what no notation needs for itself
 _IDENTIFIER = parse_full_match("[A-Za-z_][A-Za-z0-9_]*")
 _STRUCTURES = concat(parse_full_match(r"[ \t\n\r]*[{\[]"), ANY_TEXT)
@@ -47,18 +45,18 @@ class _MembersNotation(JSONNotation):
         self.separator, self.colon = TextNode(separator), TextNode("")
 
     def name(self, name: str) -> Node:
-        """Return the name with what stands around it."""
+        """The name with what stands around it."""
         if not self._names.matches(name):
             _refuse(name)
         return TextNode(self._before + name + self._after)
 
     def names(self, language: Language) -> Node:
-        """Return names that can be written; others are left out."""
+        """Names that can be written; others are left out."""
         written = intersection(language, self._names)
         return PatternNode(concat(literal(self._before), written, literal(self._after)))
 
     def any_name(self) -> Node:
-        """Return all names that can be written."""
+        """All names that can be written."""
         return self.names(ANY_TEXT)
 
 
@@ -72,30 +70,33 @@ class _MembersWriter(GrammarWriter):
         self._value = value
 
     def value(self, formula: Formula) -> Node:
-        """Return the node of a value."""
+        """The node of a value."""
         return self._value(formula)
 
 
 def write_members(
     writer: GrammarWriter, formula: Formula, notation: JSONNotation, value: Callable[[Formula], Node]
 ) -> Node:
-    """Return the node of an outermost object."""
+    """The node of an outermost object."""
     outer = _MembersWriter(writer, notation, value)
     return choice(write_object(outer, objects) for objects in writer.reader.types(formula).objects)
 
 
 class TaggedNotation(JSONNotation):
-    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON."""
+    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON.
 
-    def __init__(self, style: TaggedArguments, end: str) -> None:
-        between = style.name_end + style.value_begin + style.padding
-        self._members = _MembersNotation(_NAME, style.begin, between, "", end)
-        self._value_end = style.padding + style.value_end + style.after
-        self._tag = style.value_end
-        self._constants = ("True", "False", "None") if style.python_constants else ()
+    constants: those of Python that may be written too.
+    """
+
+    def __init__(self, tags: Tags, end: str, constants: Collection[str] = ()) -> None:
+        between = tags.name_end + tags.value_begin + tags.padding
+        self._members = _MembersNotation(_NAME, tags.begin, between, "", end)
+        self._value_end = tags.padding + tags.value_end + tags.after
+        self._tag = tags.value_end
+        self._constants = constants
 
     def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
-        """Return the node of all parameters."""
+        """The node of all parameters."""
         return write_members(writer, formula, self._members, lambda value: self._value(writer, value))
 
     def _value(self, writer: GrammarWriter, formula: Formula) -> Node:
@@ -109,7 +110,7 @@ class TaggedNotation(JSONNotation):
         return choice([leaf, *(sequence(node, TextNode(self._value_end)) for node in structures)])
 
     def _scalars(self, writer: GrammarWriter, formula: Formula) -> Language:
-        """Return what is neither text nor structure, as one language: it is told from a text by its end alone."""
+        """What is neither text nor structure, as one language: it is told from a text by its end alone."""
         types = writer.reader.types(formula)
         words = [str(value) for value in types.booleans if str(value) in self._constants]
         words += [str(value).lower() for value in types.booleans]
@@ -134,11 +135,11 @@ class PythonNotation(JSONNotation):
         self._members = _MembersNotation(_IDENTIFIER, "", "=", ", ", end)
 
     def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
-        """Return the node of the keyword arguments, from the parenthesis on."""
+        """The node of the keyword arguments, from the parenthesis on."""
         return sequence(TextNode("("), write_members(writer, formula, self._members, writer.value))
 
     def constant(self, value: bool | int | float | None) -> Node:
-        """Return True, False and None as Python writes them."""
+        """True, False and None as Python writes them."""
         return TextNode(str(value)) if value is None or isinstance(value, bool) else JSON.constant(value)
 
 
@@ -153,25 +154,25 @@ class QuotedNotation(JSONNotation):
         self.all_strings = self._quoted(ANY_TEXT)
 
     def string(self, language: Language) -> Node:
-        """Return the texts that do not hold the quote."""
+        """The texts that do not hold the quote."""
         return PatternNode(self._quoted(language))
 
     def order(self, names: Iterable[str]) -> list[str]:
-        """Return the names sorted, as Jinja's dictsort does."""
+        """The names sorted, as Jinja's dictsort does."""
         return sorted(names, key=str.lower)
 
     def name(self, name: str) -> Node:
-        """Return a name as it is."""
+        """A name as it is."""
         if not _NAME.matches(name):
             _refuse(name)
         return TextNode(name)
 
     def names(self, language: Language) -> Node:
-        """Return the names that can be written."""
+        """The names that can be written."""
         return PatternNode(intersection(language, _NAME))
 
     def any_name(self) -> Node:
-        """Return all names that can be written."""
+        """All names that can be written."""
         return PatternNode(_NAME)
 
     def _quoted(self, language: Language) -> Language:

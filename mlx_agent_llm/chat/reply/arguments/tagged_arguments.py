@@ -10,6 +10,7 @@ from typing import Any
 from mlx_agent_llm.chat.reply.arguments.json_text import load_json
 from mlx_agent_llm.chat.reply.arguments.notations import TaggedNotation
 from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
+from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Waiting, collect, json_characters
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
@@ -20,39 +21,33 @@ _BLANKS = " \t\n\r"
 
 @dataclass(frozen=True)
 class TaggedArguments:
-    """`begin`, the name, `name_end`, `value_begin`, the value and `value_end`, and so on.
+    """One parameter after another, each between its tags.
 
-    padding: a line break that stands before and after the value and is no part of it. after: a blank after each
-    parameter. With python_constants True, False and None may be written as in Python, too.
+    With python_constants True, False and None may be written as in Python, too.
     """
 
-    begin: str
-    name_end: str
-    value_begin: str
-    value_end: str
-    padding: str = ""
-    after: str = ""
+    tags: Tags
     python_constants: bool = False
 
     @property
     def literals(self) -> tuple[str, ...]:
         """The tags."""
-        return (self.begin, self.name_end, self.value_begin, self.value_end)
+        return (self.tags.begin, self.tags.name_end, self.tags.value_begin, self.tags.value_end)
 
     def read(self, cursor: Cursor, parameters: Parameters) -> Pieces[None]:
         """Yield the parameters as a JSON object; texts as they come."""
-        is_first = True
+        tags, is_first = self.tags, True
         yield "{"
-        while (yield from cursor.match(self.begin)):
-            name, marker = yield from collect(cursor.read_until(self.name_end))
+        while (yield from cursor.match(tags.begin)):
+            name, marker = yield from collect(cursor.read_until(tags.name_end))
             name = name.strip()
             if not marker:
-                raise BrokenCallError(f"{self.name_end!r} is missing")
+                raise BrokenCallError(f"{tags.name_end!r} is missing")
             yield f"{'' if is_first else ', '}{write_json(name)}: "
             is_first = False
-            yield from cursor.expect(self.value_begin)
-            if self.padding:
-                yield from cursor.skip(self.padding)
+            yield from cursor.expect(tags.value_begin)
+            if tags.padding:
+                yield from cursor.skip(tags.padding)
             if parameters.is_text(name):
                 yield from self._read_text(cursor)
             else:
@@ -61,47 +56,49 @@ class TaggedArguments:
         yield "}"
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
-        """Return the rules of the parameters and of what ends the call."""
-        return schema_rules(tool.parameters, prefix, notation=TaggedNotation(self, end))
+        """The rules of the parameters and of what ends the call."""
+        constants = tuple(PYTHON_CONSTANTS) if self.python_constants else ()
+        return schema_rules(tool.parameters, prefix, notation=TaggedNotation(self.tags, end, constants))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """Return the parameters as they are written."""
-        return "".join(self._write(name, value) + self.after for name, value in arguments.items())
+        """The parameters as they are written."""
+        return "".join(self._write(name, value) for name, value in arguments.items())
 
     def _write(self, name: str, value: Any) -> str:
-        text = value if isinstance(value, str) else write_json(value)
-        return f"{self.begin}{name}{self.name_end}{self.value_begin}{self.padding}{text}{self.padding}{self.value_end}"
+        tags, text = self.tags, value if isinstance(value, str) else write_json(value)
+        value_text = tags.padding + text + tags.padding
+        return f"{tags.begin}{name}{tags.name_end}{tags.value_begin}{value_text}{tags.value_end}{tags.after}"
 
     def _read_text(self, cursor: Cursor) -> Pieces[None]:
         """Yield the value as a JSON string; a last character that may be padding is held back."""
         yield '"'
         held = ""
-        pieces = cursor.read_until(self.value_end)
+        pieces = cursor.read_until(self.tags.value_end)
         while True:
             try:
                 piece = next(pieces)
             except StopIteration as end:
                 if not end.value:
-                    raise BrokenCallError(f"{self.value_end!r} is missing") from None
-                yield json_characters(held.removesuffix(self.padding)) + '"'
+                    raise BrokenCallError(f"{self.tags.value_end!r} is missing") from None
+                yield json_characters(held.removesuffix(self.tags.padding)) + '"'
                 return
             if piece is None:
                 yield None
                 continue
             text, held = held + piece, ""
-            if self.padding and text.endswith(self.padding):
-                text, held = text.removesuffix(self.padding), self.padding
+            if self.tags.padding and text.endswith(self.tags.padding):
+                text, held = text.removesuffix(self.tags.padding), self.tags.padding
             if text:
                 yield json_characters(text)
 
     def _read_whole(self, cursor: Cursor) -> Waiting[str]:
-        text, marker = yield from collect(cursor.read_until(self.value_end))
+        text, marker = yield from collect(cursor.read_until(self.tags.value_end))
         if not marker:
-            raise BrokenCallError(f"{self.value_end!r} is missing")
-        return text.removesuffix(self.padding) if self.padding else text
+            raise BrokenCallError(f"{self.tags.value_end!r} is missing")
+        return text.removesuffix(self.tags.padding) if self.tags.padding else text
 
     def _as_json(self, text: str, name: str, parameters: Parameters) -> str:
-        """Return JSON for what is written: a value that is valid and no text, else the text."""
+        """JSON for what is written: a value that is valid and no text, else the text."""
         written = PYTHON_CONSTANTS.get(text.strip(_BLANKS), text) if self.python_constants else text
         try:
             value = load_json(written)

@@ -1,0 +1,44 @@
+"""A reply that is one message after another, each in a channel that its header names."""
+
+from __future__ import annotations
+
+import re
+
+from mlx_agent_llm.chat.output import ChatDelta
+from mlx_agent_llm.chat.reply.cursor import Reading, Waiting, collect
+from mlx_agent_llm.chat.reply.reader import ReplyReader, each, trimmed
+
+START, MESSAGE = "<|start|>assistant", "<|message|>"
+_RECIPIENT = re.compile(r"to=functions\.")
+
+
+class ChannelReader(ReplyReader):
+    """Reads messages with their headers; the recipient may stand before or after the channel."""
+
+    def _read(self) -> Reading[None]:
+        cursor = self._cursor
+        while True:
+            yield from cursor.match(START)
+            begin = cursor.position
+            if not (yield from self._stands_at_header()):
+                yield from each(cursor.read_until(), lambda text: ChatDelta(text=text))
+                return
+            header, _ = yield from collect(cursor.read_until(MESSAGE))
+            recipient = _RECIPIENT.search(header)
+            if recipient is not None:
+                cursor.position = begin + recipient.end()
+                yield from self._read_call(begin)
+                yield from cursor.match("<|call|>")
+            elif "analysis" in header:
+                yield from trimmed(cursor.read_until("<|end|>"), lambda text: ChatDelta(reasoning=text))
+            else:  # an answer may hold the names of marks, and ends the reply
+                ends = () if self._calls == "start" else ("<|end|>", "<|return|>")
+                yield from each(cursor.read_until(*ends), lambda text: ChatDelta(text=text))
+            if not (yield from cursor.peek()):
+                return
+
+    def _stands_at_header(self) -> Waiting[bool]:
+        for begin in ("<|channel|>", " to="):
+            if (yield from self._cursor.starts_with(begin)):
+                return True
+        return False

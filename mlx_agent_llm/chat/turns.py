@@ -1,0 +1,92 @@
+"""Turns and tools as chat templates take them, and as text for templates that have no place for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from mlx_agent_llm.chat.messages import Message
+from mlx_agent_llm.chat.output import ToolCall
+from mlx_agent_llm.chat.reply.format import ToolFormat
+from mlx_agent_llm.chat.tools import Tool
+from mlx_agent_llm.constrain.schema import write_json
+
+Arguments = Literal["objects", "texts"]
+"""As what a template takes the arguments of calls."""
+
+
+def turns_as_data(tool_format: ToolFormat, turns: Sequence[Message], arguments: Arguments) -> list[dict[str, Any]]:
+    """The turns for a template that shows calls and results itself."""
+    calls = [call for turn in turns for call in turn.tool_calls]
+    ids = {call.id: tool_format.template_id(call, index) for index, call in enumerate(calls)}
+    names = {call.id: tool_format.write_name(call.name) for call in calls}
+    messages: list[dict[str, Any]] = []
+    for turn in turns:
+        message = _message(turn, turn.content)
+        if turn.tool_calls:
+            message["tool_calls"] = [
+                _call_as_data(tool_format, call, ids[call.id], arguments) for call in turn.tool_calls
+            ]
+        if turn.tool_call_id is not None:
+            message["tool_call_id"] = ids.get(turn.tool_call_id, turn.tool_call_id)
+            message["name"] = names.get(turn.tool_call_id, "")
+        messages.append(message)
+    return messages
+
+
+def turns_as_text(tool_format: ToolFormat, turns: Sequence[Message]) -> list[dict[str, Any]]:
+    """The turns for a template that knows no tools: calls after the text, results as turns of the user.
+
+    The results of calls that were made together are one turn: such templates want user and assistant in turn.
+    """
+    messages: list[dict[str, Any]] = []
+    for index, turn in enumerate(turns):
+        if turn.role != "tool":
+            messages.append(_message(turn, turn.content + tool_format.write_calls(turn.tool_calls)))
+            continue
+        result = f"<tool_response>{turn.content}</tool_response>"
+        if index and turns[index - 1].role == "tool":
+            messages[-1]["content"] += f"\n{result}"
+        else:
+            messages.append({"role": "user", "content": result})
+    return messages
+
+
+def tools_as_data(tool_format: ToolFormat, tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The tools for a template that shows them, as OpenAI's tool dicts."""
+    return [{"type": "function", "function": _function(tool_format, tool)} for tool in tools]
+
+
+def tools_as_text(tool_format: ToolFormat, tools: Sequence[Tool]) -> str:
+    """The tools, one JSON a line, and how to call them; the same for the same tools."""
+    listed = "\n".join(write_json(_function(tool_format, tool)) for tool in tools)
+    syntax = tool_format.calls
+    begin, end = syntax.section_begin + syntax.begin, syntax.end + syntax.section_end
+    example = begin + syntax.body.example() + end
+    return tool_format.prompt.replace("{tools}", listed).replace("{example}", example)
+
+
+def with_tools(tool_format: ToolFormat, messages: list[dict[str, Any]], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The messages for a template that shows tools, with the tools where it takes them from the system turn."""
+    if not tool_format.tools_in_system or not tools:
+        return messages
+    has_system = messages[0]["role"] == "system"
+    first = messages[0] if has_system else {"role": "system", "content": ""}
+    listed = [_function(tool_format, tool) for tool in tools]
+    return [{**first, "tools": write_json(listed)}, *messages[has_system:]]
+
+
+def _message(turn: Message, content: str) -> dict[str, Any]:
+    reasoning = {"reasoning_content": turn.reasoning} if turn.reasoning else {}
+    return {"role": turn.role, "content": content, **reasoning}
+
+
+def _call_as_data(tool_format: ToolFormat, call: ToolCall, call_id: str, arguments: Arguments) -> dict[str, Any]:
+    given = call.arguments_json if arguments == "texts" else call.arguments
+    function = {"name": tool_format.write_name(call.name), "arguments": given}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def _function(tool_format: ToolFormat, tool: Tool) -> dict[str, Any]:
+    name = tool_format.write_name(tool.name)
+    return {"name": name, "description": tool.description, "parameters": tool.parameters}
