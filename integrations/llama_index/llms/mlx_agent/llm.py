@@ -44,7 +44,8 @@ from llama_index.llms.mlx_agent.structured import SchemaDecodingLLM
 from llama_index.llms.mlx_agent.tools import as_tool_dict, read_selections, tool_choice_of
 from mlx_agent_llm import Engine, EngineClosedError, EngineConfig
 from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
-from mlx_agent_llm.chat.tools import as_tools, plan_tools
+from mlx_agent_llm.chat.tools import as_tools, check_parameters, plan_tools
+from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
 
 
@@ -223,7 +224,8 @@ class MLXAgentLLM(SchemaDecodingLLM):
         with llm_errors():
             tool_dicts = [as_tool_dict(tool) for tool in tools]
             choice = tool_choice_of(tool_choice, tool_required)
-            plan_tools(as_tools(tool_dicts), choice, allow_parallel_tool_calls)
+            plan = plan_tools(as_tools(tool_dicts), choice, allow_parallel_tool_calls)
+            check_parameters(plan.shown, constraint_grammar)
         options = {"tools": tool_dicts, "tool_choice": choice, "parallel_tool_calls": allow_parallel_tool_calls}
         return {"messages": messages, **options, **kwargs}
 
