@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int32]
+from mlx_agent_llm.core.batch.table_matrix import IntArray
 
 _MAX_DEPTH = 4
 _FIRST_COLUMNS = 64

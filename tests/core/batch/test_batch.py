@@ -1,11 +1,13 @@
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_agent_llm.core.batch.batch import Batch, RowSpan
+from mlx_agent_kernels import SharedLevel
+from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, RowSpan, TokenArrays, pack
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing, bucket
 from mlx_agent_llm.core.batch.sharing import SharingCosts
 from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
@@ -80,7 +82,7 @@ def test_a_preempted_prompt_may_end_with_a_token_in_flight() -> None:
     assert values(batch.tokens.in_flight_sources) == [-1, -1, -1, 0]
 
 
-def full_tables(span: RowSpan) -> list[list[int]]:
+def full_tables(span: RowSpan[mx.array]) -> list[list[int]]:
     """Of each row the blocks that it reads with others, level by level, and then its own as far as its tokens go."""
     tables, own, seq_lens = [], np.array(span.block_tables), values(span.seq_lens)
     for row_index, seq_len in enumerate(seq_lens):
@@ -229,3 +231,18 @@ def test_a_lone_token_gets_company_that_attends_to_nothing() -> None:
     batch = make_batch(Schedule([row(request([1, 2, 3], [4]))], []), min_tokens=2, padding_block=9)
     assert (batch.num_tokens, batch.num_rows, batch.num_padding) == (1, 1, 1)
     assert values(batch.tokens.slot_mapping) == [18, 36]
+
+
+@pytest.mark.parametrize("num_levels", [None, 0, 1, 2])
+@pytest.mark.parametrize("num_prompts", [0, 1, 3])
+def test_every_array_comes_back_in_its_own_place(num_levels: int | None, num_prompts: int) -> None:
+    names = iter(range(100))
+
+    def array(*shape: int) -> Any:
+        return np.full(shape, next(names), dtype=np.int32)
+
+    tokens = TokenArrays(*[array(5) for _ in TokenArrays._fields])
+    levels = tuple(SharedLevel(array(2, 3), array(2), array(2, 4), array(5)) for _ in range(num_levels or 0))
+    rows = None if num_levels is None else RowSpan(levels, array(5, 7), array(5))
+    arrays = BatchArrays(tokens, rows, tuple(array(2 + index) for index in range(num_prompts)))
+    assert pack(arrays).unpack().map(values) == arrays.map(values)
