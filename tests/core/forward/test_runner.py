@@ -3,24 +3,29 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx_lm.generate import generate_step
 
 from mlx_agent_llm import EngineConfig, SamplingParams
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing
 from mlx_agent_llm.core.batch.sharing import SharingCosts
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
+from mlx_agent_llm.core.forward.device import CPU, CUDA, METAL, DeviceProfile
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.probe import probe_model
+from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import tiny_model
+from tests.support.modules import looks
 
 
 @pytest.fixture
@@ -212,3 +217,39 @@ def test_what_the_gpu_kernels_do_not_serve_is_refused_when_the_engine_is_made(mo
     monkeypatch.setattr("mlx_agent_kernels.attention.backend", lambda: "cuda")
     with pytest.raises(UnsupportedModelError, match="head size 24: the GPU kernels serve 64, 80, 96"):
         make_core(tiny_model(head_dim=24))
+
+
+@pytest.mark.parametrize("profile", [CPU, CUDA, METAL], ids=lambda profile: profile.backend)
+def test_a_model_is_whole_again_when_its_last_core_is_closed(
+    profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlx_agent_llm.core.forward.runner.profile_here", lambda: replace(profile, warm_rows=(1,)))
+    model = tiny_model()
+    before, said = looks(model), mlx_lm_says(model)
+    cores = [make_core(model, max_tokens_per_step=64) for _ in range(2)]
+    answers = [run(core, [1, 2, 3], [*range(40)]) for core in cores]
+    cores[0].close()
+    assert looks(model) != before
+    assert [run(cores[1], [1, 2, 3], [*range(40)]), mlx_lm_says(model)] == [answers[0], said]
+    cores[1].close()
+    assert looks(model) == before
+    assert mlx_lm_says(model) == said
+    assert run(make_core(model), [1, 2, 3], [*range(40)]) == answers[0]
+
+
+def mlx_lm_says(model: nn.Module) -> list[int]:
+    return [int(token) for token, _ in generate_step(mx.array([1, 2, 3]), model, max_tokens=10)]
+
+
+@pytest.mark.parametrize("place", ["_make_layers", "forward"])
+def test_a_core_that_cannot_be_made_leaves_the_model_whole(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    before = looks(model)
+
+    def no_room(*arguments: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(ModelRunner, place, no_room)
+    with pytest.raises(MemoryError):
+        make_core(model)
+    assert looks(model) == before
