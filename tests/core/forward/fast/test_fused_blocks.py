@@ -11,7 +11,7 @@ import pytest
 from mlx_agent_llm.core.forward.fast.adaptation import Form, adapt
 from mlx_agent_llm.core.forward.fast.fused_blocks import fuse_blocks
 from mlx_agent_llm.testing import tiny_model
-from tests.core.forward.test_runner import make_core, run
+from tests.support.cores import make_core, run
 
 LLAMA3 = {
     "rope_type": "llama3",
