@@ -42,10 +42,12 @@ class TableMatrix:
         return self._matrix[: len(tables), : max(widths)], np.array(widths, dtype=np.int32), is_same
 
     def _resize(self, num_rows: int, width: int) -> None:
-        """Make room for rows that grow; much more than they need would be moved with them."""
+        """Make room, and some more; rows that are much longer than they need would be moved as they are."""
         height, capacity = self._matrix.shape
         if num_rows <= height and width <= capacity <= 4 * width:
             return
+        if num_rows > height:
+            num_rows += num_rows // 8
         kept = min(capacity, width)
         resized = np.full((max(num_rows, height), width + width // 8 + 1), self._filler, dtype=np.int32)
         resized[:height, :kept] = self._matrix[:, :kept]
@@ -55,9 +57,9 @@ class TableMatrix:
         """Put the rows of tables that were there before where these are now, and empty those of the others."""
         row_of = {id(table): row for row, table in enumerate(self._tables)}
         sources = [row_of.get(id(table), -1) for table in tables]
-        moved = self._spare[: len(tables)]
-        np.take(self._matrix, sources, axis=0, out=moved, mode="clip")  # the other modes copy once more
-        moved[[row for row, source in enumerate(sources) if source < 0]] = self._filler
-        self._matrix, self._spare = self._spare, self._matrix
+        if any(0 <= source != row for row, source in enumerate(sources)):
+            np.take(self._matrix, sources, axis=0, out=self._spare[: len(tables)], mode="clip")  # or it copies twice
+            self._matrix, self._spare = self._spare, self._matrix
+        self._matrix[[row for row, source in enumerate(sources) if source < 0]] = self._filler
         self._tables, known = list(tables), self._widths
         self._widths = [known[source] if source >= 0 else 0 for source in sources]
