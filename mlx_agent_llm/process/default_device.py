@@ -8,8 +8,6 @@ another one meanwhile waits. Operations run where they were built, so nobody wai
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import mlx.core as mx
 
@@ -30,34 +28,49 @@ class DefaultDevice:
         with self._changed:
             return self._before if self._before is not None else mx.default_device()
 
-    @contextmanager
-    def set_to(self, device: mx.Device) -> Iterator[None]:
+    def set_to(self, device: mx.Device) -> _SetTo:
         """A context in which operations that name no stream go to `device`; not to be entered twice by one thread.
 
         Afterwards the default is as it was, unless somebody has set another one meanwhile.
         """
+        return _SetTo(self, device)
+
+    def enter(self, device: mx.Device) -> None:
+        """See set_to."""
         with self._entry, self._changed:
-            self._changed.wait_for(lambda: self._num_inside == 0 or self._device == device)
+            while self._num_inside > 0 and self._device != device:
+                self._changed.wait()
             before = mx.default_device()
             if before != device:
                 mx.set_default_device(device)
                 self._before = before
             self._num_inside += 1
             self._device = device
-        try:
-            yield
-        finally:
-            self._leave()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """See set_to."""
         with self._changed:
             self._num_inside -= 1
             if self._num_inside > 0:
                 return
-            if self._before is not None and mx.default_device() == self._device:
-                mx.set_default_device(self._before)
-            self._before = None
-            self._changed.notify_all()
+            if self._before is not None:
+                if mx.default_device() == self._device:
+                    mx.set_default_device(self._before)
+                self._before = None
+            self._changed.notify()  # the one that has the entry
+
+
+class _SetTo:
+    """A context of DefaultDevice; a class, because each step enters several of them."""
+
+    def __init__(self, default: DefaultDevice, device: mx.Device) -> None:
+        self._default, self._device = default, device
+
+    def __enter__(self) -> None:
+        self._default.enter(self._device)
+
+    def __exit__(self, *exception: object) -> None:
+        self._default.leave()
 
 
 default_device = DefaultDevice()
