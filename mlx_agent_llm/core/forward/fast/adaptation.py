@@ -18,6 +18,7 @@ class Form:
 
     own_class: type
     num_users: int  # adaptations that need it
+    attributes: tuple[str, ...]  # what the form needs besides
 
 
 class Adaptation:
@@ -40,8 +41,9 @@ class Adaptation:
     def give(self, module: nn.Module, form: type[Form], **attributes: Any) -> None:
         """Let a module that has its own class compute as `form` does, with attributes of that form."""
         own_class = type(module)
+        fields = {"own_class": own_class, "num_users": 1, "attributes": tuple(attributes)}
         name = form.__name__.lstrip("_") + own_class.__name__
-        module.__class__ = type(name, (form, own_class), attributes | {"own_class": own_class, "num_users": 1})
+        module.__class__ = type(name, (form, own_class), attributes | fields)
         self._modules.append(module)
 
     def undo(self) -> None:
@@ -52,7 +54,14 @@ class Adaptation:
                 form: type[Form] = type(module)
                 form.num_users -= 1
                 if form.num_users == 0:
-                    module.__class__ = form.own_class
+                    _give_back(module, form)
+
+
+def _give_back(module: nn.Module, form: type[Form]) -> None:
+    """Give a module its own class."""
+    module.__class__ = form.own_class
+    for name in form.attributes:
+        delattr(form, name)  # a class lives on until Python looks for circles, and these may hold weights
 
 
 Adapt = Callable[[nn.Module, Adaptation], None]

@@ -1,5 +1,6 @@
 """A model that was adapted is whole again when the last one who needed that is done, and says the same throughout."""
 
+import gc
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -82,6 +83,21 @@ def test_what_raises_leaves_the_model_as_it_was() -> None:
     assert num_forms(other) > 0
     held.undo()
     assert looks(other) == before
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=["faster modules", "fused blocks", "all"])
+def test_the_memory_of_a_model_is_free_when_the_model_is(ways: list[Adapt]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        num_bytes = mx.get_active_memory()
+        model = tiny_model(hidden_size=256)
+        assert mx.get_active_memory() > num_bytes + 500_000
+        adapt(model, *ways).undo()
+        del model
+        assert mx.get_active_memory() < num_bytes + 50_000
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", MODELS)
