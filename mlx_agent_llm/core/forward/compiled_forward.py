@@ -45,6 +45,10 @@ class CompiledForward:
             layer.put_pools(*pool)
         return logits[: len(batch.sampled)]
 
+    def close(self) -> None:
+        """Drop the model and the traces, which hold its weights and, in a circle, this object."""
+        del self._trace, self._model
+
     def _forward(self, token_ids: mx.array, integers: mx.array, shapes: Any, pools: Pools) -> tuple[mx.array, Pools]:
         """Traced once for each `shapes`, which MLX tells apart, and which are those of self._shapes."""
         assert self._shapes is not None

@@ -60,10 +60,6 @@ class ModelRunner:
             self._adaptation.undo()
             raise
 
-    def on_device(self) -> AbstractContextManager[None]:
-        """A context in which operations are built for the runner's device; not to be entered inside of itself."""
-        return default_device.set_to(self._device)
-
     def forward(self, batch: Batch, in_flight: mx.array | None) -> mx.array:
         """Dispatch one forward; returns the sampled rows' logits, (S, vocab), not yet waited for.
 
@@ -82,16 +78,14 @@ class ModelRunner:
         self._last_logits = logits
         return logits
 
-    def _build(self, token_ids: mx.array, batch: Batch) -> mx.array:
-        """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
-        if self._compiled is not None and batch.in_buckets:
-            return self._compiled(token_ids, batch, self._layers)
-        return call_model(self._model, token_ids, batch, self._layers)
-
     def take_ready_at(self) -> float | None:
         """When the last step's samples were there, if the forward after them waited for them before its dispatch."""
         ready_at, self._in_flight_ready_at = self._in_flight_ready_at, None
         return ready_at
+
+    def on_device(self) -> AbstractContextManager[None]:
+        """A context in which operations are built for the runner's device; not to be entered inside of itself."""
+        return default_device.set_to(self._device)
 
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
@@ -104,6 +98,8 @@ class ModelRunner:
         """Drop the pools and the model, whose modules get their own classes back; nothing is computed afterwards."""
         self._drop_layers()
         self._adaptation.undo()
+        if self._compiled is not None:
+            self._compiled.close()
         self._model = self._compiled = None
 
     def _copy(self, copies: SlotCopies) -> None:
@@ -112,6 +108,12 @@ class ModelRunner:
         mx.eval(contents)
         for layer, (keys, values) in zip(self._layers, contents, strict=True):
             layer.write(copies.targets, keys, values)
+
+    def _build(self, token_ids: mx.array, batch: Batch) -> mx.array:
+        """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
+        if self._compiled is not None and batch.in_buckets:
+            return self._compiled(token_ids, batch, self._layers)
+        return call_model(self._model, token_ids, batch, self._layers)
 
     def _wait_for_the_last(self, in_flight: mx.array | None) -> None:
         """Wait for the forward before, when the next one is built and not yet dispatched.

@@ -1,5 +1,6 @@
 """What a forward writes and what it leaves alone: the pools' memory, the padding, the model's modules."""
 
+import gc
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -137,6 +138,24 @@ def test_a_model_is_whole_again_when_its_last_core_is_closed(
     assert looks(model) == before
     assert mlx_lm_says(model) == said
     assert run(make_core(model), [1, 2, 3], [*range(40)]) == answers[0]
+
+
+@pytest.mark.parametrize("profile", [CPU, CUDA, METAL], ids=lambda profile: profile.backend)
+def test_a_core_that_is_closed_holds_no_weights(profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_agent_llm.core.forward.runner.profile_here", lambda: replace(profile, warm_rows=(1,)))
+    gc.collect()
+    gc.disable()
+    try:
+        num_bytes = mx.get_active_memory()
+        model = tiny_model(hidden_size=256)
+        core = make_core(model)
+        run(core, [1, 2, 3])
+        core.close()
+        assert mx.get_active_memory() > num_bytes + 500_000
+        del model
+        assert mx.get_active_memory() < num_bytes + 50_000
+    finally:
+        gc.enable()
 
 
 def mlx_lm_says(model: nn.Module) -> list[int]:
