@@ -12,6 +12,8 @@ from typing import Any
 
 import mlx.nn as nn
 
+_ONE_AT_A_TIME = threading.RLock()  # engines are made on threads of their own, and may serve one model
+
 
 class Form:
     """The mixin of a class that stands in place of a module's own."""
@@ -57,16 +59,7 @@ class Adaptation:
                     _give_back(module, form)
 
 
-def _give_back(module: nn.Module, form: type[Form]) -> None:
-    """Give a module its own class."""
-    module.__class__ = form.own_class
-    for name in form.attributes:
-        delattr(form, name)  # a class lives on until Python looks for circles, and these may hold weights
-
-
 Adapt = Callable[[nn.Module, Adaptation], None]
-
-_ONE_AT_A_TIME = threading.RLock()  # engines are made on threads of their own, and may serve one model
 
 
 def adapt(model: nn.Module, *ways: Adapt) -> Adaptation:
@@ -80,3 +73,10 @@ def adapt(model: nn.Module, *ways: Adapt) -> Adaptation:
             adaptation.undo()
             raise
     return adaptation
+
+
+def _give_back(module: nn.Module, form: type[Form]) -> None:
+    """Give a module its own class."""
+    module.__class__ = form.own_class
+    for name in form.attributes:
+        delattr(form, name)  # a class lives on until Python looks for circles, and these may hold weights
