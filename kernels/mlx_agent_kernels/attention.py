@@ -78,7 +78,7 @@ def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
     v_pool: mx.array,
-    levels: Sequence[SharedLevel],
+    levels: Sequence[SharedLevel[mx.array]],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,

@@ -50,7 +50,7 @@ def check_rows(queries: mx.array, block_tables: mx.array, seq_lens: mx.array) ->
         raise _misfit("seq_lens must be (rows of queries,)", queries, seq_lens)
 
 
-def check_levels(queries: mx.array, levels: Sequence[SharedLevel]) -> None:
+def check_levels(queries: mx.array, levels: Sequence[SharedLevel[mx.array]]) -> None:
     """Raise ValueError for too few or many levels, and for arrays that do not fit each other and the queries."""
     if not 1 <= len(levels) <= MAX_LEVELS:
         raise ValueError(f"levels must be 1 to {MAX_LEVELS}; got {len(levels)}")

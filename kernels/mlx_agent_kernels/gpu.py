@@ -99,7 +99,7 @@ def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
     v_pool: mx.array,
-    levels: Sequence[SharedLevel],
+    levels: Sequence[SharedLevel[mx.array]],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -116,7 +116,7 @@ def shared_prefix_attention(
 
 
 def _attend_level(
-    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel, scale: float, block_size: int
+    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel[mx.array], scale: float, block_size: int
 ) -> tuple[mx.array, mx.array, mx.array]:
     """(G, K, M * H / K, S, D) attention of members over what they share, its (..., S) log2-sum-exp, and (R,) places."""
     if backend() == "cuda" and queries.dtype in (mx.float16, mx.bfloat16) and queries.shape[2] in (64, 128):
@@ -134,7 +134,7 @@ def count_shared_splits(num_groups: int, warps: int, num_tokens: int) -> int:
 
 
 def _launch_shared(
-    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel, scale: float, block_size: int
+    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel[mx.array], scale: float, block_size: int
 ) -> tuple[mx.array, mx.array]:
     """The level in one launch: (G, K, M * H / K, S, D) float32 parts and their (..., S) log2-sum-exp."""
     (_, heads, dim), kv_heads = queries.shape, k_pool.shape[1]
@@ -176,7 +176,7 @@ def _gather_heads(
     block_tables: mx.array,
     block_size: int,
     queries: mx.array,
-    level: SharedLevel | None = None,
+    level: SharedLevel[mx.array] | None = None,
 ) -> list[mx.array]:
     """Keys and values of (G, P) tables, (G, K, P * block_size, D) each, and members' queries (G, K, M * H / K, D).
 

@@ -65,7 +65,7 @@ def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
     v_pool: mx.array,
-    levels: Sequence[SharedLevel],
+    levels: Sequence[SharedLevel[mx.array]],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -90,7 +90,7 @@ def shared_prefix_attention(
 
 
 def _attend_level(
-    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel, scale: float, block_size: int
+    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel[mx.array], scale: float, block_size: int
 ) -> tuple[mx.array, mx.array]:
     """(R, H, D) attention of the rows over what they share at this level and its log-sum-exp, -inf where nothing."""
     (_, heads, dim), kv_heads = queries.shape, k_pool.shape[1]

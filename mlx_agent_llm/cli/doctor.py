@@ -60,7 +60,7 @@ def _report(gflops: float) -> Table:
     table.add_row("device", _device_name())
     for name, value in _memory().items():
         table.add_row(name, value)
-    table.add_row("KV pool by default", describe_default_pool())
+    table.add_row("KV pool by default", describe_default_pool(mx.default_device()))
     table.add_row("attention", {"metal": "Metal kernels", "cuda": "CUDA kernels"}.get(backend(), "MLX operations"))
     table.add_row("BLAS", _blas_name(blas.status()) if _on_cpu() else "not used on this device")
     table.add_row("float32 matmul", f"{gflops:,.1f} GFLOP/s")

@@ -41,6 +41,7 @@ from mlx_agent_llm.errors import (
     RequestTimeout,
     UnsupportedModelError,
 )
+from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.request import Delta, FinishReason, Request, TokenLogprob
 
 
@@ -76,15 +77,22 @@ class EngineCore:
     """Owns the scheduler, the KV pool, the model runner and the requests that are open."""
 
     def __init__(
-        self, model: nn.Module, shape: ModelShape, vocabulary: Vocabulary, config: EngineConfig, max_model_len: int
+        self,
+        model: nn.Module,
+        shape: ModelShape,
+        vocabulary: Vocabulary,
+        config: EngineConfig,
+        max_model_len: int,
+        device: mx.Device | None = None,  # MLX's default one when it is not given
     ) -> None:
-        num_blocks = num_pool_blocks(shape.layers, config, max_model_len)
+        device = device or default_device.own
+        num_blocks = num_pool_blocks(shape.layers, config, max_model_len, device)
         self.kv_manager = KVManager(num_blocks, config.block_size, prefix_cache=config.prefix_cache)
         self.scheduler = Scheduler(config, self.kv_manager, max_model_len)
         self.meter = StepMeter()
         self._clock = self.meter.clock
         self._runner = ModelRunner(
-            model, shape.layers, num_blocks, config.block_size, self._clock, compile=config.compile
+            model, shape.layers, num_blocks, config.block_size, self._clock, device, compile=config.compile
         )
         self._batch_maker = BatchMaker(config.block_size, self._runner.packing)
         self._stopping = Stopping(
@@ -102,7 +110,11 @@ class EngineCore:
         self._requests: dict[int, Request] = {}
         self._in_flight: _InFlight | None = None
         self._ready_at: float | None = None  # when the last step's tokens were there
-        self._warm_up(config.max_tokens_per_step, max_model_len)
+        try:
+            self._warm_up(config.max_tokens_per_step, max_model_len)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def has_work(self) -> bool:
@@ -156,7 +168,7 @@ class EngineCore:
         return [self._fail(request, error) for request in list(self._requests.values())]
 
     def close(self) -> None:
-        """Give the pools' memory back; the counts stay."""
+        """Give the pools' memory and the model back; the counts stay."""
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:
@@ -165,7 +177,7 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""
-        return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_cache_bytes)
+        return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_cache_bytes, self._runner.profile.backend)
 
     def check_integrity(self) -> None:
         """Assert that the pool is whole and, when nothing is open, that no block is held."""
@@ -223,7 +235,8 @@ class EngineCore:
                 raise UnsupportedModelError(str(error)) from None
 
     def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
-        return self._batch_maker.make(schedule, in_flight.receivers if in_flight else ())
+        with self._runner.on_device():  # its arrays are views of one
+            return self._batch_maker.make(schedule, in_flight.receivers if in_flight else ())
 
     def _collect(self, in_flight: _InFlight | None) -> list[Emission]:
         """Read the last step's tokens, let each request take its own, and end those that are done."""
@@ -319,10 +332,11 @@ class EngineCore:
     ) -> _InFlight:
         rows = self._sampler.rows(batch.sampled)
         self._clock.mark("parameters")
-        tokens = sample(logits, bitmask, rows)
         logprobs = None
-        if rows.logprob_rows is not None:
-            logprobs = compute_logprobs(logits, tokens, rows.logprob_rows, with_top=rows.with_top_logprobs)
+        with self._runner.on_device():
+            tokens = sample(logits, bitmask, rows)
+            if rows.logprob_rows is not None:
+                logprobs = compute_logprobs(logits, tokens, rows.logprob_rows, with_top=rows.with_top_logprobs)
         mx.async_eval(tokens, *(logprobs.arrays if logprobs else ()))
         self._clock.mark("sample")
         for request in receivers:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlx_agent_kernels import backend
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
@@ -93,11 +92,13 @@ class StepMeter:
         self._max_batch_size = max(self._max_batch_size, len(batch.sampled))
         self.clock.mark("account")
 
-    def snapshot(self, scheduler: Scheduler, kv_manager: KVManager, kv_cache_bytes: int) -> EngineStats:
+    def snapshot(
+        self, scheduler: Scheduler, kv_manager: KVManager, kv_cache_bytes: int, attention_backend: str
+    ) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
         return EngineStats(
-            attention_backend=backend(),
+            attention_backend=attention_backend,
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
             kv_cache_bytes=kv_cache_bytes,

@@ -15,7 +15,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat, prepare_chat
@@ -35,6 +34,7 @@ from mlx_agent_llm.engine.resampling import CheckedDelivery
 from mlx_agent_llm.engine.worker import Worker
 from mlx_agent_llm.errors import ContextLengthError, QueueFullError, RequestError
 from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
+from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.request import Delta, Request, RequestOutput, SamplingParams
 
 T = TypeVar("T")
@@ -431,11 +431,13 @@ def _make_compiler(loaded: LoadedModel) -> GrammarCompiler:
 
 def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, spelling: Spelling) -> EngineCore:
     """Runs on the worker's thread, as everything that touches MLX does."""
-    mx.set_default_device(resolve_device(config.device))
+    device = resolve_device(config.device)
+    with default_device.set_to(device):
+        shape = probe_model(loaded.model)
     tokenizer = loaded.tokenizer
     forced = ForcedText(partial(tokenizer.encode, add_special_tokens=False), spelling)
     vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space, forced.spell)
-    return EngineCore(loaded.model, probe_model(loaded.model), vocabulary, config, max_model_len)
+    return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device)
 
 
 def _adapt_to_chat(chat: PreparedChat, limit: ReasoningLimit | None, request: Request) -> None:

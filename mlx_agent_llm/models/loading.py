@@ -19,6 +19,7 @@ from mlx_agent_llm.models.gguf.tokenizer import build_tokenizer
 from mlx_agent_llm.models.placement import place_weights, resolve_device
 from mlx_agent_llm.models.source import find_model
 from mlx_agent_llm.models.tokenizer import Tokenizer
+from mlx_agent_llm.process.default_device import default_device
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> 
     """
     target = resolve_device(device)
     path = find_model(name)
-    with mx.stream(target):
+    with default_device.set_to(target):
         parts = _read_gguf(path) if path.is_file() else _read_directory(path)
         place_weights(parts.model, target, dtype, parts.own_dtype)
         vocab_size = logits_width(parts.model)

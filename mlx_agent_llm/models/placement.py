@@ -14,14 +14,15 @@ from mlx_lm.utils import dequantize_model
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.process.default_device import default_device
 
 
 def resolve_device(device: Device) -> mx.Device:
-    """Return the MLX device that `device` stands for; "gpu" without one is a ModelLoadError."""
+    """The MLX device that `device` stands for; "gpu" without one is a ModelLoadError."""
     if device == "gpu" and not mx.is_available(mx.Device(mx.gpu)):
         raise ModelLoadError("device='gpu', but MLX finds no GPU here: use 'auto' or 'cpu'")
     if device == "auto":
-        return mx.default_device()
+        return default_device.own
     return mx.Device(mx.gpu if device == "gpu" else mx.cpu)
 
 

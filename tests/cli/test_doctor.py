@@ -1,3 +1,4 @@
+import mlx.core as mx
 import pytest
 
 from mlx_agent_llm.cli import doctor as module
@@ -27,16 +28,15 @@ def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.Captur
 
 @pytest.mark.parametrize("used", [0, 10])
 def test_the_default_pool_is_told_with_how_it_comes_about(used: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_is_cpu", lambda: True)
-    assert memory.describe_default_pool().startswith("1.0 GiB: fixed on the CPU")
-    monkeypatch.setattr(memory, "_is_cpu", lambda: False)
+    gpu = mx.Device(mx.gpu)
+    assert memory.describe_default_pool(mx.Device(mx.cpu)).startswith("1.0 GiB: fixed on the CPU")
     monkeypatch.setattr(memory.mx, "get_active_memory", lambda: used * 2**30)
-    monkeypatch.setattr(memory.mx, "device_info", lambda: {"max_recommended_working_set_size": 20 * 2**30})
-    told = memory.describe_default_pool()
+    monkeypatch.setattr(memory.mx, "device_info", lambda device: {"max_recommended_working_set_size": 20 * 2**30})
+    told = memory.describe_default_pool(gpu)
     assert told.startswith(f"{(20 - used) * 0.6:.1f} GiB: 60% of what the model's weights leave of 20.0 GiB")
-    assert memory.default_pool_bytes() == int((20 - used) * 2**30 * 0.6)
-    monkeypatch.setattr(memory.mx, "device_info", lambda: {"total_memory": 40 * 2**30})
-    assert "of 40.0 GiB" in memory.describe_default_pool()
+    assert memory.default_pool_bytes(gpu) == int((20 - used) * 2**30 * 0.6)
+    monkeypatch.setattr(memory.mx, "device_info", lambda device: {"total_memory": 40 * 2**30})
+    assert "of 40.0 GiB" in memory.describe_default_pool(gpu)
 
 
 def test_a_package_that_is_not_installed_is_reported_and_not_an_error() -> None:

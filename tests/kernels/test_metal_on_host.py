@@ -151,11 +151,11 @@ class Arrays:
         return paged_attention(*rows, **self.options, **self.more_options, return_lse=True)  # type: ignore[call-overload, no-any-return]
 
     @property
-    def levels(self) -> list[SharedLevel]:
+    def levels(self) -> list[SharedLevel[mx.array]]:
         """All rows in the one group, or all but the last in turns; with a group that is empty."""
         return [self._level(tables) for tables in self.shared]
 
-    def _level(self, tables: list[list[int]]) -> SharedLevel:
+    def _level(self, tables: list[list[int]]) -> SharedLevel[mx.array]:
         num_rows, num_groups, width = len(self.case.lengths), len(tables), max(map(len, tables))
         most = -(-num_rows // num_groups)
         grouped = range(num_rows if num_groups == 1 else num_rows - 1)

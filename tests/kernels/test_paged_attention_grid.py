@@ -127,11 +127,11 @@ class Case:
         )
 
     @property
-    def levels(self) -> list[SharedLevel]:
+    def levels(self) -> list[SharedLevel[mx.array]]:
         """With a block, a member and a group more than there are."""
         return [self._level(prefix.groups, tables) for prefix, tables in zip(self.prefixes, self.shared, strict=True)]
 
-    def _level(self, groups: tuple[int | None, ...], tables: list[list[int]]) -> SharedLevel:
+    def _level(self, groups: tuple[int | None, ...], tables: list[list[int]]) -> SharedLevel[mx.array]:
         members = [[row for row, own in enumerate(groups) if own == group] for group in range(len(tables))]
         width, most = max(map(len, tables)) + 1, max(map(len, members)) + 1
         return SharedLevel(

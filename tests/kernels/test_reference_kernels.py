@@ -61,7 +61,7 @@ def padded(tables: list[list[int]], fill: int = 0) -> mx.array:
     return mx.array(np.array([table + [fill] * (width - len(table)) for table in tables], dtype=np.int32))
 
 
-def one_group(prefix: list[int], num_rows: int) -> SharedLevel:
+def one_group(prefix: list[int], num_rows: int) -> SharedLevel[mx.array]:
     rows = mx.arange(num_rows)
     return SharedLevel(mx.array([prefix]), mx.array([4 * len(prefix)]), rows[None], rows)
 

@@ -5,7 +5,7 @@ change places. The comparison ends where mlx-lm's own two best logits are that c
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import mlx.core as mx
@@ -18,6 +18,7 @@ from mlx_lm.generate import BatchGenerator, generate_step
 
 from mlx_agent_llm import Engine, EngineConfig, SamplingParams
 from mlx_agent_llm.core.forward import runner
+from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.models import LoadedModel
@@ -29,7 +30,7 @@ from mlx_agent_llm.testing import tiny_model
 def all_that_can_be_shared_is() -> Iterator[None]:
     """Models as small as these would not share: the groups are to be part of what is compared."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "_LEVEL_BYTES", dict.fromkeys(runner._LEVEL_BYTES, 0))
+        patch.setattr(runner, "profile_here", lambda: replace(profile_here(), level_bytes=0))
         yield
 
 

@@ -5,16 +5,60 @@ All of a batch's numbers travel to the device as one array: each transfer costs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from math import prod
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_agent_kernels import SharedLevel
+from mlx_agent_llm.core.batch.table_matrix import IntArray
 from mlx_agent_llm.request import Request
 
-Shapes = tuple[tuple[int, ...], ...]
+Shape = tuple[int, ...]
+Array = TypeVar("Array")  # IntArray on the host, mx.array on the device, or the Shape of either
+Other = TypeVar("Other")
+
+
+class TokenArrays(NamedTuple, Generic[Array]):
+    """What a forward reads of T packed tokens, and which of them are sampled."""
+
+    token_ids: Array  # (T,); 0 where the token is still on the device...
+    in_flight_sources: Array  # (T,) ...at this row of the last step's samples; -1 elsewhere
+    positions: Array  # (T,)
+    slot_mapping: Array  # (T,)
+    sampled_rows: Array  # (S,) packed tokens whose logits are wanted; in buckets (T,), with zeros after them
+
+    def map(self, function: Callable[[Array], Other]) -> TokenArrays[Other]:
+        """The results of a function of each array, in their places."""
+        return TokenArrays(*map(function, self))
+
+
+class RowSpan(NamedTuple, Generic[Array]):
+    """The tokens that attend as rows of their own, packed tokens [0, R), and what they share with each other."""
+
+    levels: tuple[SharedLevel[Array], ...]
+    block_tables: Array  # (R, W) after what is shared, padded with any block
+    seq_lens: Array  # (R,) tokens after what is shared
+
+    def map(self, function: Callable[[Array], Other]) -> RowSpan[Other]:
+        """The results of a function of each array, in their places."""
+        levels = tuple(SharedLevel(*map(function, level)) for level in self.levels)
+        return RowSpan(levels, function(self.block_tables), function(self.seq_lens))
+
+
+class BatchArrays(NamedTuple, Generic[Array]):
+    """All the arrays of a batch that travel together."""
+
+    tokens: TokenArrays[Array]
+    rows: RowSpan[Array] | None
+    prompt_tables: tuple[Array, ...]  # (W,) each
+
+    def map(self, function: Callable[[Array], Other]) -> BatchArrays[Other]:
+        """The results of a function of each array, in their places."""
+        rows = None if self.rows is None else self.rows.map(function)
+        return BatchArrays(self.tokens.map(function), rows, tuple(map(function, self.prompt_tables)))
 
 
 class PromptSpan(NamedTuple):
@@ -26,29 +70,11 @@ class PromptSpan(NamedTuple):
     block_table: mx.array  # (W,)
 
 
-class RowSpan(NamedTuple):
-    """The tokens that attend as rows of their own, packed tokens [0, R), and what they share with each other."""
-
-    levels: tuple[SharedLevel, ...]
-    block_tables: mx.array  # (R, W) after what is shared, padded with any block
-    seq_lens: mx.array  # (R,) tokens after what is shared
-
-
 class SlotCopies(NamedTuple):
     """Pool slots whose keys and values go to other slots before the forward writes anything; (C,) each."""
 
     sources: mx.array
     targets: mx.array
-
-
-class TokenArrays(NamedTuple):
-    """What a forward reads of T packed tokens, and which of them are sampled."""
-
-    token_ids: mx.array  # (T,); 0 where the token is still on the device...
-    in_flight_sources: mx.array  # (T,) ...at this row of the last step's samples; -1 elsewhere
-    positions: mx.array  # (T,)
-    slot_mapping: mx.array  # (T,)
-    sampled_rows: mx.array  # (S,) packed tokens whose logits are wanted; in buckets (T,), with zeros after them
 
 
 class Batch(NamedTuple):
@@ -58,8 +84,8 @@ class Batch(NamedTuple):
     token.
     """
 
-    tokens: TokenArrays
-    rows: RowSpan | None
+    tokens: TokenArrays[mx.array]
+    rows: RowSpan[mx.array] | None
     prompts: tuple[PromptSpan, ...] = ()
     num_rows: int = 0  # single-token rows, with the idle ones that fill up a bucket
     num_padding: int = 0  # tokens at the end that nobody asked for and that attend to nothing
@@ -73,32 +99,36 @@ class Batch(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """Integers of several arrays, one after the other."""
+    """The integers of a batch's arrays, one after the other."""
 
     integers: mx.array
-    shapes: Shapes
+    shapes: BatchArrays[Shape]
 
-    def unpack(self) -> list[mx.array]:
+    def unpack(self) -> BatchArrays[mx.array]:
         """The arrays, as views."""
-        arrays, begin = [], 0
-        for shape in self.shapes:
-            end = begin + prod(shape)
+        end = 0
+
+        def take(shape: Shape) -> mx.array:
+            nonlocal end
+            begin, end = end, end + prod(shape)
             flat = self.integers[begin:end]
-            arrays.append(flat if len(shape) == 1 else flat.reshape(shape))
-            begin = end
-        return arrays
+            return flat if len(shape) == 1 else flat.reshape(shape)
+
+        return self.shapes.map(take)
 
 
-def split_arrays(
-    arrays: Sequence[mx.array], num_prompts: int
-) -> tuple[TokenArrays, RowSpan | None, Sequence[mx.array]]:
-    """The arrays of a batch by what they are for, the prompts' tables last."""
-    num_fixed, end = len(TokenArrays._fields), len(arrays) - num_prompts
-    rows = arrays[num_fixed:end]
-    levels = tuple(SharedLevel(*rows[begin : begin + 4]) for begin in range(2, len(rows), 4))
-    return TokenArrays(*arrays[:num_fixed]), RowSpan(levels, rows[0], rows[1]) if rows else None, arrays[end:]
+def pack(arrays: BatchArrays[IntArray]) -> Packed:
+    """Put host arrays side by side, for one transfer."""
+    flat: list[IntArray] = []
+
+    def put(array: IntArray) -> Shape:
+        flat.append(array)
+        return array.shape
+
+    shapes = arrays.map(put)
+    return Packed(mx.array(np.concatenate(flat, axis=None, dtype=np.int32)), shapes)
 
 
-def rows_batch(tokens: TokenArrays, rows: RowSpan) -> Batch:
+def rows_batch(tokens: TokenArrays[mx.array], rows: RowSpan[mx.array]) -> Batch:
     """A batch of rows alone, as far as a forward reads it."""
     return Batch(tokens, rows, num_rows=len(tokens.positions))

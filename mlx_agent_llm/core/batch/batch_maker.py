@@ -9,14 +9,15 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlx_agent_llm.core.batch.batch import Batch, Packed, PromptSpan, SlotCopies, split_arrays
-from mlx_agent_llm.core.batch.sharing import Group, IntArray, Levels, SharingCosts, find_levels
-from mlx_agent_llm.core.batch.table_matrix import TableMatrix
+from mlx_agent_kernels import SharedLevel
+from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, PromptSpan, RowSpan, SlotCopies, TokenArrays, pack
+from mlx_agent_llm.core.batch.sharing import Group, Levels, SharingCosts, find_levels
+from mlx_agent_llm.core.batch.table_matrix import IntArray, TableMatrix
 from mlx_agent_llm.core.kv.kv_manager import BlockCopy
 from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
 from mlx_agent_llm.request import Request
 
-Shape = Callable[[int], int]  # how large an array's dimension is made
+Rounding = Callable[[int], int]  # how large an array's dimension is made
 
 
 class Packing(NamedTuple):
@@ -55,18 +56,15 @@ class BatchMaker:
         positions, (token_ids, sources) = layout.positions, layout.token_ids(in_flight)
         blocks, offsets = np.divmod(positions, self._block_size)
         slots = tables[layout.owners, blocks] * self._block_size + offsets
-        arrays = self._token_arrays(layout, token_ids, sources, slots)
-        if layout.num_rows:
-            arrays += self._row_arrays(layout, tables, widths)
-        num_chunks = len(layout.chunks)
-        prompts = range(num_chunks - layout.num_prompts, num_chunks)
-        arrays += [tables[row, : widths[row]] for row in prompts]
-        packed = _pack(arrays)
-        tokens, rows, prompt_tables = split_arrays(packed.unpack(), layout.num_prompts)
+        rows = self._row_span(layout, tables, widths) if layout.num_rows else None
+        prompts = range(len(layout.chunks) - layout.num_prompts, len(layout.chunks))
+        prompt_tables = tuple(tables[row, : widths[row]] for row in prompts)
+        packed = pack(BatchArrays(self._token_arrays(layout, token_ids, sources, slots), rows, prompt_tables))
+        arrays = packed.unpack()
         return Batch(
-            tokens,
-            rows,
-            prompts=tuple(layout.prompt_span(row, table) for row, table in zip(prompts, prompt_tables, strict=True)),
+            arrays.tokens,
+            arrays.rows,
+            prompts=tuple(map(layout.prompt_span, prompts, arrays.prompt_tables)),
             num_rows=layout.num_rows,
             num_padding=layout.num_padding,
             num_tokens=layout.ends[-1],
@@ -80,19 +78,19 @@ class BatchMaker:
 
     def _token_arrays(
         self, layout: _Layout, token_ids: list[int], sources: list[int], slots: IntArray
-    ) -> list[IntArray]:
-        """The arrays of TokenArrays in their order, with the idle rows and the padding after each."""
+    ) -> TokenArrays[IntArray]:
+        """With the idle rows and the padding after the tokens."""
         num_fill, sampled_rows = layout.num_idle + layout.num_padding, layout.sampled_rows
-        return [
-            _extended(token_ids, num_fill, 0),
-            _extended(sources, num_fill, -1),
-            _extended(layout.positions, num_fill, 0),
-            _extended(slots, num_fill, self._packing.padding_block * self._block_size),
-            _extended(sampled_rows, layout.num_rows - len(sampled_rows) if layout.in_buckets else 0, 0),
-        ]
+        return TokenArrays(
+            token_ids=_extended(token_ids, num_fill, 0),
+            in_flight_sources=_extended(sources, num_fill, -1),
+            positions=_extended(layout.positions, num_fill, 0),
+            slot_mapping=_extended(slots, num_fill, self._packing.padding_block * self._block_size),
+            sampled_rows=_extended(sampled_rows, layout.num_rows - len(sampled_rows) if layout.in_buckets else 0, 0),
+        )
 
-    def _row_arrays(self, layout: _Layout, tables: IntArray, widths: IntArray) -> list[IntArray]:
-        """The arrays of a RowSpan in their order; idle rows attend to one token of nobody's block."""
+    def _row_span(self, layout: _Layout, tables: IntArray, widths: IntArray) -> RowSpan[IntArray]:
+        """Idle rows attend to one token of nobody's block."""
         num_real = layout.num_rows - layout.num_idle
         positions, owners = layout.positions[:num_real], layout.owners[:num_real]
         has_a_row_each = num_real == len(tables)
@@ -102,16 +100,16 @@ class BatchMaker:
             # Full blocks, and one token at least is left. Tables that grow go on sharing what they share.
             self._levels = find_levels(tables, positions // self._block_size, self._packing.costs)
         self._levels_hold = has_a_row_each
-        shape = bucket if layout.in_buckets else int
         begins = _ends_of_shared(self._levels, num_real)
-        width = _power_of_two if layout.in_buckets else int
-        own = _own_tables(tables, widths, begins, width, layout.num_idle, self._packing.padding_block)
-        seq_lens = _extended(positions + 1 - begins * self._block_size, layout.num_idle, 1)
-        arrays = [own, seq_lens]
-        level_width = _in_steps if layout.in_buckets else int
-        for groups in self._levels:
-            arrays += _level_arrays(groups, tables, layout.num_rows, self._block_size, shape, level_width)
-        return arrays
+        shape, width, level_width = (bucket, _power_of_two, _in_steps) if layout.in_buckets else (int, int, int)
+        return RowSpan(
+            levels=tuple(
+                _level_arrays(groups, tables, layout.num_rows, self._block_size, shape, level_width)
+                for groups in self._levels
+            ),
+            block_tables=_own_tables(tables, widths, begins, width, layout.num_idle, self._packing.padding_block),
+            seq_lens=_extended(positions + 1 - begins * self._block_size, layout.num_idle, 1),
+        )
 
 
 class _Layout(NamedTuple):
@@ -203,11 +201,6 @@ def _extended(values: Sequence[int] | IntArray, count: int, filler: int) -> IntA
     return extended
 
 
-def _pack(arrays: Sequence[IntArray]) -> Packed:
-    integers = np.concatenate(arrays, axis=None, dtype=np.int32)
-    return Packed(mx.array(integers), tuple(array.shape for array in arrays))
-
-
 def _ends_of_shared(levels: Levels, num_rows: int) -> IntArray:
     """(R,) blocks of each row that it reads together with others."""
     ends = np.zeros(num_rows, dtype=np.int32)
@@ -218,7 +211,7 @@ def _ends_of_shared(levels: Levels, num_rows: int) -> IntArray:
 
 
 def _own_tables(
-    tables: IntArray, widths: IntArray, begins: IntArray, width_of: Shape, num_idle: int, filler: int
+    tables: IntArray, widths: IntArray, begins: IntArray, width_of: Rounding, num_idle: int, filler: int
 ) -> IntArray:
     """(R + idle, W') what is after `begins` in (R, W) tables."""
     longest = int((widths - begins).max())
@@ -233,9 +226,9 @@ def _own_tables(
 
 
 def _level_arrays(
-    groups: Sequence[Group], tables: IntArray, num_rows: int, block_size: int, shape: Shape, width_of: Shape
-) -> list[IntArray]:
-    """The arrays of a SharedLevel in their order."""
+    groups: Sequence[Group], tables: IntArray, num_rows: int, block_size: int, shape: Rounding, width_of: Rounding
+) -> SharedLevel[IntArray]:
+    """What groups of rows read, and who is in which."""
     num_groups = shape(len(groups))
     num_members = shape(max(len(group.rows) for group in groups))
     width = width_of(max(group.end - group.begin for group in groups))
@@ -248,4 +241,4 @@ def _level_arrays(
         seq_lens[index] = (end - begin) * block_size
         members[index, : len(rows)] = rows
         places[list(rows)] = index * num_members + np.arange(len(rows))
-    return [block_tables, seq_lens, members, places]
+    return SharedLevel(block_tables, seq_lens, members, places)

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int32]
+from mlx_agent_llm.core.batch.table_matrix import IntArray
 
 _MAX_DEPTH = 4
+_FIRST_COLUMNS = 64
 
 
 class SharingCosts(NamedTuple):
@@ -69,20 +70,30 @@ def _tree(tables: IntArray, num_shareable: IntArray) -> Iterator[tuple[int, Grou
         depth, begin, rows = waiting.pop()
         if len(rows) < 2 or depth == _MAX_DEPTH:
             continue
-        end = begin + _num_common(tables[rows, begin : num_shareable[rows].min()])
+        end = _end_of_common(tables, rows, begin, int(num_shareable[rows].min()))
         if end > begin:
             yield depth, Group(tuple(rows.tolist()), begin, end)
         rest = rows[num_shareable[rows] > end]
         nexts = tables[rest, end] if len(rest) else rest
-        for block in np.unique(nexts):
+        blocks, counts = np.unique(nexts, return_counts=True)
+        for block in blocks[counts > 1]:
             if len(same := rest[nexts == block]) < len(rows):
                 waiting.append((depth + (end > begin or depth == 0), end, same))
 
 
-def _num_common(tables: IntArray) -> int:
-    """Leading columns in which all rows agree."""
-    differs = (tables != tables[0]).any(axis=0)
-    return int(differs.argmax()) if differs.any() else len(differs)
+def _end_of_common(tables: IntArray, rows: npt.NDArray[np.intp], begin: int, limit: int) -> int:
+    """The first column from `begin` on in which not all of the rows agree, or the limit.
+
+    Columns are read in growing pieces: most rows differ soon, and long tables take milliseconds.
+    """
+    num_columns = _FIRST_COLUMNS
+    while begin < limit:
+        piece = tables[rows, begin : min(begin + num_columns, limit)]
+        differs = (piece != piece[0]).any(axis=0)
+        if differs.any():
+            return begin + int(differs.argmax())
+        begin, num_columns = begin + len(differs), 2 * num_columns
+    return limit
 
 
 def _candidates(depths: Sequence[Sequence[Group]]) -> Iterator[Levels]:

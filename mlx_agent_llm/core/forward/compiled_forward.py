@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_agent_llm.core.batch.batch import Batch, Packed, Shapes, rows_batch, split_arrays
+from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, Packed, Shape, rows_batch
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.model_call import call_model
 
@@ -26,26 +26,35 @@ class CompiledForward:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._layers: Sequence[PagedLayer] = ()
         self._trace = mx.compile(self._forward)
+        # What a trace is made with: layers are no arguments that MLX takes, and of the shapes it keeps no names.
+        self._layers: Sequence[PagedLayer] = ()
+        self._shapes: BatchArrays[Shape] | None = None
 
     def __call__(self, token_ids: mx.array, batch: Batch, layers: Sequence[PagedLayer]) -> mx.array:
         """(S, vocab) logits of a batch in buckets; the layers hold the pools that are written."""
         assert batch.packed is not None and batch.in_buckets
+        integers, shapes = batch.packed
         pools = [layer.take_pools() for layer in layers]
-        self._layers = layers
+        self._layers, self._shapes = layers, shapes
         try:
-            logits, pools = self._trace(token_ids, batch.packed.integers, batch.packed.shapes, pools)
+            logits, pools = self._trace(token_ids, integers, shapes, pools)
         finally:
             self._layers = ()
         for layer, pool in zip(layers, pools, strict=True):
             layer.put_pools(*pool)
         return logits[: len(batch.sampled)]
 
-    def _forward(self, token_ids: mx.array, integers: mx.array, shapes: Shapes, pools: Pools) -> tuple[mx.array, Pools]:
-        tokens, rows, _ = split_arrays(Packed(integers, shapes).unpack(), 0)
-        assert rows is not None
+    def close(self) -> None:
+        """Drop the model and the traces, which hold its weights and, in a circle, this object."""
+        del self._trace, self._model
+
+    def _forward(self, token_ids: mx.array, integers: mx.array, shapes: Any, pools: Pools) -> tuple[mx.array, Pools]:
+        """Traced once for each `shapes`, which MLX tells apart, and which are those of self._shapes."""
+        assert self._shapes is not None
+        arrays = Packed(integers, self._shapes).unpack()
+        assert arrays.rows is not None
         for layer, pool in zip(self._layers, pools, strict=True):
             layer.put_pools(*pool)
-        logits = call_model(self._model, token_ids, rows_batch(tokens, rows), self._layers)
+        logits = call_model(self._model, token_ids, rows_batch(arrays.tokens, arrays.rows), self._layers)
         return logits, [layer.take_pools() for layer in self._layers]

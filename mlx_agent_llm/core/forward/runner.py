@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_kernels import backend
 from mlx_agent_llm.core.batch.batch import Batch, SlotCopies
-from mlx_agent_llm.core.batch.batch_maker import Packing
-from mlx_agent_llm.core.batch.sharing import SharingCosts
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
-from mlx_agent_llm.core.forward.fast.cpu_modules import speed_up_modules
-from mlx_agent_llm.core.forward.fast.fused_blocks import fuse_blocks
+from mlx_agent_llm.core.forward.device import profile_here
+from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.model_call import call_model
+from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows
 from mlx_agent_llm.core.kv.layer_shape import KVShape
 from mlx_agent_llm.core.step_clock import StepClock
-from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.process.allocator import keep_freed_buffers
-
-# The most tokens of a chunk that attend as rows of their own. On CUDA 16 chunks of 30 tokens on 4,096 take 11 ms so and
-# 59 ms one by one, and MLX's attention takes 50 ms more where it meets new lengths (docs/gpu.md); on a CPU it is no
-# faster. Metal's is a guess on the safe side.
-_MAX_ROW_CHUNK = {"cuda": 512, "metal": 16, "reference": 1}
-# What the launches of a shared level cost, in bytes that a layer could have read meanwhile, and how often a group's
-# blocks are moved. CUDA's: 12 us at 4 TB/s, and parts that are written and read again. A CPU gains from about 1 MB on
-# (2 to 16 rows of a 135M model's layers). Metal's are guesses.
-_LEVEL_BYTES = {"cuda": 50_000_000, "metal": 10_000_000, "reference": 1_000_000}
-_LEVEL_COPIES = {"cuda": 1.5, "metal": 3.0, "reference": 1.0}
-# What is compiled before the first request. On CUDA a product has kernels for up to 8 rows, for more, and for so many
-# that they fill the GPU; one row of so many tokens is read in parts, many that share them read them together.
-_WARM_ROWS = {"cuda": (1, 16, 64), "metal": (1, 16), "reference": (1,)}
-_WARM_TOKENS = {"cuda": 2048, "metal": 512, "reference": 0}
+from mlx_agent_llm.process.default_device import default_device
 
 
 class ModelRunner:
-    """Owns the pools and runs the model over packed batches; every token is a row of its own."""
+    """Owns the pools and runs the model over packed batches; every token is a row of its own.
+
+    The model's modules are in forms of ours until close.
+    """
 
     def __init__(
         self,
@@ -48,49 +35,40 @@ class ModelRunner:
         num_blocks: int,
         block_size: int,
         clock: StepClock,
+        device: mx.Device,
         *,
         compile: bool,
     ) -> None:
-        _keep_only_sampled_rows(model)
         self._model: Any = model
+        self._shapes, self._num_blocks, self._block_size = shapes, num_blocks, block_size
         self._clock = clock
-        self._is_cpu = mx.default_device() == mx.Device(mx.cpu)
-        if self._is_cpu:
-            keep_freed_buffers()
-            speed_up_modules(model)
-        else:
-            fuse_blocks(model)
-        # A CPU builds the graph while it computes; models that look at values cannot be traced.
-        self._compiled = (
-            None if self._is_cpu or not compile or hasattr(model, "reads_values") else CompiledForward(model)
-        )
-        self.packing = Packing(
-            num_blocks,
-            # A product of one row takes longer than one of two: 38 against 29 ms for a 135M model (MKL, float32).
-            min_tokens=2 if self._is_cpu else 1,
-            in_buckets=self._compiled is not None,
-            max_row_chunk=_MAX_ROW_CHUNK[backend()],
-            costs=_sharing_costs(shapes, block_size),
-            warm_rows=_WARM_ROWS[backend()],
-            warm_blocks=-(-_WARM_TOKENS[backend()] // block_size),
-        )
+        self._device = device
         self._last_logits: mx.array | None = None
         self._in_flight_ready_at: float | None = None
-        self._shapes, self._num_blocks, self._block_size = shapes, num_blocks, block_size
-        self._layers = self._make_layers()
+        with self.on_device():
+            self.profile = profile_here()
+            self._adaptation = adapt(model, keep_only_sampled_rows, self.profile.speed_up)
+        # Models that look at values cannot be traced.
+        is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
+        self._compiled = CompiledForward(model) if is_compiled else None
+        self.packing = self.profile.packing(shapes, num_blocks, block_size, in_buckets=is_compiled)
+        if self.profile.keeps_freed_buffers:
+            keep_freed_buffers()
+        try:
+            self._layers = self._make_layers()
+        except BaseException:
+            self._adaptation.undo()
+            raise
 
     def forward(self, batch: Batch, in_flight: mx.array | None) -> mx.array:
         """Dispatch one forward; returns the sampled rows' logits, (S, vocab), not yet waited for.
 
         in_flight: (S',) the last step's samples on the device, which the batch's in-flight tokens are taken from.
         """
-        token_ids = batch.tokens.token_ids
-        if in_flight is not None and batch.has_in_flight:
-            sources = batch.tokens.in_flight_sources
-            token_ids = mx.where(sources < 0, token_ids, in_flight[sources])  # of -1 it reads the last one, for nobody
-        if batch.copies is not None:
-            self._copy(batch.copies)
-        logits = self._build(token_ids, batch)
+        with self.on_device():
+            if batch.copies is not None:
+                self._copy(batch.copies)
+            logits = self._build(_token_ids(batch, in_flight), batch)
         self._clock.mark("forward")
         self._wait_for_the_last(in_flight)
         self._clock.mark("wait")
@@ -100,28 +78,29 @@ class ModelRunner:
         self._last_logits = logits
         return logits
 
-    def _build(self, token_ids: mx.array, batch: Batch) -> mx.array:
-        """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
-        if self._compiled is not None and batch.in_buckets:
-            return self._compiled(token_ids, batch, self._layers)
-        return call_model(self._model, token_ids, batch, self._layers)
-
     def take_ready_at(self) -> float | None:
         """When the last step's samples were there, if the forward after them waited for them before its dispatch."""
         ready_at, self._in_flight_ready_at = self._in_flight_ready_at, None
         return ready_at
 
+    def on_device(self) -> AbstractContextManager[None]:
+        """A context in which operations are built for the runner's device; not to be entered inside of itself."""
+        return default_device.set_to(self._device)
+
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
-        self.close()  # first, because two sets may not fit
+        self._drop_layers()  # first, because two sets may not fit
         with suppress(Exception):  # of what is still in flight, whose requests have failed already
-            mx.synchronize()
+            mx.synchronize(self._device)
         self._layers = self._make_layers()
 
     def close(self) -> None:
-        """Drop the pools."""
-        self._layers = []
-        self._last_logits = None
+        """Drop the pools and the model, whose modules get their own classes back; nothing is computed afterwards."""
+        self._drop_layers()
+        self._adaptation.undo()
+        if self._compiled is not None:
+            self._compiled.close()
+        self._model = self._compiled = None
 
     def _copy(self, copies: SlotCopies) -> None:
         """Waits for the last forward: a pending read holds the pools, and the writes after it would copy them."""
@@ -130,51 +109,37 @@ class ModelRunner:
         for layer, (keys, values) in zip(self._layers, contents, strict=True):
             layer.write(copies.targets, keys, values)
 
+    def _build(self, token_ids: mx.array, batch: Batch) -> mx.array:
+        """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
+        if self._compiled is not None and batch.in_buckets:
+            return self._compiled(token_ids, batch, self._layers)
+        return call_model(self._model, token_ids, batch, self._layers)[: len(batch.sampled)]
+
     def _wait_for_the_last(self, in_flight: mx.array | None) -> None:
         """Wait for the forward before, when the next one is built and not yet dispatched.
 
-        A task that is pending on the CPU holds the buffers of its inputs, so the writes of a forward dispatched after
-        it would copy the pools instead of happening in place (measured: 336 ms a step instead of 115). On any device a
-        chunk of a prompt, after which nothing is sampled, would let the host run ahead without end.
+        On any device a chunk of a prompt, after which nothing is sampled, would let the host run ahead without end.
         """
         if in_flight is None and self._last_logits is not None:
             mx.eval(self._last_logits)
-        elif in_flight is not None and self._is_cpu:
+        elif in_flight is not None and self.profile.waits_before_dispatch:
             mx.eval(in_flight)
             self._in_flight_ready_at = time.perf_counter()
         self._last_logits = None
 
     def _make_layers(self) -> list[PagedLayer]:
-        return [PagedLayer(shape, self._num_blocks, self._block_size) for shape in self._shapes]
+        with self.on_device():
+            return [PagedLayer(shape, self._num_blocks, self._block_size) for shape in self._shapes]
+
+    def _drop_layers(self) -> None:
+        self._layers = []
+        self._last_logits = None
 
 
-def _sharing_costs(shapes: list[KVShape], block_size: int) -> SharingCosts:
-    """What a level costs in blocks of a mean layer."""
-    block_bytes = block_size * sum(shape.num_bytes for shape in shapes) / len(shapes)
-    return SharingCosts(_LEVEL_BYTES[backend()] / block_bytes, _LEVEL_COPIES[backend()])
-
-
-def _keep_only_sampled_rows(model: nn.Module) -> None:
-    """Let only sampled rows reach the LM head: a 2,048-token chunk must not compute 2,048 rows of logits.
-
-    mlx-lm's models call their inner `model` and put the head on top. The inner one's class gets a subclass whose call
-    drops the other rows; with any cache but ours it does what it always did.
-    """
-    inner = getattr(model, "model", None)
-    if not isinstance(inner, nn.Module):
-        raise UnsupportedModelError(
-            f"{type(model).__module__}: it has no inner `model`, so its LM head cannot be found"
-        )
-    if issubclass(type(inner), _SampledRowsOnly):
-        return
-    inner.__class__ = type(f"SampledRows{type(inner).__name__}", (_SampledRowsOnly, type(inner)), {})
-
-
-class _SampledRowsOnly:
-    """The mixin of such a subclass."""
-
-    def __call__(self, inputs: mx.array, cache: Any = None, *args: Any, **kwargs: Any) -> Any:
-        hidden: Any = super().__call__(inputs, cache, *args, **kwargs)  # type: ignore[misc]
-        if cache and isinstance(cache[0], PagedLayer):
-            return hidden[cache[0].current_batch.tokens.sampled_rows]
-        return hidden
+def _token_ids(batch: Batch, in_flight: mx.array | None) -> mx.array:
+    """(T,) with those that are still on the device."""
+    token_ids = batch.tokens.token_ids
+    if in_flight is None or not batch.has_in_flight:
+        return token_ids
+    sources = batch.tokens.in_flight_sources
+    return mx.where(sources < 0, token_ids, in_flight[sources])  # of -1 it reads the last one, for nobody

@@ -1,76 +1,29 @@
-"""What a forward computes and what it leaves alone: rows of the LM head, the pools' memory, the padding."""
+"""What a forward writes and what it leaves alone: the pools' memory, the padding, the model's modules."""
 
+import gc
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx_lm.generate import generate_step
 
-from mlx_agent_llm import EngineConfig, SamplingParams
+from mlx_agent_llm import SamplingParams
 from mlx_agent_llm.core.batch.batch import Batch
-from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing
+from mlx_agent_llm.core.batch.batch_maker import BatchMaker
 from mlx_agent_llm.core.batch.sharing import SharingCosts
-from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
+from mlx_agent_llm.core.forward.device import CPU, CUDA, METAL, DeviceProfile
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
-from mlx_agent_llm.core.forward.probe import probe_model
-from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import tiny_model
-
-
-@pytest.fixture
-def on_the_cpu() -> None:
-    mx.set_default_device(mx.Device(mx.cpu))
-
-
-def make_core(model: nn.Module, **config: Any) -> EngineCore:
-    settings = EngineConfig(**({"kv_cache_tokens": 1024, "max_tokens_per_step": 64} | config))
-    return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), settings, 512)
-
-
-def run(core: EngineCore, *prompts: list[int], each_step: Callable[[], None] = lambda: None) -> list[list[int]]:
-    """Each prompt continued by ten tokens."""
-    outputs: list[list[int]] = [[] for _ in prompts]
-    for index, prompt in enumerate(prompts):
-        core.add(Request(index, prompt, SamplingParams(max_tokens=10), 0, lambda delta: None))
-    while core.has_work:
-        for request, delta in core.step():
-            outputs[request.request_id] += delta.token_ids
-        each_step()
-    return outputs
-
-
-def test_only_sampled_rows_reach_the_lm_head() -> None:
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()  # type: ignore[no-untyped-call]
-            self.num_rows: list[int] = []
-            inner = tiny_model()
-            self.args, self.model = inner.args, inner.model
-
-        @property
-        def layers(self) -> Any:
-            return self.model.layers
-
-        def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
-            hidden = self.model(inputs, cache)
-            self.num_rows.append(hidden.shape[0])
-            logits: mx.array = self.model.embed_tokens.as_linear(hidden)
-            return logits
-
-    model = Counting()
-    core = make_core(model)
-    model.num_rows.clear()
-    run(core, list(range(150)), list(range(30)))
-    # Chunks of 64, 64 and 22 tokens with the second prompt after: no logits before the first prompt's end.
-    assert model.num_rows[:2] == [0, 0]
-    assert set(model.num_rows[2:]) <= {1, 2}
-    assert sum(model.num_rows) == 20
+from tests.support.cores import make_core, run
+from tests.support.modules import looks
 
 
 def test_a_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
@@ -104,51 +57,6 @@ def test_padding_is_computed_beside_a_lone_row_and_leaves_the_pools_alone(on_the
     assert len(decode_slots) == 9
     assert [padding for _, padding in decode_slots] == [32] * 9, "the first slot after the blocks"
     assert all(own < 32 for own, _ in decode_slots)
-
-
-def compiled(core: EngineCore) -> CompiledForward:
-    """Let the core run its rows as a GPU's does, on whatever device."""
-    runner = core._runner
-    runner._compiled = CompiledForward(runner._model)
-    packing = Packing(runner.packing.padding_block, in_buckets=True, max_row_chunk=8)
-    core._batch_maker = BatchMaker(core._runner._block_size, packing)
-    return runner._compiled
-
-
-@pytest.mark.parametrize("num_common", [0, 100])
-def test_a_compiled_forward_gives_the_same_tokens_in_few_shapes(num_common: int, on_the_cpu: None) -> None:
-    model = tiny_model()
-    prompts = [[*range(num_common), *range(200 - index, 205)] for index in range(7)]
-    expected = run(make_core(model), *prompts)
-    core = make_core(model)
-    forward, shapes = compiled(core), set()
-    trace = forward._trace
-
-    def recorded_trace(*arguments: Any) -> Any:
-        shapes.add(arguments[2])
-        return trace(*arguments)
-
-    forward._trace = recorded_trace
-    assert run(core, *prompts) == expected
-    assert run(core, *prompts[:5]) == expected[:5]
-    assert 1 <= len(shapes) <= 8
-    assert core.stats().num_steps > 2 * len(shapes)
-
-
-def test_a_compiled_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
-    core = make_core(tiny_model())
-    compiled(core)
-    layers: list[PagedLayer] = core._runner._layers
-    addresses = set()
-
-    def note() -> None:
-        for layer in layers:
-            mx.eval(layer.keys, layer.values)
-            addresses.add(np.array(layer.keys, copy=False).ctypes.data)
-
-    note()
-    run(core, list(range(30)), list(range(20)), each_step=note)
-    assert len(addresses) == len(layers)
 
 
 @pytest.mark.parametrize("num_common", [0, 100])
@@ -212,3 +120,57 @@ def test_what_the_gpu_kernels_do_not_serve_is_refused_when_the_engine_is_made(mo
     monkeypatch.setattr("mlx_agent_kernels.attention.backend", lambda: "cuda")
     with pytest.raises(UnsupportedModelError, match="head size 24: the GPU kernels serve 64, 80, 96"):
         make_core(tiny_model(head_dim=24))
+
+
+@pytest.mark.parametrize("profile", [CPU, CUDA, METAL], ids=lambda profile: profile.backend)
+def test_a_model_is_whole_again_when_its_last_core_is_closed(
+    profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlx_agent_llm.core.forward.runner.profile_here", lambda: replace(profile, warm_rows=(1,)))
+    model = tiny_model()
+    before, said = looks(model), mlx_lm_says(model)
+    cores = [make_core(model, max_tokens_per_step=64) for _ in range(2)]
+    answers = [run(core, [1, 2, 3], [*range(40)]) for core in cores]
+    cores[0].close()
+    assert looks(model) != before
+    assert [run(cores[1], [1, 2, 3], [*range(40)]), mlx_lm_says(model)] == [answers[0], said]
+    cores[1].close()
+    assert looks(model) == before
+    assert mlx_lm_says(model) == said
+    assert run(make_core(model), [1, 2, 3], [*range(40)]) == answers[0]
+
+
+@pytest.mark.parametrize("profile", [CPU, CUDA, METAL], ids=lambda profile: profile.backend)
+def test_a_core_that_is_closed_holds_no_weights(profile: DeviceProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_agent_llm.core.forward.runner.profile_here", lambda: replace(profile, warm_rows=(1,)))
+    gc.collect()
+    gc.disable()
+    try:
+        num_bytes = mx.get_active_memory()
+        model = tiny_model(hidden_size=256)
+        core = make_core(model)
+        run(core, [1, 2, 3])
+        core.close()
+        assert mx.get_active_memory() > num_bytes + 500_000
+        del model
+        assert mx.get_active_memory() < num_bytes + 50_000
+    finally:
+        gc.enable()
+
+
+def mlx_lm_says(model: nn.Module) -> list[int]:
+    return [int(token) for token, _ in generate_step(mx.array([1, 2, 3]), model, max_tokens=10)]
+
+
+@pytest.mark.parametrize("place", ["_make_layers", "forward"])
+def test_a_core_that_cannot_be_made_leaves_the_model_whole(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    before = looks(model)
+
+    def no_room(*arguments: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(ModelRunner, place, no_room)
+    with pytest.raises(MemoryError):
+        make_core(model)
+    assert looks(model) == before

@@ -1,5 +1,7 @@
 """What is computed for nobody before the first request: all kinds of batches, and nothing that anybody would see."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from mlx_agent_llm import EngineConfig
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.batch.batch_maker import Packing
 from mlx_agent_llm.core.batch.sharing import SharingCosts
+from mlx_agent_llm.core.forward.device import CPU
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
@@ -52,8 +55,8 @@ def test_chunks_of_both_kinds_and_rows_alone_and_in_one_and_in_two_levels(monkey
         return forward(runner, batch, in_flight)
 
     monkeypatch.setattr(ModelRunner, "forward", recorded_forward)
-    monkeypatch.setattr("mlx_agent_llm.core.forward.runner._WARM_ROWS", {"reference": (1, 4)})
-    monkeypatch.setattr("mlx_agent_llm.core.forward.runner._MAX_ROW_CHUNK", {"reference": 5})
+    profile = replace(CPU, warm_rows=(1, 4), max_row_chunk=5)
+    monkeypatch.setattr("mlx_agent_llm.core.forward.runner.profile_here", lambda: profile)
     make_core(100_000)
     assert [(batch.num_rows, len(batch.prompts)) for batch in batches] == [(1, 1), (6, 0), (1, 0), (4, 0), (4, 0)]
     assert [0 if batch.rows is None else len(batch.rows.levels) for batch in batches] == [0, 0, 0, 1, 2]

@@ -93,7 +93,7 @@ class PagedLayer(ServedCache):
             parts.append(mx.zeros((batch.num_padding, *parts[0].shape[1:]), dtype=parts[0].dtype))
         return mx.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def _attend_rows(self, queries: mx.array, rows: RowSpan, scale: float) -> mx.array:
+    def _attend_rows(self, queries: mx.array, rows: RowSpan[mx.array], scale: float) -> mx.array:
         pools, own = (self.keys, self.values), (rows.block_tables, rows.seq_lens)
         if not rows.levels:
             return paged_attention(queries, *pools, *own, scale=scale, block_size=self.block_size)

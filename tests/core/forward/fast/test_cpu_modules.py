@@ -7,6 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.fast.cpu_modules import speed_up_modules
 from mlx_agent_llm.testing import tiny_model
 
@@ -25,9 +26,9 @@ def test_a_model_says_the_same_to_mlx_lms_own_call(model_type: str) -> None:
     model, tokens = tiny_model(model_type), mx.arange(1, 40)[None]
     before = model(tokens)
     mx.eval(before)
-    speed_up_modules(model)
+    adapt(model, speed_up_modules)
     names = {type(module).__name__ for _, module in model.named_modules()}
-    assert {"FastSwigluMLP", "_SharedAnglesRoPE"} <= names
+    assert {"FastSwigluMLP", "SharedAnglesRoPE"} <= names
     close(model(tokens), before)
 
 
@@ -37,7 +38,7 @@ def test_packed_tokens_are_rotated_as_mlx_rotates_them(traditional: bool, scale:
     plain, fast = nn.RoPE(16, traditional, 500.0, scale), nn.RoPE(16, traditional, 500.0, scale)
     holder = nn.Module()
     holder.rope = fast
-    speed_up_modules(holder)
+    adapt(holder, speed_up_modules)
     positions = mx.array([0, 1, 5, 1000, 4095])
     for heads in (4, 2):
         x = mx.random.normal((5, heads, 1, 16), key=mx.random.key(heads))
@@ -50,7 +51,7 @@ def test_heads_that_are_rotated_in_part_and_other_layouts_are_left_to_mlx() -> N
     plain, fast = nn.RoPE(8), nn.RoPE(8)
     holder = nn.Module()
     holder.rope = fast
-    speed_up_modules(holder)
+    adapt(holder, speed_up_modules)
     for x, offset in (
         (mx.random.normal((3, 2, 1, 16)), mx.array([1, 2, 3])),
         (mx.random.normal((1, 2, 5, 8)), 7),
@@ -74,15 +75,15 @@ class OtherMLP(nn.Module):
 def test_a_module_of_the_same_layers_that_computes_something_else_is_left_alone() -> None:
     holder = nn.Module()
     holder.mlp = OtherMLP()
-    speed_up_modules(holder)
+    adapt(holder, speed_up_modules)
     assert type(holder.mlp) is OtherMLP
 
 
 def test_doing_it_again_changes_nothing() -> None:
     model = tiny_model()
-    speed_up_modules(model)
+    adapt(model, speed_up_modules)
     classes = [type(module) for _, module in model.named_modules()]
-    speed_up_modules(model)
+    adapt(model, speed_up_modules)
     assert [type(module) for _, module in model.named_modules()] == classes
 
 
@@ -93,7 +94,7 @@ def test_a_layer_with_many_outputs_is_computed_tile_by_tile() -> None:
     x = mx.random.normal((3, 1, 8), key=mx.random.key(0))
     expected = holder.head(x), holder.embedding.as_linear(x)
     mx.eval(expected)
-    speed_up_modules(holder)
+    adapt(holder, speed_up_modules)
     assert type(holder.narrow) is nn.Linear
     assert type(holder.head) is not nn.Linear
     close(holder.head(x), expected[0])
@@ -104,7 +105,7 @@ def test_engines_in_several_threads_may_serve_one_model() -> None:
     rope = nn.RoPE(16)
     holder = nn.Module()
     holder.rope = rope
-    speed_up_modules(holder)
+    adapt(holder, speed_up_modules)
     wrong = []
 
     def rotate(start: int) -> None:

@@ -8,9 +8,10 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from mlx_agent_llm.core.forward.fast.adaptation import Form, adapt
 from mlx_agent_llm.core.forward.fast.fused_blocks import fuse_blocks
 from mlx_agent_llm.testing import tiny_model
-from tests.core.forward.test_runner import make_core, run
+from tests.support.cores import make_core, run
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -20,6 +21,12 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 PROMPTS = [list(range(40)), list(range(100, 117)), [7], list(range(33))]
+
+
+def num_fused(model: nn.Module) -> int:
+    """Fuse the model's blocks; how many have their fused form."""
+    adapt(model, fuse_blocks)
+    return sum(isinstance(block, Form) for block in model.layers)
 
 
 def quantized(model: nn.Module) -> nn.Module:
@@ -56,7 +63,7 @@ def test_a_fused_model_says_the_same_to_mlx_lms_own_call(name: str) -> None:
     expected = model(tokens).astype(mx.float32)
     mx.eval(expected)
     num_bytes = sum(array.nbytes for _, array in nn.utils.tree_flatten(model.parameters()))
-    assert fuse_blocks(model) == len(model.layers)
+    assert num_fused(model) == len(model.layers)
     assert sum(array.nbytes for _, array in nn.utils.tree_flatten(model.parameters())) == num_bytes
     np.testing.assert_allclose(np.array(model(tokens).astype(mx.float32)), np.array(expected), atol=1e-2)
 
@@ -67,21 +74,21 @@ def test_a_fused_model_decodes_the_same_tokens_in_an_engine(name: str) -> None:
     expected = run(make_core(MODELS[name]()), *PROMPTS)
     mx.random.seed(0)
     model = MODELS[name]()
-    assert fuse_blocks(model) == len(model.layers)
+    assert num_fused(model) == len(model.layers)
     assert run(make_core(model), *PROMPTS) == expected
 
 
 def test_doing_it_again_changes_nothing() -> None:
     model = tiny_model()
-    fuse_blocks(model)
+    adapt(model, fuse_blocks)
     classes = [type(module) for _, module in model.named_modules()]
-    assert fuse_blocks(model) == len(model.layers)
+    assert num_fused(model) == len(model.layers)
     assert [type(module) for _, module in model.named_modules()] == classes
 
 
 def test_what_was_joined_are_views_of_one_memory() -> None:
     model = tiny_model()
-    fuse_blocks(model)
+    adapt(model, fuse_blocks)
     attention = model.layers[0].self_attn
     addresses = [np.array(layer.weight, copy=False).ctypes.data for layer in (attention.q_proj, attention.k_proj)]
     assert addresses[1] - addresses[0] == attention.q_proj.weight.nbytes
@@ -115,7 +122,7 @@ def wants_more(self: Any, x: mx.array, mask: Any, cache: Any, more: Any) -> mx.a
 @pytest.mark.parametrize("call", [scaled_residual, parallel, wants_more], ids=lambda call: str(call.__name__))
 def test_a_block_of_the_same_parts_that_computes_something_else_is_left_alone(call: Callable[..., mx.array]) -> None:
     model = changed(__call__=call)
-    assert fuse_blocks(model) == 0
+    assert num_fused(model) == 0
     assert {type(block).__name__ for block in model.layers} == {"Other"}
 
 
@@ -157,9 +164,9 @@ def norm_queries_alone(attention: Any) -> None:
     ids=lambda c: c.__name__,
 )
 def test_an_attention_whose_heads_are_treated_otherwise_is_left_alone(change: Callable[[Any], None]) -> None:
-    assert fuse_blocks(with_attention(change)) == 0
+    assert num_fused(with_attention(change)) == 0
 
 
 @pytest.mark.parametrize("model_type", ["gemma", "gemma2", "olmo2", "phi3", "cohere"])
 def test_blocks_of_other_families_are_left_alone(model_type: str) -> None:
-    assert fuse_blocks(tiny_model(model_type)) == 0
+    assert num_fused(tiny_model(model_type)) == 0

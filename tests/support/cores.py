@@ -1,0 +1,28 @@
+"""Cores without a thread, whose steps are the test's, over tiny models."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.nn as nn
+
+from mlx_agent_llm import EngineConfig, SamplingParams
+from mlx_agent_llm.core.forward.probe import probe_model
+from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.request import Request
+
+
+def make_core(model: nn.Module, **config: Any) -> EngineCore:
+    settings = EngineConfig(**({"kv_cache_tokens": 1024, "max_tokens_per_step": 64} | config))
+    return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), settings, 512)
+
+
+def run(core: EngineCore, *prompts: list[int], each_step: Callable[[], None] = lambda: None) -> list[list[int]]:
+    """Each prompt continued by ten tokens."""
+    outputs: list[list[int]] = [[] for _ in prompts]
+    for index, prompt in enumerate(prompts):
+        core.add(Request(index, prompt, SamplingParams(max_tokens=10), 0, lambda delta: None))
+    while core.has_work:
+        for request, delta in core.step():
+            outputs[request.request_id] += delta.token_ids
+        each_step()
+    return outputs
