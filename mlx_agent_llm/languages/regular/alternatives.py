@@ -7,7 +7,7 @@ become a trie, but what stands after them only when a derivative gets there: to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mlx_agent_llm.languages.regular.char_set import CharSet
 from mlx_agent_llm.languages.regular.concatenation import (
@@ -15,7 +15,6 @@ from mlx_agent_llm.languages.regular.concatenation import (
     ANY_TEXT,
     characters,
     concat,
-    counts_of,
     literal,
     members,
     repeat,
@@ -33,21 +32,46 @@ from mlx_agent_llm.languages.regular.language import (
 )
 from mlx_agent_llm.languages.regular.lengths import longest_of
 
+Counts = tuple[int, int | None]  # least and most, None without end
+
 
 def alternatives(languages: Iterable[Language]) -> Language:
-    """Return the texts of any of the languages."""
-    options = distinct(Union, languages)
-    return _flat_union(_factor_heads(_factor_literals(options)) if len(options) > 1 else options)
+    """The texts of any of the languages."""
+    return _union_of(_settled(_options(languages), _factor_and_merge))
 
 
 def _flat_union(languages: Iterable[Language]) -> Language:
-    """Return the union without its common beginnings factored out."""
+    """The union without its common beginnings factored out."""
+    return _union_of(_settled(_options(languages), _merge))
+
+
+def _options(languages: Iterable[Language]) -> dict[Language, None]:
     options = distinct(Union, languages)
     options.pop(NOTHING, None)
+    return options
+
+
+def _settled(
+    options: dict[Language, None], step: Callable[[dict[Language, None]], dict[Language, None]]
+) -> dict[Language, None]:
+    """The options after as many steps as change them: what one has merged may merge with more in the next."""
+    while len(options) > 1 and (after := step(options)).keys() != options.keys():
+        options = after
+    return options
+
+
+def _factor_and_merge(options: dict[Language, None]) -> dict[Language, None]:
+    return _merge(_factor_heads(_factor_literals(options)))
+
+
+def _merge(options: dict[Language, None]) -> dict[Language, None]:
+    return _merge_characters(_merge_repeats(options))
+
+
+def _union_of(options: dict[Language, None]) -> Language:
+    """The union of options that nothing merges any more."""
     if ANY_TEXT in options:
         return ANY_TEXT
-    if len(options) > 1:
-        options = _merge_characters(_merge_repeats(options))
     if EMPTY_TEXT in options and sum(option.is_nullable for option in options) > 1:
         del options[EMPTY_TEXT]
     if len(options) < 2:
@@ -64,29 +88,34 @@ def _merge_repeats(options: dict[Language, None]) -> dict[Language, None]:
     if EMPTY_TEXT in options and ANY_CHAR in options:  # of other items, which one takes the empty text is not told
         options = {option: None for option in options if option is not ANY_CHAR}
         options[repeat(ANY_CHAR, 0, 1)] = None
-    splits = {_head_and_tail(option): option for option in options}
-    groups: defaultdict[tuple[Language, Language], list[Language]] = defaultdict(list)
-    for (head, tail), option in splits.items():
-        if isinstance(head, Repeat):
-            groups[head.item, tail].append(option)
     merged = dict(options)
-    for (item, tail), group in groups.items():
-        group += [splits[item, tail]] if (item, tail) in splits else []
-        group += [tail] if tail in options else []
-        if len(group) > 1:
-            merged = {option: None for option in merged if option not in group}
-            merged |= dict.fromkeys(_join_counts(group, item, tail))
+    for (item, tail), counts in _counts_by_item(options).items():
+        left = {option: count for option, count in counts.items() if option in merged}
+        joined = join_intervals(left.values())
+        if len(joined) < len(left):
+            merged = {option: None for option in merged if option not in left}
+            merged |= dict.fromkeys(concat(repeat(item, least, most), tail) for least, most in joined)
     return merged
 
 
-def _join_counts(options: list[Language], item: Language, tail: Language) -> list[Language]:
-    counts = [(0, 0) if option is tail else counts_of(_head_and_tail(option)[0])[1:] for option in options]
-    return [concat(repeat(item, least, most), tail) for least, most in join_intervals(counts)]
+def _counts_by_item(options: dict[Language, None]) -> dict[tuple[Language, Language], dict[Language, Counts]]:
+    """For each repeated item and what follows it: the options that are counts of the item there, and the counts."""
+    splits = {_head_and_tail(option): option for option in options}
+    groups: defaultdict[tuple[Language, Language], dict[Language, Counts]] = defaultdict(dict)
+    for (head, tail), option in splits.items():
+        if isinstance(head, Repeat):
+            groups[head.item, tail][option] = head.least_count, head.most_count
+    for (item, tail), counts in groups.items():
+        if (item, tail) in splits:
+            counts[splits[item, tail]] = 1, 1  # also where the item is itself a repeat
+        if tail in options:
+            counts[tail] = 0, 0
+    return groups
 
 
-def join_intervals(intervals: Iterable[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
-    """Return the fewest intervals of counts that cover the same, in order; an end of None is none."""
-    joined: list[tuple[int, int | None]] = []
+def join_intervals(intervals: Iterable[Counts]) -> list[Counts]:
+    """The fewest intervals of counts that cover the same, in order; an end of None is none."""
+    joined: list[Counts] = []
     for least, most in sorted(intervals, key=lambda interval: interval[0]):
         end = joined[-1][1] if joined else -2
         if end is None:

@@ -74,8 +74,6 @@ def repeat(language: Language, least: int, most: int | None = None) -> Language:
         language, least = _without_empty_text(language), 0
     if isinstance(language, Repeat) and (product := _multiply(language, least, most)) is not None:
         return product
-    if (least, most) == (1, 1):
-        return language
     return intern_language(Repeat, (language.serial, least, most), language, least, most)
 
 
