@@ -9,7 +9,11 @@ from mlx_agent_llm.languages.context_free.nodes import (
     RuleNode,
     SequenceNode,
     TextNode,
+    choice,
+    leaf,
+    sequence,
 )
+from mlx_agent_llm.languages.context_free.productive import productive_rules, reachable_rules
 
 __all__ = [
     "ChoiceNode",
@@ -20,4 +24,9 @@ __all__ = [
     "RuleNode",
     "SequenceNode",
     "TextNode",
+    "choice",
+    "leaf",
+    "productive_rules",
+    "reachable_rules",
+    "sequence",
 ]

@@ -19,6 +19,7 @@ from mlx_agent_llm.languages.regular.concatenation import (
     nothing,
     repeat,
 )
+from mlx_agent_llm.languages.regular.enumeration import finite_texts
 from mlx_agent_llm.languages.regular.language import (
     EMPTY_TEXT,
     NOTHING,
@@ -53,6 +54,7 @@ __all__ = [
     "complement",
     "concat",
     "empty_text",
+    "finite_texts",
     "first_match",
     "intersection",
     "is_subset",

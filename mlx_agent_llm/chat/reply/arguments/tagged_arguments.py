@@ -62,7 +62,7 @@ class TaggedArguments:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """Return the rules of the parameters and of what ends the call."""
-        return schema_rules(tool.parameters, prefix, notation=TaggedNotation(self, end))
+        return schema_rules(tool.parameters, prefix, write_root=TaggedNotation(self, end).whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         """Return the parameters as they are written."""

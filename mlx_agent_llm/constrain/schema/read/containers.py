@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.array_type import ArrayType, Containment
-from mlx_agent_llm.constrain.schema.assertions import language_of_pattern
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, NOTHING, Formula, Subschema, Typed
-from mlx_agent_llm.constrain.schema.object_type import ObjectType, Region, regions_by_pattern
-from mlx_agent_llm.constrain.schema.types import EVERY_TYPE
+from mlx_agent_llm.constrain.schema.read.assertions import language_of_pattern
+from mlx_agent_llm.constrain.schema.read.document import Subschema
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.array_type import ArrayType, Containment
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, NOTHING, Formula
+from mlx_agent_llm.constrain.schema.values.object_type import ObjectType, Region, regions_by_pattern
+from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed
 from mlx_agent_llm.errors import UnsupportedSchemaError
 from mlx_agent_llm.languages.regular import Language, complement
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
 
 
 def read_prefix_items(reader: SchemaReader, subschema: Subschema) -> Formula:
@@ -39,30 +37,30 @@ def read_contains(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the arrays that hold so many items of a schema, at least one unless it says otherwise."""
     least, most = subschema.keywords.get("minContains", 1), subschema.keywords.get("maxContains")
     part = Containment(reader.document.child(subschema, "contains"), int(least), None if most is None else int(most))
-    return _arrays(ArrayType(contains=(part,), place=subschema.place))
+    return _arrays(ArrayType(contains=(part,), pointer=subschema.pointer))
 
 
 def read_min_items(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the arrays of so many items or more."""
-    return _arrays(ArrayType(least=int(subschema.keywords["minItems"]), place=subschema.place))
+    return _arrays(ArrayType(least=int(subschema.keywords["minItems"]), pointer=subschema.pointer))
 
 
 def read_max_items(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the arrays of so many items or fewer."""
-    return _arrays(ArrayType(most=int(subschema.keywords["maxItems"]), place=subschema.place))
+    return _arrays(ArrayType(most=int(subschema.keywords["maxItems"]), pointer=subschema.pointer))
 
 
 def read_unique_items(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the arrays without two equal items."""
     if not subschema.keywords["uniqueItems"]:
         return EVERYTHING
-    return _arrays(ArrayType(unique=True, place=subschema.place))
+    return _arrays(ArrayType(unique=True, pointer=subschema.pointer))
 
 
 def read_properties(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the objects whose properties of these names are of their schemas."""
     named = tuple((name, reader.document.child(subschema, "properties", name)) for name in _names(subschema))
-    return _objects(ObjectType(named, declares=True, place=subschema.place))
+    return _objects(ObjectType(named, declares=True, pointer=subschema.pointer))
 
 
 def read_pattern_properties(reader: SchemaReader, subschema: Subschema) -> Formula:
@@ -71,7 +69,7 @@ def read_pattern_properties(reader: SchemaReader, subschema: Subschema) -> Formu
         (language, _spoken(reader.document.child(subschema, "patternProperties", pattern)))
         for pattern, language in patterns_of(subschema).items()
     ]
-    return _objects(ObjectType(others=regions_by_pattern(regions, EVERYTHING), place=subschema.place))
+    return _objects(ObjectType(others=regions_by_pattern(regions, EVERYTHING), pointer=subschema.pointer))
 
 
 def read_additional_properties(reader: SchemaReader, subschema: Subschema) -> Formula:
@@ -79,7 +77,7 @@ def read_additional_properties(reader: SchemaReader, subschema: Subschema) -> Fo
     rest = _spoken(reader.document.child(subschema, "additionalProperties"))
     patterns: list[Region] = [(language, EVERYTHING) for language in patterns_of(subschema).values()]
     named = tuple((name, EVERYTHING) for name in _names(subschema))
-    return _objects(ObjectType(named, others=regions_by_pattern(patterns, rest), place=subschema.place))
+    return _objects(ObjectType(named, others=regions_by_pattern(patterns, rest), pointer=subschema.pointer))
 
 
 def read_property_names(reader: SchemaReader, subschema: Subschema) -> Formula:
@@ -87,35 +85,35 @@ def read_property_names(reader: SchemaReader, subschema: Subschema) -> Formula:
     schema = reader.document.child(subschema, "propertyNames")
     names = reader.types(schema).strings
     if names is not reader.types(schema, upper=False).strings:
-        raise UnsupportedSchemaError(subschema.place, "propertyNames", "its own schema is not enforced")
+        raise UnsupportedSchemaError(subschema.pointer, "propertyNames", "its own schema is not enforced")
     return _objects(
-        ObjectType(others=regions_by_pattern([(complement(names), NOTHING)], EVERYTHING), place=subschema.place)
+        ObjectType(others=regions_by_pattern([(complement(names), NOTHING)], EVERYTHING), pointer=subschema.pointer)
     )
 
 
 def read_required(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the objects that have these properties."""
-    return required(subschema.keywords["required"], subschema.place)
+    return required(subschema.keywords["required"], subschema.pointer)
 
 
 def read_min_properties(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the objects of so many properties or more."""
-    return _objects(ObjectType(least=int(subschema.keywords["minProperties"]), place=subschema.place))
+    return _objects(ObjectType(least=int(subschema.keywords["minProperties"]), pointer=subschema.pointer))
 
 
 def read_max_properties(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the objects of so many properties or fewer."""
-    return _objects(ObjectType(most=int(subschema.keywords["maxProperties"]), place=subschema.place))
+    return _objects(ObjectType(most=int(subschema.keywords["maxProperties"]), pointer=subschema.pointer))
 
 
-def required(names: list[str], place: str) -> Formula:
+def required(names: list[str], pointer: str) -> Formula:
     """Return the objects that have all these properties, and all other types."""
-    return _objects(ObjectType(tuple((name, EVERYTHING) for name in names), frozenset(names), place=place))
+    return _objects(ObjectType(tuple((name, EVERYTHING) for name in names), frozenset(names), pointer=pointer))
 
 
-def without(name: str, place: str) -> Formula:
+def without(name: str, pointer: str) -> Formula:
     """Return the objects that have no property of this name, and all other types."""
-    return _objects(ObjectType(((name, NOTHING),), place=place))
+    return _objects(ObjectType(((name, NOTHING),), pointer=pointer))
 
 
 def patterns_of(subschema: Subschema) -> dict[str, Language]:
@@ -124,14 +122,14 @@ def patterns_of(subschema: Subschema) -> dict[str, Language]:
     return {pattern: language_of_pattern(subschema, "patternProperties", pattern) for pattern in patterns}
 
 
-def rest_of_items(prefix_length: int, rest: Formula, place: str) -> Formula:
+def rest_of_items(prefix_length: int, rest: Formula, pointer: str) -> Formula:
     """Return the arrays whose items after the first ones lie in a formula, and all other types."""
-    return _arrays(ArrayType((EVERYTHING,) * prefix_length, rest, place=place))
+    return _arrays(ArrayType((EVERYTHING,) * prefix_length, rest, pointer=pointer))
 
 
-def rest_of_properties(names: Language, rest: Formula, place: str) -> Formula:
+def rest_of_properties(names: Language, rest: Formula, pointer: str) -> Formula:
     """Return the objects whose properties lie in a formula unless their names are in a language, and other types."""
-    return _objects(ObjectType(others=regions_by_pattern([(names, EVERYTHING)], _spoken(rest)), place=place))
+    return _objects(ObjectType(others=regions_by_pattern([(names, EVERYTHING)], _spoken(rest)), pointer=pointer))
 
 
 def _spoken(formula: Formula) -> Formula:
@@ -146,11 +144,11 @@ def _names(subschema: Subschema) -> list[str]:
 def _prefix(reader: SchemaReader, subschema: Subschema, keyword: str) -> Formula:
     count = len(subschema.keywords[keyword])
     items = tuple(reader.document.child(subschema, keyword, index) for index in range(count))
-    return _arrays(ArrayType(items, place=subschema.place))
+    return _arrays(ArrayType(items, pointer=subschema.pointer))
 
 
 def _rest(reader: SchemaReader, subschema: Subschema, keyword: str, prefix_length: int) -> Formula:
-    return rest_of_items(prefix_length, reader.document.child(subschema, keyword), subschema.place)
+    return rest_of_items(prefix_length, reader.document.child(subschema, keyword), subschema.pointer)
 
 
 def _arrays(arrays: ArrayType) -> Formula:

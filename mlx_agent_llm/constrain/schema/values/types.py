@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mlx_agent_llm.constrain.schema.array_type import ANY_ARRAY, ArrayType, complement_of_arrays, intersect_arrays
-from mlx_agent_llm.constrain.schema.formula import NOTHING, TooManyPartsError, Typed
-from mlx_agent_llm.constrain.schema.number_type import (
+from mlx_agent_llm.constrain.schema.values.array_type import (
+    ANY_ARRAY,
+    ArrayType,
+    complement_of_arrays,
+    intersect_arrays,
+)
+from mlx_agent_llm.constrain.schema.values.formula import NOTHING, Formula, TooManyPartsError
+from mlx_agent_llm.constrain.schema.values.number_type import (
     ANY_NUMBER,
     High,
     Low,
@@ -17,7 +22,7 @@ from mlx_agent_llm.constrain.schema.number_type import (
     constant_number,
     intersect_numbers,
 )
-from mlx_agent_llm.constrain.schema.object_type import (
+from mlx_agent_llm.constrain.schema.values.object_type import (
     ANY_OBJECT,
     ObjectType,
     complement_of_objects,
@@ -42,6 +47,13 @@ class TypeSet:
     strings: Language = NO_TEXT
     arrays: tuple[ArrayType, ...] = ()
     objects: tuple[ObjectType, ...] = ()
+
+
+@dataclass(frozen=True)
+class Typed(Formula):
+    """The values of canonical types, as a formula."""
+
+    types: TypeSet
 
 
 EVERY_TYPE = TypeSet(True, frozenset({True, False}), (ANY_NUMBER,), ANY_TEXT, (ANY_ARRAY,), (ANY_OBJECT,))

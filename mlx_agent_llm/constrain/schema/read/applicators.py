@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.containers import required, without
-from mlx_agent_llm.constrain.schema.finite_values import normal_value
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, Subschema, all_of, any_of, negation
-from mlx_agent_llm.constrain.schema.json_text import write_json
-from mlx_agent_llm.constrain.schema.types import NO_TYPE
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.read.containers import required, without
+from mlx_agent_llm.constrain.schema.read.document import Subschema
+from mlx_agent_llm.constrain.schema.read.finite_values import finite_values
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, any_of, negation
+from mlx_agent_llm.constrain.schema.values.json_text import canonical_json
+from mlx_agent_llm.constrain.schema.values.types import NO_TYPE
 
 MAX_TAGS = 8
 
@@ -79,9 +77,9 @@ def _tags(reader: SchemaReader, branch: Formula) -> dict[str, set[str]]:
         return {}
     found = {}
     for name, formula in types.objects[0].named:
-        values = reader.few_values(formula, MAX_TAGS) if name in types.objects[0].required else None
+        values = finite_values(reader, formula, MAX_TAGS) if name in types.objects[0].required else None
         if values is not None:
-            found[name] = {write_json(normal_value(value)) for value in values}
+            found[name] = {canonical_json(value) for value in values}
     return found
 
 
@@ -104,7 +102,7 @@ def read_dependent_schemas(reader: SchemaReader, subschema: Subschema) -> Formul
     """Return the objects that are of a schema where they have the property that it depends on."""
     return all_of(
         *(
-            depends_on(name, reader.document.child(subschema, "dependentSchemas", name), subschema.place)
+            depends_on(name, reader.document.child(subschema, "dependentSchemas", name), subschema.pointer)
             for name in subschema.keywords["dependentSchemas"]
         )
     )
@@ -112,22 +110,22 @@ def read_dependent_schemas(reader: SchemaReader, subschema: Subschema) -> Formul
 
 def read_dependent_required(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the objects that have some properties where they have the one that asks for them."""
-    place = subschema.place
+    pointer = subschema.pointer
     dependencies = subschema.keywords["dependentRequired"].items()
-    return all_of(*(depends_on(name, required(names, place), place) for name, names in dependencies))
+    return all_of(*(depends_on(name, required(names, pointer), pointer) for name, names in dependencies))
 
 
 def read_dependencies(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the conjunction of draft 7's dependencies, which are schemas or names of properties."""
-    place = subschema.place
+    pointer = subschema.pointer
     parts = []
     for name, value in subschema.keywords["dependencies"].items():
         is_names = isinstance(value, list)
-        schema = required(value, place) if is_names else reader.document.child(subschema, "dependencies", name)
-        parts.append(depends_on(name, schema, place))
+        schema = required(value, pointer) if is_names else reader.document.child(subschema, "dependencies", name)
+        parts.append(depends_on(name, schema, pointer))
     return all_of(*parts)
 
 
-def depends_on(name: str, schema: Formula, place: str) -> Formula:
+def depends_on(name: str, schema: Formula, pointer: str) -> Formula:
     """Return the values that lie in a formula if they are objects with a property of this name."""
-    return any_of(without(name, place), all_of(required([name], place), schema))
+    return any_of(without(name, pointer), all_of(required([name], pointer), schema))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.formats import FORMATS, language_of_format
-from mlx_agent_llm.constrain.schema.formula import Formula, Subschema, Typed
-from mlx_agent_llm.constrain.schema.number_type import High, Low, NumberType, multiples_of
-from mlx_agent_llm.constrain.schema.types import EVERY_TYPE, TypeSet, constants_type, union_of_types
+from mlx_agent_llm.constrain.schema.read.document import Subschema
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.formats import FORMATS, language_of_format
+from mlx_agent_llm.constrain.schema.values.formula import Formula
+from mlx_agent_llm.constrain.schema.values.number_type import High, Low, NumberType, multiples_of
+from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed, TypeSet, constants_type, union_of_types
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.languages.regex import parse_regex
 from mlx_agent_llm.languages.regular import Language, characters, repeat
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
 
 TYPES_BY_NAME = {
     "null": TypeSet(null=True),
@@ -88,7 +86,7 @@ def read_format(reader: SchemaReader, subschema: Subschema) -> Formula:
     """Return the strings of a format, and all other types."""
     name = subschema.keywords["format"]
     if name not in FORMATS:
-        raise UnsupportedSchemaError(subschema.place, "format", f"nothing enforces the format {name!r}")
+        raise UnsupportedSchemaError(subschema.pointer, "format", f"nothing enforces the format {name!r}")
     return _strings(language_of_format(name))
 
 
@@ -97,11 +95,11 @@ def language_of_pattern(subschema: Subschema, keyword: str, pattern: str) -> Lan
     try:
         return parse_regex(pattern)
     except ConstraintError as error:
-        raise UnsupportedSchemaError(subschema.place, keyword, str(error)) from None
+        raise UnsupportedSchemaError(subschema.pointer, keyword, str(error)) from None
 
 
 def _numbers(subschema: Subschema, numbers: NumberType) -> Formula:
-    return Typed(replace(EVERY_TYPE, numbers=(replace(numbers, place=subschema.place),)))
+    return Typed(replace(EVERY_TYPE, numbers=(replace(numbers, pointer=subschema.pointer),)))
 
 
 def _strings(language: Language) -> Formula:

@@ -29,7 +29,7 @@ class High(NamedTuple):
 class NumberType:
     """The numbers between two bounds that are integers or not, and multiples of some numbers but not of others.
 
-    place: the JSON pointer of the first schema that asked for something, for errors.
+    pointer: the JSON pointer of the first schema that asked for something, for errors.
     """
 
     low: Low | None = None
@@ -37,7 +37,7 @@ class NumberType:
     is_integer: bool | None = None
     multiples: frozenset[Number] = frozenset()
     non_multiples: frozenset[Number] = frozenset()
-    place: str = field(default="", compare=False)
+    pointer: str = field(default="", compare=False)
 
     @property
     def constant(self) -> Number | None:
@@ -76,7 +76,7 @@ def intersect_numbers(one: NumberType, other: NumberType) -> NumberType | None:
         other.is_integer if one.is_integer is None else one.is_integer,
         one.multiples | other.multiples,
         one.non_multiples | other.non_multiples,
-        one.place or other.place,
+        one.pointer or other.pointer,
     )
     return None if _is_empty(both) else both
 
@@ -94,7 +94,7 @@ def complement_of_numbers(numbers: NumberType) -> list[NumberType]:
         result.append(NumberType(non_multiples=frozenset({divisor})))
     for divisor in numbers.non_multiples:
         result.append(multiples_of(divisor))
-    return [replace(part, place=numbers.place) for part in result]
+    return [replace(part, pointer=numbers.pointer) for part in result]
 
 
 def is_multiple(value: Number, divisor: Number) -> bool | None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.formula import Formula
-from mlx_agent_llm.constrain.schema.json_text import FREE_STRING, quoted, write_json
-from mlx_agent_llm.constrain.schema.nodes import leaf
-from mlx_agent_llm.constrain.schema.number_text import language_of_numbers
-from mlx_agent_llm.constrain.schema.number_type import ANY_INTEGER, ANY_NUMBER, NumberType
-from mlx_agent_llm.languages.context_free import Node, PatternNode, RuleNode, TextNode
+from mlx_agent_llm.constrain.schema.values.json_text import write_json
+from mlx_agent_llm.constrain.schema.values.number_type import ANY_INTEGER, ANY_NUMBER, NumberType
+from mlx_agent_llm.constrain.schema.write.number_text import language_of_numbers
+from mlx_agent_llm.constrain.schema.write.string_text import FREE_STRING, quoted
+from mlx_agent_llm.languages.context_free import Node, PatternNode, RuleNode, TextNode, leaf
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.writer import GrammarWriter
 
 
 class JSONNotation:
@@ -27,10 +22,6 @@ class JSONNotation:
     def rule(self, name: str) -> RuleNode:
         """Return a rule that all schemas in this notation share."""
         return RuleNode(self.shared + name)
-
-    def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
-        """Return the node of the outermost value."""
-        return writer.value(formula)
 
     def constant(self, value: bool | int | float | None) -> Node:
         """Return the node of one value that is no string, array or object."""

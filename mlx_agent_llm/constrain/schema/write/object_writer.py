@@ -10,17 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.finite_values import finite_texts
-from mlx_agent_llm.constrain.schema.formula import all_of
-from mlx_agent_llm.constrain.schema.nodes import choice, sequence
-from mlx_agent_llm.constrain.schema.object_type import ALL_NAMES, ObjectType, Region, without_names
-from mlx_agent_llm.languages.context_free import Node, RuleNode, TextNode
-from mlx_agent_llm.languages.regular import ANY_TEXT, are_disjoint, intersection
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.writer import GrammarWriter
+from mlx_agent_llm.constrain.schema.values.formula import all_of
+from mlx_agent_llm.constrain.schema.values.object_type import ALL_NAMES, ObjectType, Region, without_names
+from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
+from mlx_agent_llm.languages.context_free import Node, RuleNode, TextNode, choice, sequence
+from mlx_agent_llm.languages.regular import ANY_TEXT, are_disjoint, finite_texts, intersection
 
 MAX_STATES = 5000
 MAX_NAMES = 64
@@ -43,16 +38,16 @@ class State:
     is_closing: bool = False
 
 
-def write_object(writer: GrammarWriter, objects: ObjectType) -> Node:
+def write_object(writer: ValueWriter, objects: ObjectType) -> Node:
     """Return the node of an object type; its rules go to the writer."""
     return sequence(writer.notation.open, _StateWriter(writer, _simplified(writer, objects)).node())
 
 
-def _simplified(writer: GrammarWriter, objects: ObjectType) -> ObjectType:
+def _simplified(writer: ValueWriter, objects: ObjectType) -> ObjectType:
     """Return the same objects with few names instead of a language, and without properties that cannot be."""
     reader = writer.reader
     if len(objects.witnesses) > MAX_WITNESSES:
-        reader.refuse(objects.place, "not", f"more than {MAX_WITNESSES} properties of some kind must exist")
+        reader.refuse(objects.pointer, "not", f"more than {MAX_WITNESSES} properties of some kind must exist")
         objects = replace(objects, witnesses=())
     named = dict(objects.named)
     others: list[Region] = []
@@ -77,13 +72,13 @@ def _simplified(writer: GrammarWriter, objects: ObjectType) -> ObjectType:
     least = objects.least if objects.least > len(objects.required) else 0
     if others and least > len(objects.required) + 1:
         reason = "a name beside the named properties could come twice and count once"
-        reader.refuse(objects.place, "minProperties", reason)
+        reader.refuse(objects.pointer, "minProperties", reason)
         least = 0
     return replace(objects, named=tuple(possible), others=tuple(others), least=least, most=most)
 
 
 class _StateWriter:
-    def __init__(self, writer: GrammarWriter, objects: ObjectType) -> None:
+    def __init__(self, writer: ValueWriter, objects: ObjectType) -> None:
         self._writer = writer
         self._objects = objects
         self._witnesses = objects.witnesses
@@ -95,7 +90,7 @@ class _StateWriter:
         start = self._rule(State(0, True, 0, frozenset(range(len(self._witnesses)))))
         while self._open:
             state = self._open.pop()
-            self._writer.rules[self._names[state]] = choice(list(self._options(state)))
+            self._writer.book.rules[self._names[state]] = choice(list(self._options(state)))
             if len(self._names) > MAX_STATES:
                 self._refuse()
                 relaxed = replace(self._objects, witnesses=(), least=0, most=None)
@@ -105,11 +100,11 @@ class _StateWriter:
     def _refuse(self) -> None:
         objects = self._objects
         keyword = "maxProperties" if objects.most else "minProperties" if objects.least else "properties"
-        self._writer.reader.refuse(objects.place, keyword, "there are too many cases")
+        self._writer.reader.refuse(objects.pointer, keyword, "there are too many cases")
 
     def _rule(self, state: State) -> RuleNode:
         if state not in self._names:
-            self._names[state] = self._writer.new_rule("members")
+            self._names[state] = self._writer.book.new_rule("members")
             self._open.append(state)
         return RuleNode(self._names[state])
 
@@ -163,8 +158,8 @@ class _StateWriter:
         """Refuse witnesses that could have the same name, one after the other."""
         languages = [self._witnesses[index][0] for index in sorted(missing)]
         if not all(are_disjoint(one, other) for one, other in combinations(languages, 2)):
-            place = self._objects.place
-            self._writer.reader.refuse(place, "not", "two properties that must exist could have one name")
+            pointer = self._objects.pointer
+            self._writer.reader.refuse(pointer, "not", "two properties that must exist could have one name")
 
     def _after(self, state: State, found: tuple[int, ...]) -> State:
         counts = self._objects.least or self._objects.most is not None

@@ -1,11 +1,11 @@
-"""Nodes of a grammar put together, and a grammar without what never ends."""
+"""A grammar without the rules and options that no finite text matches, and without rules that nobody needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from mlx_agent_llm.languages.context_free import (
+from mlx_agent_llm.languages.context_free.nodes import (
     ChoiceNode,
     Node,
     PatternNode,
@@ -13,31 +13,9 @@ from mlx_agent_llm.languages.context_free import (
     RuleNode,
     SequenceNode,
     TextNode,
+    choice,
+    sequence,
 )
-from mlx_agent_llm.languages.regular import Language, Literal
-
-
-def sequence(*nodes: Node) -> Node:
-    """Return nodes one after the other, neighbouring texts joined."""
-    parts: list[Node] = []
-    for node in nodes:
-        for part in node.parts if isinstance(node, SequenceNode) else (node,):
-            if isinstance(part, TextNode) and parts and isinstance(parts[-1], TextNode):
-                parts[-1] = TextNode(parts[-1].value + part.value)
-            elif part != TextNode(""):
-                parts.append(part)
-    return parts[0] if len(parts) == 1 else SequenceNode(tuple(parts))
-
-
-def leaf(language: Language) -> Node:
-    """Return the node of a language."""
-    return TextNode(language.text) if isinstance(language, Literal) else PatternNode(language)
-
-
-def choice(options: Iterable[Node]) -> Node:
-    """Return one of the options, each once; with none it matches nothing, and `productive_rules` takes it out."""
-    different = tuple(dict.fromkeys(options))
-    return different[0] if len(different) == 1 else ChoiceNode(different)
 
 
 def productive_rules(rules: dict[str, Node]) -> dict[str, Node]:

@@ -10,25 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.applicators import branches_of, exclusive_branches
-from mlx_agent_llm.constrain.schema.containers import (
+from mlx_agent_llm.constrain.schema.read.applicators import branches_of, exclusive_branches
+from mlx_agent_llm.constrain.schema.read.containers import (
     patterns_of,
     required,
     rest_of_items,
     rest_of_properties,
     without,
 )
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, Subschema, Typed, all_of, any_of, negation
-from mlx_agent_llm.constrain.schema.keywords import check_form
-from mlx_agent_llm.constrain.schema.types import EVERY_TYPE, TypeSet
+from mlx_agent_llm.constrain.schema.read.document import Subschema
+from mlx_agent_llm.constrain.schema.read.keywords import check_form
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, any_of, negation
+from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed, TypeSet
 from mlx_agent_llm.errors import UnsupportedSchemaError
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language, literal, union
 from mlx_agent_llm.languages.regular import NOTHING as NO_TEXT
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
 
 KEYWORDS = ("unevaluatedItems", "unevaluatedProperties")
 MAX_ALTERNATIVES = 200
@@ -81,7 +79,7 @@ class _Alternatives:
         for choices in self._choices(formula):
             if len(alternatives) * len(choices) > MAX_ALTERNATIVES:
                 keyword = next(keyword for keyword in KEYWORDS if keyword in self._open[0].keywords)
-                raise UnsupportedSchemaError(self._open[0].place, keyword, "there are too many ways to be valid")
+                raise UnsupportedSchemaError(self._open[0].pointer, keyword, "there are too many ways to be valid")
             alternatives = [one.joined(other) for one, other in product(alternatives, choices)]
         self._open.pop()
         return [self._closed(formula, alternative) for alternative in alternatives]
@@ -106,9 +104,9 @@ class _Alternatives:
             taken = [one.joined(other) for one, other in product(self.of(condition), then)]
             yield taken + [Alternative(negation(condition)).joined(other) for other in otherwise]
         for name in keywords.get("dependentSchemas", ()):
-            present = Alternative(all_of(_OBJECTS, required([name], subschema.place)))
+            present = Alternative(all_of(_OBJECTS, required([name], subschema.pointer)))
             ways = self.of(child(subschema, "dependentSchemas", name))
-            yield [Alternative(without(name, subschema.place)), *(present.joined(way) for way in ways)]
+            yield [Alternative(without(name, subschema.pointer)), *(present.joined(way) for way in ways)]
 
     def _any_of(self, branches: list[Formula]) -> list[Alternative]:
         """Return the ways to take one branch or several; taking more is of use only where they speak of something."""
@@ -139,11 +137,11 @@ class _Alternatives:
         """Apply the schema's own unevaluated keywords, after which nothing is left to be spoken of."""
         if "unevaluatedProperties" in subschema.keywords:
             rest = self._document.child(subschema, "unevaluatedProperties")
-            rule = rest_of_properties(alternative.names, rest, subschema.place)
+            rule = rest_of_properties(alternative.names, rest, subschema.pointer)
             alternative = alternative.joined(Alternative(rule, names=ANY_TEXT))
         if "unevaluatedItems" in subschema.keywords:
             rest = any_of(self._document.child(subschema, "unevaluatedItems"), *alternative.items)
-            rule = rest_of_items(alternative.num_items, rest, subschema.place)
+            rule = rest_of_items(alternative.num_items, rest, subschema.pointer)
             alternative = alternative.joined(Alternative(rule, items=(EVERYTHING,)))
         return alternative
 

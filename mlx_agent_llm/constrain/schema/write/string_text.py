@@ -1,10 +1,8 @@
-"""How a value is written: JSON text on one line, in the one form that the grammars allow."""
+"""Languages of texts as languages of their JSON strings."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
+from mlx_agent_llm.constrain.schema.values.json_text import write_json
 from mlx_agent_llm.languages.regular import (
     Language,
     characters,
@@ -16,11 +14,6 @@ from mlx_agent_llm.languages.regular import (
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet
 
 ESCAPED = CharSet.of('"\\') | CharSet.span("\x00", "\x1f")
-
-
-def write_json(value: Any) -> str:
-    """Return a value as the grammars write it: on one line, separators ", " and ": ", characters as they are."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def quoted(language: Language) -> Language:
