@@ -44,7 +44,7 @@ def check_schema(schema: dict[str, Any] | bool, strict: bool = True) -> None:
 
 
 def schema_grammar(schema: dict[str, Any] | bool, strict: bool = True) -> SchemaGrammar:
-    """Return the grammar of the values that are valid for a schema; those of the latest schemas are kept.
+    """The grammar of the values that are valid for a schema; those of the latest schemas are kept.
 
     With strict=False what cannot be enforced is left out and listed: the values must be checked afterwards.
     """
@@ -65,7 +65,7 @@ def schema_rules(
     closes_objects: bool = True,
     write_root: WriteRoot = write_value,
 ) -> SchemaRules:
-    """Return the rules of a schema for a larger grammar; the names of its own rules begin with `prefix`.
+    """The rules of a schema for a larger grammar; the names of its own rules begin with `prefix`.
 
     Rules that many schemas share (string, integer, number, boolean, null, any...) are the same in all. write_root:
     writes the outermost value, where that is not written like any other.

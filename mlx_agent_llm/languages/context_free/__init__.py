@@ -11,6 +11,7 @@ from mlx_agent_llm.languages.context_free.nodes import (
     TextNode,
     choice,
     leaf,
+    rule_names,
     sequence,
 )
 from mlx_agent_llm.languages.context_free.productive import productive_rules, reachable_rules
@@ -28,5 +29,6 @@ __all__ = [
     "leaf",
     "productive_rules",
     "reachable_rules",
+    "rule_names",
     "sequence",
 ]

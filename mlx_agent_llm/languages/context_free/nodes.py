@@ -8,7 +8,7 @@ out).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mlx_agent_llm.languages.regular import Language, Literal
@@ -75,7 +75,7 @@ class ContextFreeGrammar:
 
 
 def sequence(*nodes: Node) -> Node:
-    """Return nodes one after the other, neighbouring texts joined."""
+    """Nodes one after the other, neighbouring texts joined."""
     parts: list[Node] = []
     for node in nodes:
         for part in node.parts if isinstance(node, SequenceNode) else (node,):
@@ -87,11 +87,24 @@ def sequence(*nodes: Node) -> Node:
 
 
 def leaf(language: Language) -> Node:
-    """Return the node of a language."""
+    """The node of a language."""
     return TextNode(language.text) if isinstance(language, Literal) else PatternNode(language)
 
 
 def choice(options: Iterable[Node]) -> Node:
-    """Return one of the options, each once; with none it matches nothing, and `productive_rules` takes it out."""
+    """One of the options, each once; with none it matches nothing, and `productive_rules` takes it out."""
     different = tuple(dict.fromkeys(options))
     return different[0] if len(different) == 1 else ChoiceNode(different)
+
+
+def rule_names(node: Node) -> Iterator[str]:
+    """The rules that a node names, each as often as it does."""
+    left = [node]
+    while left:
+        match left.pop():
+            case RuleNode(name):
+                yield name
+            case SequenceNode(nodes) | ChoiceNode(nodes):
+                left += nodes
+            case RepeatNode(item):
+                left.append(item)

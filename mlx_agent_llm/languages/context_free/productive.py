@@ -14,12 +14,13 @@ from mlx_agent_llm.languages.context_free.nodes import (
     SequenceNode,
     TextNode,
     choice,
+    rule_names,
     sequence,
 )
 
 
 def productive_rules(rules: dict[str, Node]) -> dict[str, Node]:
-    """Return the rules that some finite text matches, without the options that no text matches."""
+    """The rules that some finite text matches, without the options that no text matches."""
     found: set[str] = set()
     size = -1
     while len(found) > size:  # rules mostly use later ones: from the last to the first a few rounds do
@@ -29,20 +30,14 @@ def productive_rules(rules: dict[str, Node]) -> dict[str, Node]:
 
 
 def reachable_rules(root: Node, rules: Mapping[str, Node]) -> dict[str, Node]:
-    """Return the rules that a node needs, in their order."""
+    """The rules that a node needs, in their order."""
     found: set[str] = set()
-    open_nodes = [root]
-    while open_nodes:
-        node = open_nodes.pop()
-        if isinstance(node, RuleNode) and node.name not in found:
-            found.add(node.name)
-            open_nodes.append(rules[node.name])
-        elif isinstance(node, SequenceNode):
-            open_nodes += node.parts
-        elif isinstance(node, ChoiceNode):
-            open_nodes += node.options
-        elif isinstance(node, RepeatNode):
-            open_nodes.append(node.item)
+    left = list(rule_names(root))
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += rule_names(rules[name])
     return {name: node for name, node in rules.items() if name in found}
 
 

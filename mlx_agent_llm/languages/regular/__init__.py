@@ -7,7 +7,7 @@ counted, a union of literals is a trie, and intersection and complement are node
 
 from mlx_agent_llm.languages.regular import derivatives as _derivatives  # noqa: F401  registers them
 from mlx_agent_llm.languages.regular.automaton import Automaton
-from mlx_agent_llm.languages.regular.boolean import are_disjoint, complement, intersection, is_subset, union
+from mlx_agent_llm.languages.regular.boolean import are_disjoint, complement, intersection, union
 from mlx_agent_llm.languages.regular.char_set import CharSet
 from mlx_agent_llm.languages.regular.concatenation import (
     ANY_CHAR,
@@ -57,7 +57,6 @@ __all__ = [
     "finite_texts",
     "first_match",
     "intersection",
-    "is_subset",
     "literal",
     "nothing",
     "repeat",

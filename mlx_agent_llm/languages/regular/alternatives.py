@@ -147,7 +147,7 @@ def _first_character(language: Language) -> str | None:
 
 
 def _trie(items: list[tuple[str, Language]]) -> Language:
-    """Return the union of texts, each with its tail, branching where they differ; not recursive, for deep ones."""
+    """The union of texts, each with its tail, branching where they differ; not recursive, for deep ones."""
     branches: list[tuple[int, list[Language]]] = [(0, [])]  # on the way to the last text: depth, and what follows there
     last = ""
     for text, tail in sorted(items, key=lambda item: item[0]):
@@ -162,7 +162,7 @@ def _trie(items: list[tuple[str, Language]]) -> Language:
 
 
 def _shared_length(one: str, other: str) -> int:
-    """Return the length of the common beginning."""
+    """The length of the common beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
 
@@ -204,12 +204,12 @@ def _merge_characters(options: dict[Language, None]) -> dict[Language, None]:
 
 
 def is_one_character(language: Language) -> bool:
-    """Return whether a language is a set of single characters."""
+    """Whether a language is a set of single characters."""
     return isinstance(language, Characters) or (isinstance(language, Literal) and len(language.text) == 1)
 
 
 def character_set(language: Language) -> CharSet:
-    """Return the characters of such a language."""
+    """The characters of such a language."""
     if isinstance(language, Characters):
         return language.char_set
     assert isinstance(language, Literal)
@@ -217,10 +217,10 @@ def character_set(language: Language) -> CharSet:
 
 
 def union_of_sets(char_sets: Iterable[CharSet]) -> CharSet:
-    """Return the characters of any of the sets."""
+    """The characters of any of the sets."""
     return CharSet(span for char_set in char_sets for span in char_set.ranges)
 
 
 def distinct(kind: type[Language], languages: Iterable[Language]) -> dict[Language, None]:
-    """Return the languages in order, each once, those of this kind replaced by their members."""
+    """The languages in order, each once, those of this kind replaced by their members."""
     return dict.fromkeys(member for language in languages for member in members(kind, language))

@@ -17,37 +17,37 @@ MAX_TAGS = 8
 
 
 def read_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return what the reference names."""
+    """What the reference names."""
     return reader.document.follow(subschema, "$ref")
 
 
 def read_dynamic_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return what the reference names, where that does not depend on the references before it."""
+    """What the reference names, where that does not depend on the references before it."""
     return reader.document.follow(subschema, "$dynamicRef")
 
 
 def branches_of(reader: SchemaReader, subschema: Subschema, keyword: str) -> list[Formula]:
-    """Return the formulas of a keyword that is a list of schemas."""
+    """The formulas of a keyword that is a list of schemas."""
     return [reader.document.child(subschema, keyword, index) for index in range(len(subschema.keywords[keyword]))]
 
 
 def read_all_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the conjunction."""
+    """The conjunction."""
     return all_of(*branches_of(reader, subschema, "allOf"))
 
 
 def read_any_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the disjunction."""
+    """The disjunction."""
     return any_of(*branches_of(reader, subschema, "anyOf"))
 
 
 def read_one_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the values of exactly one branch."""
+    """The values of exactly one branch."""
     return any_of(*exclusive_branches(reader, subschema))
 
 
 def exclusive_branches(reader: SchemaReader, subschema: Subschema) -> list[Formula]:
-    """Return each branch of oneOf without the values of the branches that overlap with it.
+    """Each branch of oneOf without the values of the branches that overlap with it.
 
     A type beside oneOf is a part of each branch: without it, objects that are told apart by a property would overlap,
     because they are valid for anything else too.
@@ -68,7 +68,7 @@ def exclusive_branches(reader: SchemaReader, subschema: Subschema) -> list[Formu
 
 
 def _tags(reader: SchemaReader, branch: Formula) -> dict[str, set[str]]:
-    """Return the properties by which a value may be told to be of a branch: they must be there, with one of few values.
+    """The properties by which a value may be told to be of a branch: they must be there, with one of few values.
 
     This is a short cut for many branches, of which all pairs are compared.
     """
@@ -84,12 +84,12 @@ def _tags(reader: SchemaReader, branch: Formula) -> dict[str, set[str]]:
 
 
 def read_not(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the complement."""
+    """The complement."""
     return negation(reader.document.child(subschema, "not"))
 
 
 def read_if(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the values of `if` that lie in `then`, and all others that lie in `else`."""
+    """The values of `if` that lie in `then`, and all others that lie in `else`."""
     condition = reader.document.child(subschema, "if")
     consequence = reader.document.child(subschema, "then") if "then" in subschema.keywords else EVERYTHING
     otherwise = reader.document.child(subschema, "else") if "else" in subschema.keywords else EVERYTHING
@@ -99,7 +99,7 @@ def read_if(reader: SchemaReader, subschema: Subschema) -> Formula:
 
 
 def read_dependent_schemas(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the objects that are of a schema where they have the property that it depends on."""
+    """The objects that are of a schema where they have the property that it depends on."""
     return all_of(
         *(
             depends_on(name, reader.document.child(subschema, "dependentSchemas", name), subschema.pointer)
@@ -109,14 +109,14 @@ def read_dependent_schemas(reader: SchemaReader, subschema: Subschema) -> Formul
 
 
 def read_dependent_required(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the objects that have some properties where they have the one that asks for them."""
+    """The objects that have some properties where they have the one that asks for them."""
     pointer = subschema.pointer
     dependencies = subschema.keywords["dependentRequired"].items()
     return all_of(*(depends_on(name, required(names, pointer), pointer) for name, names in dependencies))
 
 
 def read_dependencies(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the conjunction of draft 7's dependencies, which are schemas or names of properties."""
+    """The conjunction of draft 7's dependencies, which are schemas or names of properties."""
     pointer = subschema.pointer
     parts = []
     for name, value in subschema.keywords["dependencies"].items():
@@ -127,5 +127,5 @@ def read_dependencies(reader: SchemaReader, subschema: Subschema) -> Formula:
 
 
 def depends_on(name: str, schema: Formula, pointer: str) -> Formula:
-    """Return the values that lie in a formula if they are objects with a property of this name."""
+    """The values that lie in a formula if they are objects with a property of this name."""
     return any_of(without(name, pointer), all_of(required([name], pointer), schema))

@@ -76,13 +76,13 @@ class Document:
         return self._dialect is DRAFT7
 
     def root(self) -> Formula:
-        """Return the formula of the whole schema."""
+        """The formula of the whole schema."""
         resource = self._dialect.create_resource(self._schema)
         uri = resource.id() or ""
         return self._formula(self._schema, Registry().with_resource(uri, resource).resolver(uri), "")
 
     def child(self, parent: Subschema, *steps: str | int) -> Formula:
-        """Return the formula of the subschema at these steps of a subschema."""
+        """The formula of the subschema at these steps of a subschema."""
         schema: Any = parent.keywords
         for step in steps:
             schema = schema[step]
@@ -97,14 +97,14 @@ class Document:
         return self._formula(schema, resolver, pointer)
 
     def part(self, subschema: Subschema, keywords: dict[str, Any]) -> Formula:
-        """Return the formula of some keywords of a subschema, as if the others were not there."""
+        """The formula of some keywords of a subschema, as if the others were not there."""
         key = id(subschema.keywords), tuple(keywords)
         if key not in self._parts:
             self._parts[key] = Subschema(keywords, subschema.resolver, subschema.pointer)
         return self._parts[key]
 
     def follow(self, parent: Subschema, keyword: str) -> Formula:
-        """Return the formula of what a `$ref` or `$dynamicRef` of this subschema names.
+        """The formula of what a `$ref` or `$dynamicRef` of this subschema names.
 
         ConstraintError when that is not here; UnsupportedSchemaError when it depends on the references before it.
         """
@@ -146,7 +146,7 @@ class Document:
 
 
 def json_pointer(*steps: str | int) -> str:
-    """Return the JSON pointer of these steps, '' for none."""
+    """The JSON pointer of these steps, '' for none."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
 
 
@@ -161,7 +161,7 @@ def _dialect_of(schema: dict[str, Any] | bool) -> Any:
 
 
 def _objects_in(schema: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield every object within a schema with its JSON pointer."""
+    """Every object within a schema with its JSON pointer."""
     open_nodes: list[tuple[Any, str]] = [(schema, "")]
     while open_nodes:
         node, pointer = open_nodes.pop()

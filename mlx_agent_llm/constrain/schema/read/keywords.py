@@ -99,7 +99,7 @@ def check_form(subschema: Subschema, is_draft7: bool) -> None:
 
 
 def unknown_keywords(subschema: Subschema, is_draft7: bool) -> list[UnsupportedSchemaError]:
-    """Return an error for each keyword that the dialect does not define: it may be a slip, and nothing enforces it."""
+    """An error for each keyword that the dialect does not define: it may be a slip, and nothing enforces it."""
     known = FORMS.keys() - (ONLY_2020_12 if is_draft7 else ONLY_DRAFT_7) | ANNOTATIONS
     return [
         UnsupportedSchemaError(subschema.pointer, keyword, "no keyword of this name is known")

@@ -49,9 +49,7 @@ class SchemaReader:
     checked: the (pointer, keyword) pairs that a lenient reader came upon and does not enforce.
     """
 
-    def __init__(
-        self, schema: dict[str, Any] | bool, vocabulary: Mapping[str, ReadKeyword], strict: bool = True
-    ) -> None:
+    def __init__(self, schema: dict[str, Any] | bool, vocabulary: Mapping[str, ReadKeyword], strict: bool) -> None:
         self.document = Document(schema)
         self._vocabulary = vocabulary
         self.root = self.document.root()
@@ -64,7 +62,7 @@ class SchemaReader:
         self._num_expansions = 0
 
     def types(self, formula: Formula, upper: bool = True) -> TypeSet:
-        """Return the canonical types of a formula; with upper=False a set that is not larger than it."""
+        """The canonical types of a formula; with upper=False a set that is not larger than it."""
         key = formula, upper or self._strict
         if key not in self._types:
             if key in self._expanding:
@@ -82,7 +80,7 @@ class SchemaReader:
         return self._types[key]
 
     def is_surely_empty(self, formula: Formula) -> bool:
-        """Return whether it is cheap to see that no value is in a formula; False says nothing."""
+        """Whether it is cheap to see that no value is in a formula; False says nothing."""
         if formula not in self._empty:
             self._empty[formula] = False  # the answer where the question leads back to itself
             is_empty = self.ask(lambda: self._without_empty(self.types(formula)) == NO_TYPE)
@@ -95,7 +93,7 @@ class SchemaReader:
     def ask(self, question: Callable[[], Answer]) -> Answer | None:
         """The answer to a question about formulas, None where it is not cheap to find.
 
-        Unlike what a schema says, a question may lead back to a formula that is being expanded.
+        It may lead back to a formula that is being expanded, which what a schema says may not.
         """
         self._question += 1
         try:
@@ -112,7 +110,7 @@ class SchemaReader:
         self.checked[pointer, keyword] = None
 
     def contradiction(self) -> str | None:
-        """Return the pointer of the innermost schema that was read and plainly holds no value."""
+        """The pointer of the innermost schema that was read and plainly holds no value."""
         read = [self.root, *(formula for formula, _ in self._types)]
         empty = [formula for formula in read if self.is_surely_empty(formula)]
         pointers = [formula.pointer if isinstance(formula, Subschema) else "" for formula in empty]
@@ -168,7 +166,7 @@ class SchemaReader:
         return EVERY_TYPE if upper else NO_TYPE
 
     def _without_empty(self, types: TypeSet, several: bool = False) -> TypeSet:
-        """Return the set without parts that are surely empty; with `several` only where there are several of them."""
+        """The set without parts that are surely empty; with `several` only where there are several of them."""
         if several and len(types.arrays) < 2 and len(types.objects) < 2:
             return types
         arrays = tuple(part for part in types.arrays if not self._is_surely_empty_array(part))
@@ -186,7 +184,7 @@ class SchemaReader:
 
 
 def _pointer_of(formula: Formula) -> str:
-    """Return the pointer of a schema that the formula speaks of."""
+    """The pointer of a schema that the formula speaks of."""
     match formula:
         case Subschema():
             return formula.pointer

@@ -47,7 +47,7 @@ class Alternative:
     items: tuple[Formula, ...] = ()
 
     def joined(self, other: Alternative) -> Alternative:
-        """Return the way that takes both."""
+        """The way that takes both."""
         return Alternative(
             all_of(self.formula, other.formula),
             union(self.names, other.names),
@@ -57,7 +57,7 @@ class Alternative:
 
 
 def read_unevaluated(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the formula of a schema with one of these keywords, the keywords beside it included."""
+    """The formula of a schema with one of these keywords, the keywords beside it included."""
     return any_of(*(alternative.formula for alternative in _Alternatives(reader).of(subschema)))
 
 
@@ -68,7 +68,7 @@ class _Alternatives:
         self._open: list[Subschema] = []
 
     def of(self, formula: Formula) -> list[Alternative]:
-        """Return all ways to be valid for a schema."""
+        """All ways to be valid for a schema."""
         if not isinstance(formula, Subschema):
             return [Alternative(formula)]
         if formula in self._open:  # a circle, which the reader refuses as soon as it expands it
@@ -85,7 +85,7 @@ class _Alternatives:
         return [self._closed(formula, alternative) for alternative in alternatives]
 
     def _choices(self, subschema: Subschema) -> Iterator[list[Alternative]]:
-        """Yield the alternatives of each keyword that combines schemas."""
+        """The alternatives of each keyword that combines schemas."""
         keywords, child = subschema.keywords, self._document.child
         for reference in [name for name in ("$ref", "$dynamicRef") if name in keywords]:
             yield self.of(self._document.follow(subschema, reference))
@@ -109,7 +109,7 @@ class _Alternatives:
             yield [Alternative(without(name, subschema.pointer)), *(present.joined(way) for way in ways)]
 
     def _any_of(self, branches: list[Formula]) -> list[Alternative]:
-        """Return the ways to take one branch or several; taking more is of use only where they speak of something."""
+        """The ways to take one branch or several; taking more is of use only where they speak of something."""
         ways = [self.of(branch) for branch in branches]
         speaking = [way for way in ways if any(one != Alternative(one.formula) for one in way)]
         result = [one for way in ways for one in way]
@@ -147,7 +147,7 @@ class _Alternatives:
 
 
 def _local(reader: SchemaReader, subschema: Subschema) -> Alternative:
-    """Return what the keywords say that neither combine schemas nor are unevaluated ones."""
+    """What the keywords say that neither combine schemas nor are unevaluated ones."""
     keywords = subschema.keywords
     local = {key: value for key, value in keywords.items() if key not in _APPLICATORS and key not in KEYWORDS}
     formula: Formula = reader.document.part(subschema, local)

@@ -34,7 +34,7 @@ class ArrayType:
     pointer: str = field(default="", compare=False)
 
     def item(self, index: int) -> Formula:
-        """Return the formula of the item at an index."""
+        """The formula of the item at an index."""
         return self.prefix[index] if index < len(self.prefix) else self.items
 
 
@@ -42,7 +42,7 @@ ANY_ARRAY = ArrayType()
 
 
 def intersect_arrays(one: ArrayType, other: ArrayType) -> ArrayType | None:
-    """Return the arrays of both, None when it is plain that there are none."""
+    """The arrays of both, None when it is plain that there are none."""
     if one == ANY_ARRAY or other == ANY_ARRAY:
         return other if one == ANY_ARRAY else one
     if None not in (one.unique, other.unique) and one.unique != other.unique:
@@ -61,7 +61,7 @@ def intersect_arrays(one: ArrayType, other: ArrayType) -> ArrayType | None:
 
 
 def complement_of_arrays(arrays: ArrayType) -> list[ArrayType]:
-    """Return types that together hold every other array."""
+    """Types that together hold every other array."""
     result = []
     for index, formula in enumerate(arrays.prefix):
         if formula != EVERYTHING:

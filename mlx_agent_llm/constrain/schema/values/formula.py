@@ -57,7 +57,7 @@ NOTHING = AnyOf(())
 
 
 def all_of(*parts: Formula) -> Formula:
-    """Return the conjunction, without doubles and as small as it is cheap to make it."""
+    """The conjunction, without doubles and as small as it is cheap to make it."""
     flat: dict[Formula, None] = {}
     for part in parts:
         flat.update(dict.fromkeys(part.parts if isinstance(part, AllOf) else (part,)))
@@ -67,7 +67,7 @@ def all_of(*parts: Formula) -> Formula:
 
 
 def any_of(*parts: Formula) -> Formula:
-    """Return the disjunction, without doubles and as small as it is cheap to make it."""
+    """The disjunction, without doubles and as small as it is cheap to make it."""
     flat: dict[Formula, None] = {}
     for part in parts:
         flat.update(dict.fromkeys(part.parts if isinstance(part, AnyOf) else (part,)))
@@ -77,7 +77,7 @@ def any_of(*parts: Formula) -> Formula:
 
 
 def negation(part: Formula) -> Formula:
-    """Return the complement."""
+    """The complement."""
     if isinstance(part, Not):
         return part.part
     if part == EVERYTHING:

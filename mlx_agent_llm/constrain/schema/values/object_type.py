@@ -39,7 +39,7 @@ class ObjectType:
     pointer: str = field(default="", compare=False)
 
     def value(self, name: str) -> Formula:
-        """Return the formula of the value of a property that is not named."""
+        """The formula of the value of a property that is not named."""
         return next((formula for language, formula in self.others if language.matches(name)), NOTHING)
 
 
@@ -47,7 +47,7 @@ ANY_OBJECT = ObjectType()
 
 
 def regions_by_pattern(patterns: list[Region], rest: Formula) -> tuple[Region, ...]:
-    """Return disjoint languages for patterns that may overlap; names that match no pattern have `rest`.
+    """Disjoint languages for patterns that may overlap; names that match no pattern have `rest`.
 
     Raises TooManyPartsError.
     """
@@ -62,7 +62,7 @@ def regions_by_pattern(patterns: list[Region], rest: Formula) -> tuple[Region, .
 
 
 def intersect_objects(one: ObjectType, other: ObjectType) -> ObjectType | None:
-    """Return the objects of both, None when it is plain that there are none."""
+    """The objects of both, None when it is plain that there are none."""
     if one == ANY_OBJECT or other == ANY_OBJECT:
         return other if one == ANY_OBJECT else one
     mine, theirs = dict(one.named), dict(other.named)
@@ -84,7 +84,7 @@ def intersect_objects(one: ObjectType, other: ObjectType) -> ObjectType | None:
 
 
 def complement_of_objects(objects: ObjectType) -> list[ObjectType]:
-    """Return types that together hold every other object."""
+    """Types that together hold every other object."""
     pointer = objects.pointer
     result = []
     for name, formula in objects.named:
@@ -108,7 +108,7 @@ def complement_of_objects(objects: ObjectType) -> list[ObjectType]:
 
 
 def without_names(language: Language, names: list[str]) -> Language:
-    """Return the language without these texts."""
+    """The language without these texts."""
     held = [name for name in names if language.matches(name)]
     return intersection(language, complement(union(*map(literal, held)))) if held else language
 
@@ -121,7 +121,7 @@ def _intersect_regions(one: tuple[Region, ...], other: tuple[Region, ...]) -> tu
 
 
 def _merged(regions: list[Region]) -> tuple[Region, ...]:
-    """Return the regions with one language a formula."""
+    """The regions with one language a formula."""
     languages: dict[Formula, Language] = {}
     for language, formula in regions:
         languages[formula] = union(languages[formula], language) if formula in languages else language

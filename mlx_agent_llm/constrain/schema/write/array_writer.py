@@ -34,7 +34,7 @@ class State:
 
 
 def write_array(writer: ValueWriter, arrays: ArrayType) -> Node:
-    """Return the node of an array type; its rules go to the writer."""
+    """The node of an array type; its rules go to the writer."""
     for keyword, count in (("minItems", arrays.least), ("maxItems", arrays.most or 0)):
         if count > MAX_ITEMS:
             writer.reader.refuse(arrays.pointer, keyword, f"{count} is above {MAX_ITEMS}, the most that is fast enough")
@@ -57,7 +57,7 @@ def write_array(writer: ValueWriter, arrays: ArrayType) -> Node:
 
 
 def _plain(writer: ValueWriter, arrays: ArrayType) -> Node:
-    """Return the items and the bracket of arrays without counts of contained items."""
+    """The items and the bracket of arrays without counts of contained items."""
     prefix = arrays.prefix[: arrays.most]
     node = _tail(writer, arrays, len(prefix))
     for index in reversed(range(len(prefix))):
@@ -68,7 +68,7 @@ def _plain(writer: ValueWriter, arrays: ArrayType) -> Node:
 
 
 def _tail(writer: ValueWriter, arrays: ArrayType, index: int) -> Node:
-    """Return the items from `index` on, all of one formula, and the bracket."""
+    """The items from `index` on, all of one formula, and the bracket."""
     if arrays.most == index:
         return CLOSE
     item = writer.value(arrays.items)
@@ -85,7 +85,7 @@ def _tail(writer: ValueWriter, arrays: ArrayType, index: int) -> Node:
 
 
 def _with_a_pair(writer: ValueWriter, arrays: ArrayType) -> Node:
-    """Return the arrays in which a value comes twice, for each value that may."""
+    """The arrays in which a value comes twice, for each value that may."""
     arrays = replace(arrays, unique=None)
     values: dict[Formula, None] = {}
     for formula in dict.fromkeys((*arrays.prefix, arrays.items)):
@@ -99,7 +99,7 @@ def _with_a_pair(writer: ValueWriter, arrays: ArrayType) -> Node:
 
 
 def _values_to_tell_apart(writer: ValueWriter, arrays: ArrayType) -> dict[int, list[Formula]]:
-    """Return, for the index of each item that another one may equal, all its values; one index stands for the rest."""
+    """For the index of each item that another one may equal, all its values; one index stands for the rest."""
     reader, rest = writer.reader, len(arrays.prefix)
     several = arrays.most is None or arrays.most > rest + 1
     indices = range(rest + 1 if arrays.most is None else min(rest + 1, arrays.most))
@@ -130,7 +130,7 @@ class _StateWriter:
         self._open: list[State] = []
 
     def node(self) -> Node:
-        """Return the items and the bracket."""
+        """The items and the bracket."""
         start = self._rule(State(0, (0,) * len(self._arrays.contains), frozenset()))
         while self._open:
             state = self._open.pop()
@@ -163,7 +163,7 @@ class _StateWriter:
                     yield sequence(separator, self._writer.value(value), self._rule(State(index, counts, used)))
 
     def _items(self, state: State) -> Iterator[tuple[Formula, frozenset[int]]]:
-        """Yield what the next item may be, and the values that are used then."""
+        """What the next item may be, and the values that are used then."""
         values = self._values.get(min(state.index, len(self._arrays.prefix)))
         if values is None:
             yield self._arrays.item(state.index), state.used
@@ -173,7 +173,7 @@ class _StateWriter:
                 yield value, state.used | {self._numbers[value]}
 
     def _counted(self, state: State) -> Iterator[tuple[Formula, tuple[int, ...]]]:
-        """Yield the ways in which the next item may count, each with what it asks of the item."""
+        """The ways in which the next item may count, each with what it asks of the item."""
         ways = [
             _ways(part, state.index, count) for part, count in zip(self._arrays.contains, state.counts, strict=True)
         ]

@@ -20,19 +20,19 @@ class JSONNotation:
     open, close, separator, colon = TextNode("{"), TextNode("}"), TextNode(", "), TextNode(": ")
 
     def rule(self, name: str) -> RuleNode:
-        """Return a rule that all schemas in this notation share."""
+        """A rule that all schemas in this notation share."""
         return RuleNode(self.shared + name)
 
     def constant(self, value: bool | int | float | None) -> Node:
-        """Return the node of one value that is no string, array or object."""
+        """The node of one value that is no string, array or object."""
         return TextNode(write_json(value))
 
     def string(self, language: Language) -> Node:
-        """Return the node of the strings of a language."""
+        """The node of the strings of a language."""
         return self.rule("string") if language is ANY_TEXT else leaf(quoted(language))
 
     def numbers(self, parts: tuple[NumberType, ...]) -> Node:
-        """Return the node of the numbers of any part; raises InexactNumberError."""
+        """The node of the numbers of any part; raises InexactNumberError."""
         if ANY_NUMBER in parts:
             return self.rule("number")
         if parts == (ANY_INTEGER,):
@@ -40,19 +40,19 @@ class JSONNotation:
         return leaf(language_of_numbers(parts))
 
     def order(self, names: Iterable[str]) -> list[str]:
-        """Return the names of declared properties in the order in which they are written."""
+        """The names of declared properties in the order in which they are written."""
         return list(names)
 
     def name(self, name: str) -> Node:
-        """Return the node of one name of a property."""
+        """The node of one name of a property."""
         return TextNode(write_json(name))
 
     def names(self, language: Language) -> Node:
-        """Return the node of the names of a language, each written in one form."""
+        """The node of the names of a language, each written in one form."""
         return PatternNode(quoted(language))
 
     def any_name(self) -> Node:
-        """Return the node of all names, where it does not matter that some have several forms."""
+        """The node of all names, where it does not matter that some have several forms."""
         return self.rule("string")
 
 

@@ -32,7 +32,7 @@ class InexactNumberError(Exception):
 
 
 def language_of_numbers(parts: tuple[NumberType, ...]) -> Language:
-    """Return the texts of the numbers of any part; raises InexactNumberError."""
+    """The texts of the numbers of any part; raises InexactNumberError."""
     constants = [literal(text) for part in parts for text in _texts_of(part.constant, part.is_integer)]
     return union(*constants, *(_language(part) for part in parts if part.constant is None))
 
@@ -65,7 +65,7 @@ def _texts_of(value: Number | None, is_integer: bool | None) -> list[str]:
 
 
 def _without_multiples(numbers: NumberType, bounds: Bounds, wanted: list[Number], unwanted: list[Number]) -> Language:
-    """Return numbers of at most 15 digits, which doubles tell apart; so what is no multiple does not become one."""
+    """Numbers of at most 15 digits, which doubles tell apart; so what is no multiple does not become one."""
     divisors = wanted + unwanted
     places = max(DEFAULT_PLACES, *map(places_of, divisors))
     if places > MAX_PLACES // 2 or any(Fraction(divisor) != Fraction(repr(divisor)) for divisor in divisors):

@@ -39,12 +39,12 @@ class State:
 
 
 def write_object(writer: ValueWriter, objects: ObjectType) -> Node:
-    """Return the node of an object type; its rules go to the writer."""
+    """The node of an object type; its rules go to the writer."""
     return sequence(writer.notation.open, _StateWriter(writer, _simplified(writer, objects)).node())
 
 
 def _simplified(writer: ValueWriter, objects: ObjectType) -> ObjectType:
-    """Return the same objects with few names instead of a language, and without properties that cannot be."""
+    """The same objects with few names instead of a language, and without properties that cannot be."""
     reader = writer.reader
     if len(objects.witnesses) > MAX_WITNESSES:
         reader.refuse(objects.pointer, "not", f"more than {MAX_WITNESSES} properties of some kind must exist")
@@ -86,7 +86,7 @@ class _StateWriter:
         self._open: list[State] = []
 
     def node(self) -> Node:
-        """Return the properties and the bracket."""
+        """The properties and the bracket."""
         start = self._rule(State(0, True, 0, frozenset(range(len(self._witnesses)))))
         while self._open:
             state = self._open.pop()
@@ -132,7 +132,7 @@ class _StateWriter:
             yield self._rule(replace(state, index=state.index + 1))
 
     def _others(self, state: State) -> Iterator[Node]:
-        """Yield one more property beside the named ones, of any kind."""
+        """One more property beside the named ones, of any kind."""
         for language, value in self._objects.others:
             is_free = language is ANY_TEXT and not self._objects.named
             key = self._writer.notation.any_name() if is_free else self._writer.notation.names(language)
@@ -140,7 +140,7 @@ class _StateWriter:
             yield sequence(self._separator(state), key, self._writer.notation.colon, self._writer.value(value), after)
 
     def _closing(self, state: State) -> Iterator[Node]:
-        """Yield one more property that is a witness; after it only other witnesses follow."""
+        """One more property that is a witness; after it only other witnesses follow."""
         for found in _subsets(sorted(state.missing))[1:]:
             if state.missing - set(found):
                 self._check_distinct(state.missing)
@@ -172,5 +172,5 @@ class _StateWriter:
 
 
 def _subsets(indices: list[int]) -> list[tuple[int, ...]]:
-    """Return all subsets, the empty one first."""
+    """All subsets, the empty one first."""
     return [subset for size in range(len(indices) + 1) for subset in combinations(indices, size)]

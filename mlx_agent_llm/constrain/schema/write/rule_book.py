@@ -17,7 +17,7 @@ class RuleBook:
     prefix: begins the names of the rules, so that the rules of several schemas can stand in one grammar.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str) -> None:
         self.rules: dict[str, Node] = {}
         self._prefix = prefix
         self._names: dict[Hashable, str] = {}

@@ -8,7 +8,7 @@ from mlx_agent_llm.languages.numbers.languages import INTEGER, NUMBER
 
 
 def shared_rules(notation: JSONNotation) -> dict[str, Node]:
-    """Return the rules that all schemas in a notation share: free values of each type, under their own names."""
+    """The rules that all schemas in a notation share: free values of each type, under their own names."""
     anything, close, separator = notation.rule("any"), notation.close, notation.separator
     member = sequence(notation.any_name(), notation.colon, anything)
     kinds = ("string", "number", "boolean", "null", "any_array", "any_object")

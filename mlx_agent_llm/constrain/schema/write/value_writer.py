@@ -24,4 +24,4 @@ class ValueWriter:
     notation: JSONNotation
     book: RuleBook
     value: Callable[[Formula], Node]
-    closes_objects: bool = True
+    closes_objects: bool

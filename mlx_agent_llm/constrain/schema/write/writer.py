@@ -11,7 +11,7 @@ from mlx_agent_llm.constrain.schema.values.number_type import NumberType
 from mlx_agent_llm.constrain.schema.values.object_type import ANY_OBJECT, ObjectType
 from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE
 from mlx_agent_llm.constrain.schema.write.array_writer import write_array
-from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
+from mlx_agent_llm.constrain.schema.write.notation import JSONNotation
 from mlx_agent_llm.constrain.schema.write.number_text import InexactNumberError
 from mlx_agent_llm.constrain.schema.write.object_writer import write_object
 from mlx_agent_llm.constrain.schema.write.rule_book import RuleBook
@@ -33,9 +33,7 @@ class GrammarWriter:
     prefix: begins the names of the rules. closes_objects: as ValueWriter has it.
     """
 
-    def __init__(
-        self, reader: SchemaReader, notation: JSONNotation = JSON, prefix: str = "", closes_objects: bool = True
-    ) -> None:
+    def __init__(self, reader: SchemaReader, notation: JSONNotation, prefix: str, closes_objects: bool) -> None:
         self._reader = reader
         self._notation = notation
         self._book = RuleBook(prefix)
@@ -46,7 +44,7 @@ class GrammarWriter:
         """The rules that were written, by name."""
         return self._book.rules
 
-    def write(self, formula: Formula, write_root: WriteRoot = write_value) -> Node:
+    def write(self, formula: Formula, write_root: WriteRoot) -> Node:
         """The node of a formula, with all its rules written."""
         node = write_root(self._inner, formula)
         self._book.finish()
