@@ -35,25 +35,37 @@ class State:
 
 def write_array(writer: ValueWriter, arrays: ArrayType) -> Node:
     """The node of an array type; its rules go to the writer."""
-    for keyword, count in (("minItems", arrays.least), ("maxItems", arrays.most or 0)):
-        if count > MAX_ITEMS:
-            writer.reader.refuse(arrays.pointer, keyword, f"{count} is above {MAX_ITEMS}, the most that is fast enough")
-            arrays = replace(arrays, least=min(arrays.least, MAX_ITEMS), most=None)
-    if writer.reader.is_surely_empty(arrays.items):
-        most = len(arrays.prefix) if arrays.most is None else min(arrays.most, len(arrays.prefix))
-        if arrays.least > most:
-            return choice([])
-        arrays = replace(arrays, most=most)
-    arrays = replace(arrays, contains=tuple(part for part in arrays.contains if part.least or part.most is not None))
-    if len(arrays.contains) > MAX_CONTAINMENTS:
-        writer.reader.refuse(arrays.pointer, "contains", f"it is there more than {MAX_CONTAINMENTS} times")
-        arrays = replace(arrays, contains=())
+    arrays = _with_possible_items(writer, arrays)
+    if arrays.most is not None and arrays.least > arrays.most:
+        return choice([])
+    arrays = _with_few_containments(writer, arrays)
     if arrays.unique is False:
         return _with_a_pair(writer, arrays)
     values = _values_to_tell_apart(writer, arrays) if arrays.unique else {}
     if values or arrays.contains:
         return sequence(OPEN, _StateWriter(writer, arrays, values).node())
     return sequence(OPEN, _plain(writer, arrays))
+
+
+def _with_possible_items(writer: ValueWriter, arrays: ArrayType) -> ArrayType:
+    """The same arrays, without more items than there can be."""
+    for keyword, count in (("minItems", arrays.least), ("maxItems", arrays.most or 0)):
+        if count > MAX_ITEMS:
+            writer.reader.refuse(arrays.pointer, keyword, f"{count} is above {MAX_ITEMS}, the most that is fast enough")
+            arrays = replace(arrays, least=min(arrays.least, MAX_ITEMS), most=None)
+    if not writer.reader.is_surely_empty(arrays.items):
+        return arrays
+    longest = len(arrays.prefix)
+    return replace(arrays, most=longest if arrays.most is None else min(arrays.most, longest))
+
+
+def _with_few_containments(writer: ValueWriter, arrays: ArrayType) -> ArrayType:
+    """The same arrays, without containments that ask for nothing."""
+    contains = tuple(part for part in arrays.contains if part.least or part.most is not None)
+    if len(contains) > MAX_CONTAINMENTS:
+        writer.reader.refuse(arrays.pointer, "contains", f"it is there more than {MAX_CONTAINMENTS} times")
+        contains = ()
+    return replace(arrays, contains=contains)
 
 
 def _plain(writer: ValueWriter, arrays: ArrayType) -> Node:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from mlx_agent_llm.constrain.schema.values.formula import all_of
+from mlx_agent_llm.constrain.schema.values.formula import Formula, all_of
 from mlx_agent_llm.constrain.schema.values.object_type import ALL_NAMES, ObjectType, Region, without_names
 from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
 from mlx_agent_llm.languages.context_free import Node, RuleNode, TextNode, choice, sequence
@@ -45,36 +45,52 @@ def write_object(writer: ValueWriter, objects: ObjectType) -> Node:
 
 def _simplified(writer: ValueWriter, objects: ObjectType) -> ObjectType:
     """The same objects with few names instead of a language, and without properties that cannot be."""
-    reader = writer.reader
-    if len(objects.witnesses) > MAX_WITNESSES:
-        reader.refuse(objects.pointer, "not", f"more than {MAX_WITNESSES} properties of some kind must exist")
-        objects = replace(objects, witnesses=())
-    named = dict(objects.named)
-    others: list[Region] = []
+    objects = _with_few_witnesses(writer, objects)
+    named, others = _told_apart(writer, objects)
+    possible = [
+        (name, named[name])
+        for name in writer.notation.order(named)
+        if name in objects.required or not writer.reader.is_surely_empty(named[name])
+    ]
+    is_below = objects.most is not None and not others and objects.most >= len(possible)
+    most = None if is_below else objects.most
+    least = _least_to_count(writer, objects, others)
+    return replace(objects, named=tuple(possible), others=tuple(others), least=least, most=most)
+
+
+def _with_few_witnesses(writer: ValueWriter, objects: ObjectType) -> ObjectType:
+    if len(objects.witnesses) <= MAX_WITNESSES:
+        return objects
+    reason = f"more than {MAX_WITNESSES} properties of some kind must exist"
+    writer.reader.refuse(objects.pointer, "not", reason)
+    return replace(objects, witnesses=())
+
+
+def _told_apart(writer: ValueWriter, objects: ObjectType) -> tuple[dict[str, Formula], list[Region]]:
+    """The named properties, with those others whose names are few, and the rest of the others."""
+    named, others = dict(objects.named), list[Region]()
     is_silent = objects.others == ALL_NAMES and not objects.witnesses and objects.least <= len(named)
-    for language, value in () if objects.declares and is_silent and writer.closes_objects else objects.others:
-        rest = language if reader.is_surely_empty(value) else without_names(language, list(named))
-        if reader.is_surely_empty(value) or rest.is_empty():
+    if objects.declares and is_silent and writer.closes_objects:
+        return named, others
+    for language, value in objects.others:
+        if writer.reader.is_surely_empty(value) or (rest := without_names(language, list(named))).is_empty():
             continue
         names = finite_texts(rest, MAX_NAMES)
         if names is None:
             others.append((rest, value))
         else:
             named.update(dict.fromkeys(names, value))
-    possible = [
-        (name, named[name])
-        for name in writer.notation.order(named)
-        if name in objects.required or not reader.is_surely_empty(named[name])
-    ]
-    most = objects.most
-    if most is not None and not others and most >= len(possible):
-        most = None
+    return named, others
+
+
+def _least_to_count(writer: ValueWriter, objects: ObjectType, others: list[Region]) -> int:
+    """How many properties must be counted, 0 where the required ones are enough."""
     least = objects.least if objects.least > len(objects.required) else 0
-    if others and least > len(objects.required) + 1:
-        reason = "a name beside the named properties could come twice and count once"
-        reader.refuse(objects.pointer, "minProperties", reason)
-        least = 0
-    return replace(objects, named=tuple(possible), others=tuple(others), least=least, most=most)
+    if not others or least <= len(objects.required) + 1:
+        return least
+    reason = "a name beside the named properties could come twice and count once"
+    writer.reader.refuse(objects.pointer, "minProperties", reason)
+    return 0
 
 
 class _StateWriter:
