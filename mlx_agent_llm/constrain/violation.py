@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.validators import validator_for
 
-from mlx_agent_llm.constrain.schema.formats import FORMATS, language_of_format
+from mlx_agent_llm.constrain.schema.values.formats import FORMATS, language_of_format
 
 
 class Violation(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_agent_llm.constrain.schema.keywords import FORMS
+from mlx_agent_llm.constrain.schema.read.keywords import FORMS
 from tests.support.guarantee_tables import KEYWORDS, PAGE, updated
 
 

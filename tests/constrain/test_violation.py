@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlx_agent_llm.constrain.schema.formats import FORMATS, language_of_format
+from mlx_agent_llm.constrain.schema.values.formats import FORMATS, language_of_format
 from mlx_agent_llm.constrain.violation import violation, violations
 from mlx_agent_llm.languages.regular import complement
 from tests.support.grammar_walks import random_text

@@ -9,7 +9,7 @@ import weakref
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm.errors import ConstraintError
@@ -17,8 +17,10 @@ from mlx_agent_llm.languages.regular import (
     ANY_TEXT,
     EMPTY_TEXT,
     NOTHING,
+    Intersection,
     Language,
     Literal,
+    Union,
     are_disjoint,
     characters,
     cheapest,
@@ -27,7 +29,6 @@ from mlx_agent_llm.languages.regular import (
     empty_text,
     first_match,
     intersection,
-    is_subset,
     literal,
     nothing,
     repeat,
@@ -35,6 +36,7 @@ from mlx_agent_llm.languages.regular import (
     without,
 )
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet, coarsest_partition
+from tests.support.languages import accepts, is_subset
 
 # No leaf below names "z": it stands for every character that is not named.
 ALPHABET = "abcz"
@@ -70,17 +72,24 @@ LEAVES = [
     Model(nothing(), frozenset()),
     Model(ANY_TEXT, frozenset(UNIVERSE)),
 ]
-COUNTS = st.sampled_from([(0, None), (1, None), (0, 1), (0, 3), (2, 2), (1, 3), (2, None), (3, 4)])
+COUNTS = st.sampled_from([(0, None), (1, None), (0, 1), (1, 1), (0, 3), (2, 2), (1, 3), (2, None), (3, 4)])
+
+
+def model_union(left: Model, right: Model) -> Model:
+    return Model(union(left.language, right.language), left.texts | right.texts)
 
 
 def composed(models: st.SearchStrategy[Model]) -> st.SearchStrategy[Model]:
     pairs = st.tuples(models, models)
     return st.one_of(
         pairs.map(lambda pair: model_concat(*pair)),
-        pairs.map(lambda pair: Model(union(pair[0].language, pair[1].language), pair[0].texts | pair[1].texts)),
+        pairs.map(lambda pair: model_union(*pair)),
         pairs.map(lambda pair: Model(intersection(pair[0].language, pair[1].language), pair[0].texts & pair[1].texts)),
         models.map(lambda one: Model(complement(one.language), frozenset(UNIVERSE) - one.texts)),
         st.tuples(models, COUNTS).map(lambda pair: model_repeat(pair[0], *pair[1])),
+        st.tuples(models, COUNTS, COUNTS).map(
+            lambda parts: model_union(model_repeat(parts[0], *parts[1]), model_repeat(parts[0], *parts[2]))
+        ),
     )
 
 
@@ -126,7 +135,7 @@ def test_the_shortest_text_is_shortest(model: Model) -> None:
 def test_an_automaton_accepts_the_same_texts_and_has_no_dead_state(model: Model) -> None:
     automaton = model.language.automaton(200)
     assert automaton is not None
-    assert {text for text in UNIVERSE if automaton.matches(text)} == model.texts
+    assert {text for text in UNIVERSE if accepts(automaton, text)} == model.texts
     assert (0 in automaton.accepting) == model.language.is_nullable
     live = set(automaton.accepting)
     for _ in automaton.transitions:
@@ -140,7 +149,7 @@ def test_equal_states_of_an_automaton_are_merged() -> None:
     language = repeat(union(literal("ab"), literal("abab")), 0)
     automaton = language.automaton(2)
     assert automaton is not None and len(automaton.transitions) == 2
-    assert automaton.matches("abab") and automaton.matches("") and not automaton.matches("a")
+    assert accepts(automaton, "abab") and accepts(automaton, "") and not accepts(automaton, "a")
     assert language.automaton(1) is None
 
 
@@ -199,8 +208,21 @@ def test_the_image_under_a_code_holds_the_coded_texts_and_no_others(model: Model
     assert not any(image.matches(text) for text in ("\\", "a", "c", "ccc", r"\b", "z"))
 
 
-@settings(deadline=None)
+@settings(max_examples=400, deadline=None)
+@given(LANGUAGES, LANGUAGES)
+def test_a_union_or_intersection_of_the_parts_of_a_normal_form_is_that_normal_form(
+    left: Language, right: Language
+) -> None:
+    for one in (union(left, right), intersection(left, right), left.derive("a"), complement(left)):
+        parts = one.children if isinstance(one, Union) else (one,)
+        assert union(*parts) is union(one, NOTHING) is union(one, one) is union(*reversed(parts)) is one
+        parts = one.children if isinstance(one, Intersection) else (one,)
+        assert intersection(*parts) is intersection(one, ANY_TEXT) is intersection(*reversed(parts)) is one
+
+
+@settings(max_examples=400, deadline=None)
 @given(LANGUAGES, LANGUAGES, st.sampled_from(ALPHABET))
+@example(union(EMPTY_TEXT, literal("a"), complement(EMPTY_TEXT)), EMPTY_TEXT, "a")
 def test_a_language_of_equal_structure_is_the_same_object(one: Language, other: Language, char: str) -> None:
     assert concat(one, other) is concat(one, other)
     assert repeat(one, 2, 5) is repeat(one, 2, 5)
@@ -226,10 +248,22 @@ def test_a_language_of_equal_structure_is_the_same_object(one: Language, other: 
             concat(repeat(literal("ab"), 1, 3), ANY_TEXT),
         ),
         (complement(NOTHING), ANY_TEXT),
+        (union(EMPTY_TEXT, literal("a"), complement(EMPTY_TEXT)), ANY_TEXT),
+        (union(EMPTY_TEXT, literal("a"), characters(~CharSet.of("a"))), repeat(characters(ANY_CHARACTER), 0, 1)),
+        (
+            union(repeat(repeat(literal("a"), 2), 0, 2), union(EMPTY_TEXT, repeat(literal("a"), 2))),
+            repeat(repeat(literal("a"), 2), 0, 2),
+        ),
     ],
 )
 def test_a_language_has_one_normal_form(one: Language, other: Language) -> None:
     assert one is other
+
+
+def test_counts_of_an_item_that_is_a_count_itself_are_not_added_up() -> None:
+    triple = repeat(literal("ab"), 3, 3)
+    language = union(repeat(triple, 0, 2), triple)
+    assert {count for count in range(14) if language.matches("ab" * count)} == {0, 3, 6}
 
 
 @pytest.mark.parametrize("inner", [(0, 2), (1, 3), (2, 3), (3, 4), (2, 2), (0, None), (1, None), (3, None)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 
 from mlx_agent_llm.constrain.schema import check_schema
-from mlx_agent_llm.constrain.schema.formats import FORMATS
+from mlx_agent_llm.constrain.schema.values.formats import FORMATS
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from tests.support.json_schema_suite import DRAFTS, load_cases
 

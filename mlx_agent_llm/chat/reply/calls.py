@@ -12,8 +12,7 @@ from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, collect
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
-from mlx_agent_llm.constrain.schema.nodes import sequence
-from mlx_agent_llm.languages.context_free import TextNode
+from mlx_agent_llm.languages.context_free import TextNode, sequence
 
 
 class OpenCall:

@@ -8,8 +8,16 @@ from mlx_agent_llm.chat.reply.syntax import Reasoning
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.constrain.schema import schema_rules
-from mlx_agent_llm.constrain.schema.nodes import choice, sequence
-from mlx_agent_llm.languages.context_free import ContextFreeGrammar, Node, PatternNode, RepeatNode, RuleNode, TextNode
+from mlx_agent_llm.languages.context_free import (
+    ContextFreeGrammar,
+    Node,
+    PatternNode,
+    RepeatNode,
+    RuleNode,
+    TextNode,
+    choice,
+    sequence,
+)
 from mlx_agent_llm.languages.regex import parse_full_match
 from mlx_agent_llm.languages.regular import (
     ANY_TEXT,

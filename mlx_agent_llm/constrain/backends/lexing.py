@@ -25,7 +25,7 @@ from mlx_agent_llm.languages.context_free import (
     SequenceNode,
     TextNode,
 )
-from mlx_agent_llm.languages.context_free.shortest import rule_names
+from mlx_agent_llm.languages.context_free.nodes import rule_names
 from mlx_agent_llm.languages.regular import NOTHING, Language, Literal, literal
 from mlx_agent_llm.languages.regular.char_set import CharSet, coarsest_partition
 

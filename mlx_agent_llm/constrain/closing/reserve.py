@@ -17,7 +17,8 @@ from mlx_agent_llm.languages.context_free import (
     SequenceNode,
     TextNode,
 )
-from mlx_agent_llm.languages.context_free.shortest import ShortestTexts, rule_names
+from mlx_agent_llm.languages.context_free.nodes import rule_names
+from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
 from mlx_agent_llm.languages.regular import Language
 
 _MAX_WORK = 1000  # characters of the shortest texts of all derivatives; above it the number is not known

@@ -7,8 +7,8 @@ from mlx_agent_llm.constrain.schema.grammar import (
     schema_grammar,
     schema_rules,
 )
-from mlx_agent_llm.constrain.schema.json_text import write_json
-from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
+from mlx_agent_llm.constrain.schema.values.json_text import write_json
+from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
 
 __all__ = [
     "JSON",

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_agent_llm.constrain.schema.nodes import productive_rules, reachable_rules
-from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
-from mlx_agent_llm.constrain.schema.reader import SchemaReader
-from mlx_agent_llm.constrain.schema.writer import GrammarWriter, shared_rules
+from mlx_agent_llm.constrain.schema.read.vocabulary import read_schema
+from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
+from mlx_agent_llm.constrain.schema.write.shared_rules import shared_rules
+from mlx_agent_llm.constrain.schema.write.writer import GrammarWriter, WriteRoot, write_value
 from mlx_agent_llm.errors import ConstraintError
-from mlx_agent_llm.languages.context_free import ContextFreeGrammar, Node
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar, Node, productive_rules, reachable_rules
 from mlx_agent_llm.request.constraints import CheckedKeywords
 
 
@@ -56,23 +56,25 @@ def schema_rules(
     strict: bool = True,
     notation: JSONNotation = JSON,
     closes_objects: bool = True,
+    write_root: WriteRoot = write_value,
 ) -> SchemaRules:
-    """Return the rules of a schema for a larger grammar; the names of its own rules begin with `prefix`.
+    """The rules of a schema for a larger grammar; the names of its own rules begin with `prefix`.
 
-    Rules that many schemas share (string, integer, number, boolean, null, any...) are the same in all.
+    Rules that many schemas share (string, integer, number, boolean, null, any...) are the same in all. write_root:
+    writes the outermost value, where that is not written like any other.
     """
     try:
-        reader = SchemaReader(schema, strict)
+        reader = read_schema(schema, strict)
         writer = GrammarWriter(reader, notation, prefix, closes_objects)
-        root = writer.write(reader.root)
+        root = writer.write(reader.root, write_root)
     except RecursionError:
         raise ConstraintError("schema is nested too deeply") from None
     name = f"{prefix}root"
     rules = productive_rules({name: root, **writer.rules, **shared_rules(notation)})
     if name not in rules:
-        place = reader.contradiction()
-        if place is None:
+        pointer = reader.contradiction()
+        if pointer is None:
             raise ConstraintError("schema requires itself: no value of it ever ends")
-        raise ConstraintError(f"schema{place}: no value satisfies it")
+        raise ConstraintError(f"schema{pointer}: no value satisfies it")
     root = rules.pop(name)
     return SchemaRules(root, reachable_rules(root, rules), tuple(reader.checked))

@@ -9,7 +9,12 @@ from mlx_agent_llm.languages.context_free.nodes import (
     RuleNode,
     SequenceNode,
     TextNode,
+    choice,
+    leaf,
+    rule_names,
+    sequence,
 )
+from mlx_agent_llm.languages.context_free.productive import productive_rules, reachable_rules
 
 __all__ = [
     "ChoiceNode",
@@ -20,4 +25,10 @@ __all__ = [
     "RuleNode",
     "SequenceNode",
     "TextNode",
+    "choice",
+    "leaf",
+    "productive_rules",
+    "reachable_rules",
+    "rule_names",
+    "sequence",
 ]

@@ -52,7 +52,7 @@ _EMPTY = SequenceNode(())
 
 
 def parse_ebnf(text: str) -> ContextFreeGrammar:
-    """Return the grammar, which begins at its rule `root`; a ConstraintError names the line that is wrong."""
+    """The grammar, which begins at its rule `root`; a ConstraintError names the line that is wrong."""
     try:
         rules = _Parser(text).rules()
     except RecursionError:

@@ -16,7 +16,7 @@ MAX_OPTIONS = 1000
 
 
 def joined(grammar: ContextFreeGrammar) -> ContextFreeGrammar:
-    """Return an equal grammar: `"[" call`, where every call begins with a text, has calls that begin with `"[..."`."""
+    """An equal grammar: `"[" call`, where every call begins with a text, has calls that begin with `"[..."`."""
     rules = {name: _join(body, grammar) for name, body in grammar.rules.items()}
     return ContextFreeGrammar(_join(grammar.root, grammar), rules, grammar.markers)
 
@@ -46,7 +46,7 @@ def _join_sequence(parts: list[Node], grammar: ContextFreeGrammar) -> Node:
 
 
 def _options(node: Node, grammar: ContextFreeGrammar) -> list[Node] | None:
-    """Return what the node is a choice of, if each option begins with a text."""
+    """What the node is a choice of, if each option begins with a text."""
     found: list[Node] = []
     seen: set[str] = set()
     left = [node]

@@ -8,10 +8,10 @@ out).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mlx_agent_llm.languages.regular import Language
+from mlx_agent_llm.languages.regular import Language, Literal
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,39 @@ class ContextFreeGrammar:
     root: Node
     rules: Mapping[str, Node] = field(default_factory=dict)
     markers: frozenset[str] = frozenset()
+
+
+def sequence(*nodes: Node) -> Node:
+    """Nodes one after the other, neighbouring texts joined."""
+    parts: list[Node] = []
+    for node in nodes:
+        for part in node.parts if isinstance(node, SequenceNode) else (node,):
+            if isinstance(part, TextNode) and parts and isinstance(parts[-1], TextNode):
+                parts[-1] = TextNode(parts[-1].value + part.value)
+            elif part != TextNode(""):
+                parts.append(part)
+    return parts[0] if len(parts) == 1 else SequenceNode(tuple(parts))
+
+
+def leaf(language: Language) -> Node:
+    """The node of a language."""
+    return TextNode(language.text) if isinstance(language, Literal) else PatternNode(language)
+
+
+def choice(options: Iterable[Node]) -> Node:
+    """One of the options, each once; with none it matches nothing, and `productive_rules` takes it out."""
+    different = tuple(dict.fromkeys(options))
+    return different[0] if len(different) == 1 else ChoiceNode(different)
+
+
+def rule_names(node: Node) -> Iterator[str]:
+    """The rules that a node names, each as often as it does."""
+    left = [node]
+    while left:
+        match left.pop():
+            case RuleNode(name):
+                yield name
+            case SequenceNode(nodes) | ChoiceNode(nodes):
+                left += nodes
+            case RepeatNode(item):
+                left.append(item)

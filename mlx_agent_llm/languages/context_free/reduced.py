@@ -26,7 +26,7 @@ from mlx_agent_llm.languages.regular import Language, literal, repeat, union
 
 
 def reduced(grammar: ContextFreeGrammar) -> ContextFreeGrammar:
-    """Return the grammar in that form; ConstraintError for one without any text."""
+    """The grammar in that form; ConstraintError for one without any text."""
     shortest = ShortestTexts(grammar)
     if not _is_possible(grammar.root, shortest):
         raise ConstraintError("nothing can satisfy the constraint: its grammar has no finite text")

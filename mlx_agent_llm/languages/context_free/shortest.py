@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from mlx_agent_llm.languages.context_free.nodes import (
     ChoiceNode,
@@ -15,6 +15,7 @@ from mlx_agent_llm.languages.context_free.nodes import (
     RuleNode,
     SequenceNode,
     TextNode,
+    rule_names,
 )
 
 
@@ -101,16 +102,3 @@ class ShortestTexts:
         if id(node) not in self._leaf_texts:
             self._leaf_texts[id(node)] = node.language.shortest()
         return self._leaf_texts[id(node)]
-
-
-def rule_names(node: Node) -> Iterator[str]:
-    """The rules that a node names, each as often as it does."""
-    left = [node]
-    while left:
-        match left.pop():
-            case RuleNode(name):
-                yield name
-            case SequenceNode(nodes) | ChoiceNode(nodes):
-                left += nodes
-            case RepeatNode(item):
-                left.append(item)

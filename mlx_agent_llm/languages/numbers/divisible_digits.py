@@ -33,7 +33,7 @@ class DivisibleDigits:
         self._classes = self._equal_remainders()
 
     def numbers(self, low: int, high: int) -> Language:
-        """Return the numbers low..high without leading zeros, the fraction optional where it is zero; 0 <= low."""
+        """The numbers low..high without leading zeros, the fraction optional where it is zero; 0 <= low."""
         if low > high:
             return NOTHING
         zero = concat(literal("0"), self._after_integer(low, min(high, self._unit - 1), 0))
@@ -51,7 +51,7 @@ class DivisibleDigits:
         )
 
     def _smallest(self, length: int) -> int:
-        """Return the smallest number with so many digits before the point."""
+        """The smallest number with so many digits before the point."""
         smallest: int = 10 ** (length - 1) * self._unit
         return smallest
 
@@ -67,7 +67,7 @@ class DivisibleDigits:
         return _by_first_digit(rests)
 
     def _bounded(self, low: int, high: int, length: int, remainder: int) -> Language:
-        """Return `length` digits before the point and what follows them, together a number low..high."""
+        """`length` digits before the point and what follows them, together a number low..high."""
         if length == 0:
             return self._after_integer(low, high, remainder * self._unit)
         if low == 0 and high == 10**length * self._unit - 1:
@@ -80,7 +80,7 @@ class DivisibleDigits:
         return _by_first_digit(rests)
 
     def _any_digits(self, least: int, most: int, remainder: int) -> Language:
-        """Return `least` to `most` digits before the point, and what follows them."""
+        """`least` to `most` digits before the point, and what follows them."""
         if self._modulus == 1:
             return concat(repeat(DIGIT, least, most), self._any_fraction(0))
         remainder %= self._modulus // math.gcd(self._modulus, 10**least)  # no more can make a difference
@@ -94,7 +94,7 @@ class DivisibleDigits:
         return self._languages[key]
 
     def _equal_remainders(self) -> list[int]:
-        """Return the class of each remainder: in one, the same may follow (Moore 1956)."""
+        """The class of each remainder: in one, the same may follow (Moore 1956)."""
         keys: list[object] = [self._any_fraction(remainder) for remainder in range(self._modulus)]
         classes, count = _numbered(keys), 0
         while count != len(set(classes)):
@@ -116,7 +116,7 @@ class DivisibleDigits:
         return union(end, concat(literal("."), self._fraction(low, high, self._places, remainder, self._non_multiples)))
 
     def _fraction(self, low: int, high: int, length: int, remainder: int, excluded: tuple[int, ...]) -> Language:
-        """Return one to `length` digits that, filled up with zeros, are a number low..high."""
+        """One to `length` digits that, filled up with zeros, are a number low..high."""
         excluded = tuple(divisor for divisor in excluded if _next_multiple(divisor, remainder, low) <= high)
         if length == 0 or _next_multiple(self._step, remainder, low) > high:
             return NOTHING
@@ -151,7 +151,7 @@ class DivisibleDigits:
 
 
 def _next_multiple(divisor: int, remainder: int, low: int) -> int:
-    """Return the smallest number from `low` on that, added to the remainder, is a multiple."""
+    """The smallest number from `low` on that, added to the remainder, is a multiple."""
     return low + (-remainder - low) % divisor
 
 
@@ -160,6 +160,6 @@ def _by_first_digit(rests: dict[Language, str]) -> Language:
 
 
 def _numbered(keys: list[object]) -> list[int]:
-    """Return equal numbers for equal keys."""
+    """Equal numbers for equal keys."""
     numbers: dict[object, int] = {}
     return [numbers.setdefault(key, len(numbers)) for key in keys]

@@ -34,7 +34,7 @@ NUMBER = concat(_MINUS, union(literal("0"), _FROM_ONE), repeat(_FRACTION, 0, 1),
 
 
 def range_language(grid: Grid, multiples: Iterable[int] = (), non_multiples: Iterable[int] = ()) -> Language:
-    """Return the numbers of a grid, with the fraction optional where it is zero.
+    """The numbers of a grid, with the fraction optional where it is zero.
 
     multiples, non_multiples: in units of the grid, positive; a number must be a multiple of all of the former and of
     none of the latter. ConstraintError when telling them by their digits takes too many states.
@@ -45,7 +45,7 @@ def range_language(grid: Grid, multiples: Iterable[int] = (), non_multiples: Ite
 
 
 def multiples_language(bounds: Bounds, divisors: Iterable[Number]) -> Language | None:
-    """Return the multiples of positive numbers within bounds, None where they cannot be told exactly.
+    """The multiples of positive numbers within bounds, None where they cannot be told exactly.
 
     A reader divides doubles. That is exact for all multiples, up to 15 digits or 53 bits, of divisors that a double
     holds exactly, like 3, 0.5 or 2.25. Multiples of any others, like 0.01, are tried one by one, up to 1,000 of them;
@@ -75,7 +75,7 @@ def _listed_multiples(bounds: Bounds, divisors: list[Number]) -> Language | None
 
 
 def _is_found(text: str, bounds: Bounds, divisors: list[Number]) -> bool:
-    """Return whether a reader finds a number within bounds and a multiple of all divisors."""
+    """Whether a reader finds a number within bounds and a multiple of all divisors."""
     value: Number = float(text) if "." in text else int(text)
     return is_within(value, bounds) and all(_is_multiple(value, divisor) for divisor in divisors)
 
@@ -85,7 +85,7 @@ def _is_multiple(value: Number, divisor: Number) -> bool:
 
 
 def _decimal_text(value: Fraction) -> str:
-    """Return a fraction that is a decimal, as plain digits."""
+    """A fraction that is a decimal, as plain digits."""
     places = next(places for places in range(value.denominator.bit_length()) if 10**places % value.denominator == 0)
     digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}}"
     sign, split = "-" if value < 0 else "", len(digits) - places

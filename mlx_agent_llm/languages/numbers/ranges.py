@@ -38,7 +38,7 @@ class Grid(NamedTuple):
 
 
 def integer_grid(bounds: Bounds) -> Grid:
-    """Return the integers within bounds; an open side ends where a number has one digit more than the other bound."""
+    """The integers within bounds; an open side ends where a number has one digit more than the other bound."""
     lows = [] if bounds.minimum is None else [math.ceil(bounds.minimum)]
     lows += [] if bounds.exclusive_minimum is None else [math.floor(bounds.exclusive_minimum) + 1]
     highs = [] if bounds.maximum is None else [math.floor(bounds.maximum)]
@@ -48,13 +48,13 @@ def integer_grid(bounds: Bounds) -> Grid:
 
 
 def decimal_grid(bounds: Bounds) -> Grid | None:
-    """Return the decimals within bounds, or None when a double cannot tell numbers near a bound apart."""
+    """The decimals within bounds, or None when a double cannot tell numbers near a bound apart."""
     places = max([DEFAULT_PLACES, *(places_of(bound) for bound in bounds if bound is not None)])
     return bounded_grid(bounds, places, EXACT_LIMIT)
 
 
 def bounded_grid(bounds: Bounds, places: int, largest: int) -> Grid | None:
-    """Return the decimals of so many places within bounds and from -largest to largest, or None as above."""
+    """The decimals of so many places within bounds and from -largest to largest, or None as above."""
     if places > MAX_PLACES or any(abs(bound) >= largest for bound in bounds if bound is not None):
         return None
     lows = [_edge(bounds.minimum, places, 1, False), _edge(bounds.exclusive_minimum, places, 1, True)]
@@ -66,7 +66,7 @@ def bounded_grid(bounds: Bounds, places: int, largest: int) -> Grid | None:
 
 
 def places_of(number: Number) -> int:
-    """Return the number of decimal places of a finite number as it is written."""
+    """The number of decimal places of a finite number as it is written."""
     with localcontext() as context:
         context.prec = 400
         exponent = _decimal(number).normalize().as_tuple().exponent
@@ -75,7 +75,7 @@ def places_of(number: Number) -> int:
 
 
 def is_within(value: Number, bounds: Bounds) -> bool:
-    """Return whether a number is within bounds."""
+    """Whether a number is within bounds."""
     return (
         (bounds.minimum is None or value >= bounds.minimum)
         and (bounds.exclusive_minimum is None or value > bounds.exclusive_minimum)
@@ -89,7 +89,7 @@ def _decimal(bound: Number) -> Decimal:
 
 
 def _edge(bound: Number | None, places: int, inward: int, exclusive: bool) -> int | None:
-    """Return a grid point on the inner side of a bound that is still there as a double, the first one if possible."""
+    """A grid point on the inner side of a bound that is still there as a double, the first one if possible."""
     if bound is None:
         return None
     scaled = Fraction(_decimal(bound)) * Fraction(10) ** places

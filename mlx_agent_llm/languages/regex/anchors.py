@@ -22,7 +22,7 @@ from mlx_agent_llm.languages.regular import (
 )
 
 MAX_ANCHORED_COUNT = 100
-PLACES = tuple(itertools.product((False, True), repeat=2))  # (at the beginning of the text, at its end)
+POSITIONS = tuple(itertools.product((False, True), repeat=2))  # (at the beginning of the text, at its end)
 
 
 class Expression(NamedTuple):
@@ -34,17 +34,17 @@ class Expression(NamedTuple):
     whole: Language
 
     def at(self, begin: bool, end: bool) -> Language:
-        """Return what the expression matches in this place."""
+        """What the expression matches at this position."""
         return self[begin + 2 * end]
 
     @property
     def is_free(self) -> bool:
-        """Whether the place does not matter."""
+        """Whether the position does not matter."""
         return all(language is self.inside for language in self)
 
 
 def free(language: Language) -> Expression:
-    """Return the expression that matches a language everywhere."""
+    """The expression that matches a language everywhere."""
     return Expression(language, language, language, language)
 
 
@@ -53,18 +53,18 @@ END = Expression(NOTHING, NOTHING, EMPTY_TEXT, EMPTY_TEXT)
 
 
 def found_in_text(expression: Expression) -> Language:
-    """Return the texts somewhere in which the expression matches."""
+    """The texts somewhere in which the expression matches."""
     return sequence([free(ANY_TEXT), expression, free(ANY_TEXT)]).whole
 
 
 def alternatives(options: Iterable[Expression]) -> Expression:
-    """Return what any of the options matches."""
+    """What any of the options matches."""
     found = list(options)
     return _everywhere(lambda begin, end: union(*(option.at(begin, end) for option in found)))
 
 
 def sequence(parts: Iterable[Expression]) -> Expression:
-    """Return what the parts match one after the other."""
+    """What the parts match one after the other."""
     joined = free(EMPTY_TEXT)
     for is_free, group in itertools.groupby(parts, key=lambda part: part.is_free):
         run = list(group)
@@ -74,7 +74,7 @@ def sequence(parts: Iterable[Expression]) -> Expression:
 
 
 def counted(expression: Expression, least: int, most: int | None) -> Expression | None:
-    """Return `least` to `most` matches; None when an expression with anchors is counted beyond reason."""
+    """`least` to `most` matches; None when an expression with anchors is counted beyond reason."""
     if expression.is_free:
         return free(repeat(expression.inside, least, most))
     if least > MAX_ANCHORED_COUNT:
@@ -83,7 +83,7 @@ def counted(expression: Expression, least: int, most: int | None) -> Expression 
 
 
 def _everywhere(make: Callable[[bool, bool], Language]) -> Expression:
-    return Expression(*(make(begin, end) for end, begin in PLACES))
+    return Expression(*(make(begin, end) for end, begin in POSITIONS))
 
 
 def _follow(left: Expression, right: Expression) -> Expression:
@@ -91,7 +91,7 @@ def _follow(left: Expression, right: Expression) -> Expression:
 
 
 def _follow_at(left: Expression, right: Expression, begin: bool, end: bool) -> Language:
-    """Return the texts of the left and the right: the left is at the end only if the right is empty, and vice versa.
+    """The texts of the left and the right: the left is at the end only if the right is empty, and vice versa.
 
     Whatever is matched inside a text is matched at its beginning and end too, so no text is counted in vain.
     """
@@ -108,7 +108,7 @@ def _follow_at(left: Expression, right: Expression, begin: bool, end: bool) -> L
 
 
 def _up_to(expression: Expression, most: int | None) -> Expression:
-    """Return no match to `most` matches: none, one, or a first, others, and a last one."""
+    """No match to `most` matches: none, one, or a first, others, and a last one."""
     none = free(EMPTY_TEXT)
     if most == 0:
         return none

@@ -61,7 +61,7 @@ _CATEGORY_NAMES = {
 
 
 def property_set(name: str) -> CharSet | None:
-    r"""Return the characters that `\p{name}` stands for: a general category, Any or ASCII; None for all else."""
+    r"""The characters that `\p{name}` stands for: a general category, Any or ASCII; None for all else."""
     if name == "Any":
         return ANY_CHARACTER
     if name == "ASCII":
@@ -77,7 +77,7 @@ def property_set(name: str) -> CharSet | None:
 
 
 def ignore_case(char_set: CharSet) -> CharSet | None:
-    """Return the set with every case of its characters, by Unicode's simple case folding.
+    """The set with every case of its characters, by Unicode's simple case folding.
 
     None unless, beyond ASCII, it holds all characters that have another case, or none: their folding is not known here.
     """

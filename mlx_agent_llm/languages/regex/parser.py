@@ -44,7 +44,7 @@ _REFUSED_GROUPS = {
 
 
 def parse_regex(pattern: str) -> Language:
-    """Return all texts in which the pattern is found: a match may stand anywhere, unless `^` and `$` say where.
+    """All texts in which the pattern is found: a match may stand anywhere, unless `^` and `$` say where.
 
     ConstraintError, with the position, for what is no pattern, for lookaround, back-references and word boundaries.
     """
@@ -52,7 +52,7 @@ def parse_regex(pattern: str) -> Language:
 
 
 def parse_full_match(pattern: str) -> Language:
-    """Return the texts that the pattern matches from their beginning to their end; raises as parse_regex does."""
+    """The texts that the pattern matches from their beginning to their end; raises as parse_regex does."""
     return _Parser(pattern).parse().whole
 
 
@@ -203,7 +203,7 @@ class _Parser:
         return CharSet([(low, high)])
 
     def _class_atom(self) -> CharSet | int:
-        """Return a code point, which may begin a range and may be a surrogate, or a set."""
+        """A code point, which may begin a range and may be a surrogate, or a set."""
         if self._pattern.startswith("[:", self._at) and ":]" in self._pattern[self._at :]:
             self._refuse("a POSIX class is not part of ECMA-262")
         if self._take("\\"):
@@ -303,5 +303,5 @@ class _Parser:
 
 
 def _as_set(members: CharSet | int) -> CharSet:
-    """Return a set; a lone surrogate is no character, so its set is empty."""
+    """A set; a lone surrogate is no character, so its set is empty."""
     return members if isinstance(members, CharSet) else CharSet([(members, members)])

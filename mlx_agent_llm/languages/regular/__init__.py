@@ -7,7 +7,7 @@ counted, a union of literals is a trie, and intersection and complement are node
 
 from mlx_agent_llm.languages.regular import derivatives as _derivatives  # noqa: F401  registers them
 from mlx_agent_llm.languages.regular.automaton import Automaton
-from mlx_agent_llm.languages.regular.boolean import are_disjoint, complement, intersection, is_subset, union
+from mlx_agent_llm.languages.regular.boolean import are_disjoint, complement, intersection, union
 from mlx_agent_llm.languages.regular.char_set import CharSet
 from mlx_agent_llm.languages.regular.concatenation import (
     ANY_CHAR,
@@ -19,6 +19,7 @@ from mlx_agent_llm.languages.regular.concatenation import (
     nothing,
     repeat,
 )
+from mlx_agent_llm.languages.regular.enumeration import finite_texts
 from mlx_agent_llm.languages.regular.language import (
     EMPTY_TEXT,
     NOTHING,
@@ -53,9 +54,9 @@ __all__ = [
     "complement",
     "concat",
     "empty_text",
+    "finite_texts",
     "first_match",
     "intersection",
-    "is_subset",
     "literal",
     "nothing",
     "repeat",

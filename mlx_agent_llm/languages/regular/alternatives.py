@@ -7,7 +7,7 @@ become a trie, but what stands after them only when a derivative gets there: to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mlx_agent_llm.languages.regular.char_set import CharSet
 from mlx_agent_llm.languages.regular.concatenation import (
@@ -15,7 +15,6 @@ from mlx_agent_llm.languages.regular.concatenation import (
     ANY_TEXT,
     characters,
     concat,
-    counts_of,
     literal,
     members,
     repeat,
@@ -33,21 +32,46 @@ from mlx_agent_llm.languages.regular.language import (
 )
 from mlx_agent_llm.languages.regular.lengths import longest_of
 
+Counts = tuple[int, int | None]  # least and most, None without end
+
 
 def alternatives(languages: Iterable[Language]) -> Language:
-    """Return the texts of any of the languages."""
-    options = distinct(Union, languages)
-    return _flat_union(_factor_heads(_factor_literals(options)) if len(options) > 1 else options)
+    """The texts of any of the languages."""
+    return _union_of(_settled(_options(languages), _factor_and_merge))
 
 
 def _flat_union(languages: Iterable[Language]) -> Language:
-    """Return the union without its common beginnings factored out."""
+    """The union without its common beginnings factored out."""
+    return _union_of(_settled(_options(languages), _merge))
+
+
+def _options(languages: Iterable[Language]) -> dict[Language, None]:
     options = distinct(Union, languages)
     options.pop(NOTHING, None)
+    return options
+
+
+def _settled(
+    options: dict[Language, None], step: Callable[[dict[Language, None]], dict[Language, None]]
+) -> dict[Language, None]:
+    """The options after as many steps as change them: what one has merged may merge with more in the next."""
+    while len(options) > 1 and (after := step(options)).keys() != options.keys():
+        options = after
+    return options
+
+
+def _factor_and_merge(options: dict[Language, None]) -> dict[Language, None]:
+    return _merge(_factor_heads(_factor_literals(options)))
+
+
+def _merge(options: dict[Language, None]) -> dict[Language, None]:
+    return _merge_characters(_merge_repeats(options))
+
+
+def _union_of(options: dict[Language, None]) -> Language:
+    """The union of options that nothing merges any more."""
     if ANY_TEXT in options:
         return ANY_TEXT
-    if len(options) > 1:
-        options = _merge_characters(_merge_repeats(options))
     if EMPTY_TEXT in options and sum(option.is_nullable for option in options) > 1:
         del options[EMPTY_TEXT]
     if len(options) < 2:
@@ -64,29 +88,34 @@ def _merge_repeats(options: dict[Language, None]) -> dict[Language, None]:
     if EMPTY_TEXT in options and ANY_CHAR in options:  # of other items, which one takes the empty text is not told
         options = {option: None for option in options if option is not ANY_CHAR}
         options[repeat(ANY_CHAR, 0, 1)] = None
-    splits = {_head_and_tail(option): option for option in options}
-    groups: defaultdict[tuple[Language, Language], list[Language]] = defaultdict(list)
-    for (head, tail), option in splits.items():
-        if isinstance(head, Repeat):
-            groups[head.item, tail].append(option)
     merged = dict(options)
-    for (item, tail), group in groups.items():
-        group += [splits[item, tail]] if (item, tail) in splits else []
-        group += [tail] if tail in options else []
-        if len(group) > 1:
-            merged = {option: None for option in merged if option not in group}
-            merged |= dict.fromkeys(_join_counts(group, item, tail))
+    for (item, tail), counts in _counts_by_item(options).items():
+        left = {option: count for option, count in counts.items() if option in merged}
+        joined = join_intervals(left.values())
+        if len(joined) < len(left):
+            merged = {option: None for option in merged if option not in left}
+            merged |= dict.fromkeys(concat(repeat(item, least, most), tail) for least, most in joined)
     return merged
 
 
-def _join_counts(options: list[Language], item: Language, tail: Language) -> list[Language]:
-    counts = [(0, 0) if option is tail else counts_of(_head_and_tail(option)[0])[1:] for option in options]
-    return [concat(repeat(item, least, most), tail) for least, most in join_intervals(counts)]
+def _counts_by_item(options: dict[Language, None]) -> dict[tuple[Language, Language], dict[Language, Counts]]:
+    """For each repeated item and what follows it: the options that are counts of the item there, and the counts."""
+    splits = {_head_and_tail(option): option for option in options}
+    groups: defaultdict[tuple[Language, Language], dict[Language, Counts]] = defaultdict(dict)
+    for (head, tail), option in splits.items():
+        if isinstance(head, Repeat):
+            groups[head.item, tail][option] = head.least_count, head.most_count
+    for (item, tail), counts in groups.items():
+        if (item, tail) in splits:
+            counts[splits[item, tail]] = 1, 1  # also where the item is itself a repeat
+        if tail in options:
+            counts[tail] = 0, 0
+    return groups
 
 
-def join_intervals(intervals: Iterable[tuple[int, int | None]]) -> list[tuple[int, int | None]]:
-    """Return the fewest intervals of counts that cover the same, in order; an end of None is none."""
-    joined: list[tuple[int, int | None]] = []
+def join_intervals(intervals: Iterable[Counts]) -> list[Counts]:
+    """The fewest intervals of counts that cover the same, in order; an end of None is none."""
+    joined: list[Counts] = []
     for least, most in sorted(intervals, key=lambda interval: interval[0]):
         end = joined[-1][1] if joined else -2
         if end is None:
@@ -118,7 +147,7 @@ def _first_character(language: Language) -> str | None:
 
 
 def _trie(items: list[tuple[str, Language]]) -> Language:
-    """Return the union of texts, each with its tail, branching where they differ; not recursive, for deep ones."""
+    """The union of texts, each with its tail, branching where they differ; not recursive, for deep ones."""
     branches: list[tuple[int, list[Language]]] = [(0, [])]  # on the way to the last text: depth, and what follows there
     last = ""
     for text, tail in sorted(items, key=lambda item: item[0]):
@@ -133,7 +162,7 @@ def _trie(items: list[tuple[str, Language]]) -> Language:
 
 
 def _shared_length(one: str, other: str) -> int:
-    """Return the length of the common beginning."""
+    """The length of the common beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))
 
@@ -175,12 +204,12 @@ def _merge_characters(options: dict[Language, None]) -> dict[Language, None]:
 
 
 def is_one_character(language: Language) -> bool:
-    """Return whether a language is a set of single characters."""
+    """Whether a language is a set of single characters."""
     return isinstance(language, Characters) or (isinstance(language, Literal) and len(language.text) == 1)
 
 
 def character_set(language: Language) -> CharSet:
-    """Return the characters of such a language."""
+    """The characters of such a language."""
     if isinstance(language, Characters):
         return language.char_set
     assert isinstance(language, Literal)
@@ -188,10 +217,10 @@ def character_set(language: Language) -> CharSet:
 
 
 def union_of_sets(char_sets: Iterable[CharSet]) -> CharSet:
-    """Return the characters of any of the sets."""
+    """The characters of any of the sets."""
     return CharSet(span for char_set in char_sets for span in char_set.ranges)
 
 
 def distinct(kind: type[Language], languages: Iterable[Language]) -> dict[Language, None]:
-    """Return the languages in order, each once, those of this kind replaced by their members."""
+    """The languages in order, each once, those of this kind replaced by their members."""
     return dict.fromkeys(member for language in languages for member in members(kind, language))

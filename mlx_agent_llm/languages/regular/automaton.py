@@ -22,16 +22,6 @@ class Automaton:
     accepting: frozenset[int]
     transitions: tuple[Row, ...]
 
-    def matches(self, text: str) -> bool:
-        """Return whether the automaton accepts a text."""
-        state: int | None = 0
-        for char in text:
-            assert state is not None
-            state = next((target for chars, target in self.transitions[state] if char in chars), None)
-            if state is None:
-                return False
-        return state in self.accepting
-
 
 class Derivable(Protocol):
     """A language that its derivatives tell all about; equal ones are one object."""
@@ -45,14 +35,14 @@ class Derivable(Protocol):
         """What it is made from: the more, the longer its derivatives take."""
 
     def next_classes(self) -> tuple[CharSet, ...]:
-        """Return disjoint sets, together all characters, within which derivatives are the same."""
+        """Disjoint sets, together all characters, within which derivatives are the same."""
 
     def derive(self, char: str) -> Self:
-        """Return the language of what may follow a character."""
+        """The language of what may follow a character."""
 
 
 def build_automaton(start: Derivable, max_states: int) -> Automaton | None:
-    """Return the automaton of a language, or None when it needs more states, or the search for it takes too long.
+    """The automaton of a language, or None when it needs more states, or the search for it takes too long.
 
     Its states are the derivatives (Brzozowski 1964), those that behave the same merged where that is cheap to see.
     """
@@ -120,7 +110,7 @@ def _merge(accepting: set[int], rows: list[Row], max_states: int) -> Automaton |
 
 
 def _joined(row: Row, merged: list[int]) -> dict[int, CharSet]:
-    """Return the characters that lead to each target."""
+    """The characters that lead to each target."""
     ranges: dict[int, list[tuple[int, int]]] = {}
     for chars, target in row:
         ranges.setdefault(merged[target], []).extend(chars.ranges)

@@ -31,7 +31,7 @@ from mlx_agent_llm.languages.regular.lengths import shortest_of
 
 
 def union(*languages: Language) -> Language:
-    """Return the texts of any of the languages; in the normal form there is at most one complement."""
+    """The texts of any of the languages; in the normal form there is at most one complement."""
     options = distinct(Union, languages)
     inners = [option.inner for option in options if isinstance(option, Complement)]
     if any(inner in options for inner in inners):
@@ -43,7 +43,7 @@ def union(*languages: Language) -> Language:
 
 
 def complement(language: Language) -> Language:
-    """Return all texts but those of a language."""
+    """All texts but those of a language."""
     if isinstance(language, Complement):
         return language.inner
     if language is NOTHING:
@@ -54,7 +54,7 @@ def complement(language: Language) -> Language:
 
 
 def intersection(*languages: Language) -> Language:
-    """Return the texts that all of the languages hold; all texts, when there is none.
+    """The texts that all of the languages hold; all texts, when there is none.
 
     In the normal form there is at most one complement and at most one counted repeat of characters, and nothing that
     follows from the lengths of the rest.
@@ -81,23 +81,18 @@ def intersection(*languages: Language) -> Language:
     return intern_set(Intersection, kept)
 
 
-def is_subset(left: Language, right: Language) -> bool:
-    """Return whether every text of the left language is one of the right."""
-    return intersection(left, complement(right)).is_empty()
-
-
 def are_disjoint(left: Language, right: Language) -> bool:
-    """Return whether no text is in both languages."""
+    """Whether no text is in both languages."""
     return intersection(left, right).is_empty()
 
 
 def _is_any_of_length(language: Language) -> bool:
-    """Return whether the language is told by lengths alone."""
+    """Whether the language is told by lengths alone."""
     return language is EMPTY_TEXT or counts_of(language)[0] is ANY_CHAR
 
 
 def _other_lengths(languages: Iterable[Language]) -> Iterator[Language]:
-    """Yield the texts of all other lengths, for languages that are told by lengths alone."""
+    """The texts of all other lengths, for languages that are told by lengths alone."""
     least = 0
     for low, high in join_intervals(map(_lengths, languages)):
         if low > least:
@@ -113,7 +108,7 @@ def _lengths(language: Language) -> tuple[int, int | None]:
 
 
 def _restrict(short: Language, others: list[Language]) -> Language:
-    """Return what others hold of a literal or of single characters."""
+    """What others hold of a literal or of single characters."""
     if isinstance(short, Literal):
         return short if all(other.matches(short.text) for other in others) else NOTHING
     char_set = character_set(short)
@@ -145,12 +140,12 @@ def _intersect_lengths(parts: list[Language]) -> list[Language]:
 
 
 def _misses(language: Language, least: int, most: int | None) -> bool:
-    """Return whether all texts of a language are shorter or longer than these bounds."""
+    """Whether all texts of a language are shorter or longer than these bounds."""
     return (language.most is not None and language.most < least) or (most is not None and language.least > most)
 
 
 def _covers(part: Language, others: list[Language]) -> bool:
-    """Return whether the lengths of a part allow whatever the others can hold."""
+    """Whether the lengths of a part allow whatever the others can hold."""
     most = shortest_of(other.most for other in others)
     return part.least <= max(other.least for other in others) and (
         part.most is None or (most is not None and most <= part.most)

@@ -31,12 +31,12 @@ class CharSet:
 
     @staticmethod
     def of(text: str) -> CharSet:
-        """Return the set of the characters of a text."""
+        """The set of the characters of a text."""
         return CharSet((ord(char), ord(char)) for char in text)
 
     @staticmethod
     def span(first: str, last: str) -> CharSet:
-        """Return the characters from `first` to `last`, both included."""
+        """The characters from `first` to `last`, both included."""
         return CharSet([(ord(first), ord(last))])
 
     def __or__(self, other: CharSet) -> CharSet:
@@ -73,7 +73,7 @@ class CharSet:
         return f"CharSet({''.join(spans)!r})"
 
     def example(self) -> str:
-        """Return a character with the fewest UTF-8 bytes: a letter or digit if there is one, else a printable one."""
+        """A character with the fewest UTF-8 bytes: a letter or digit if there is one, else a printable one."""
         preferred = self & ALPHANUMERIC or self & PRINTABLE or self
         return chr(preferred.ranges[0][0])
 
@@ -88,13 +88,13 @@ class Partition:
         self._indices = indices  # the class of each stretch, -1 of the surrogates
 
     def index_of(self, char: str) -> int:
-        """Return the index of the class that a character is in; -1 of a surrogate."""
+        """The index of the class that a character is in; -1 of a surrogate."""
         return self._indices[bisect_right(self._starts, ord(char)) - 1]
 
 
 @lru_cache(maxsize=4096)
 def coarsest_partition(char_sets: frozenset[CharSet]) -> Partition:
-    """Return the fewest classes of which every given set is a union: characters of a class are in the same sets."""
+    """The fewest classes of which every given set is a union: characters of a class are in the same sets."""
     toggles: defaultdict[int, int] = defaultdict(int)  # at a code point: a bit for each set that begins or ends there
     surrogates = 1 << len(char_sets)
     for edge in (FIRST_SURROGATE, LAST_SURROGATE + 1):

@@ -16,13 +16,13 @@ class Searchable(Derivable, Protocol):
     """A language that knows a lower bound of its texts' bytes."""
 
     def bound(self) -> int | None:
-        """Return a number of bytes that no text goes below; None when it is known that there is no text."""
+        """A number of bytes that no text goes below; None when it is known that there is no text."""
 
     def is_solved(self) -> bool:
-        """Return whether `shortest` answers without a search; then the bound is exact."""
+        """Whether `shortest` answers without a search; then the bound is exact."""
 
     def shortest(self) -> str | None:
-        """Return a text of the fewest bytes, None when there is none."""
+        """A text of the fewest bytes, None when there is none."""
 
     def remember_shortest(self, text: str | None) -> None:
         """Take what a search found out."""
@@ -36,7 +36,7 @@ Origins = dict[S, tuple[S, str]]  # of each language that was passed, the one be
 
 
 def cheapest_text(start: S) -> str | None:
-    """Return a text of the fewest bytes, None when there is none, and tell every language on the way its own."""
+    """A text of the fewest bytes, None when there is none, and tell every language on the way its own."""
     end, origins = _search(start, distance_weight=1)
     if end is None:
         return None
@@ -49,7 +49,7 @@ def cheapest_text(start: S) -> str | None:
 
 
 def has_text(start: S) -> bool:
-    """Return whether there is a text, going straight ahead; and tell every language on the way."""
+    """Whether there is a text, going straight ahead; and tell every language on the way."""
     end, origins = _search(start, distance_weight=0)
     if end is None:
         return False
@@ -59,7 +59,7 @@ def has_text(start: S) -> bool:
 
 
 def _search(start: S, distance_weight: int) -> tuple[S | None, Origins[S]]:
-    """Return a language that holds a text at once or is solved, None when there is none, and how it was reached."""
+    """A language that holds a text at once or is solved, None when there is none, and how it was reached."""
     distances: dict[S, int] = {start: 0}
     origins: Origins[S] = {}
     heap = [(start.bound() or 0, False, 0, 0, start)]  # of equal totals, first what is solved, near, and pushed late

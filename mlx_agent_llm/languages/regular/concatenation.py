@@ -21,17 +21,17 @@ from mlx_agent_llm.languages.regular.lengths import sum_of_lengths
 
 
 def nothing() -> Language:
-    """Return the language without any text."""
+    """The language without any text."""
     return NOTHING
 
 
 def empty_text() -> Language:
-    """Return the language of the empty text alone."""
+    """The language of the empty text alone."""
     return EMPTY_TEXT
 
 
 def literal(text: str) -> Language:
-    """Return the language of this text alone."""
+    """The language of this text alone."""
     try:
         return intern_language(Literal, text, text)
     except UnicodeEncodeError as error:
@@ -39,7 +39,7 @@ def literal(text: str) -> Language:
 
 
 def characters(char_set: CharSet) -> Language:
-    """Return the language of every single character of a set."""
+    """The language of every single character of a set."""
     if len(char_set.ranges) == 1 and char_set.ranges[0][0] == char_set.ranges[0][1]:
         return literal(chr(char_set.ranges[0][0]))
     return intern_language(Characters, char_set, char_set)
@@ -49,7 +49,7 @@ ANY_CHAR = characters(ANY_CHARACTER)
 
 
 def concat(*languages: Language) -> Language:
-    """Return the texts of each language, one after the other."""
+    """The texts of each language, one after the other."""
     parts: list[Language] = []
     for language in languages:
         if language is NOTHING:
@@ -64,7 +64,7 @@ def concat(*languages: Language) -> Language:
 
 
 def repeat(language: Language, least: int, most: int | None = None) -> Language:
-    """Return `least` to `most` texts of a language, one after the other; most=None is without end."""
+    """`least` to `most` texts of a language, one after the other; most=None is without end."""
     assert 0 <= least and (most is None or least <= most), f"least={least}, most={most} is no range"
     if most == 0 or language is EMPTY_TEXT or (language is NOTHING and least == 0):
         return EMPTY_TEXT
@@ -74,8 +74,6 @@ def repeat(language: Language, least: int, most: int | None = None) -> Language:
         language, least = _without_empty_text(language), 0
     if isinstance(language, Repeat) and (product := _multiply(language, least, most)) is not None:
         return product
-    if (least, most) == (1, 1):
-        return language
     return intern_language(Repeat, (language.serial, least, most), language, least, most)
 
 
@@ -83,7 +81,7 @@ ANY_TEXT = repeat(ANY_CHAR, 0)
 
 
 def _join(left: Language, right: Language) -> Language | None:
-    """Return one node for two neighbours in a concatenation: literals, counts of one item, or any text and less."""
+    """One node for two neighbours in a concatenation: literals, counts of one item, or any text and less."""
     if isinstance(left, Literal) and isinstance(right, Literal):
         return literal(left.text + right.text)
     if (left is ANY_TEXT and right.is_nullable) or (right is ANY_TEXT and left.is_nullable):
@@ -96,14 +94,14 @@ def _join(left: Language, right: Language) -> Language | None:
 
 
 def counts_of(language: Language) -> tuple[Language, int, int | None]:
-    """Return the item, least and most count of a language, which is once itself if it is no repeat."""
+    """The item, least and most count of a language, which is once itself if it is no repeat."""
     if isinstance(language, Repeat):
         return language.item, language.least_count, language.most_count
     return language, 1, 1
 
 
 def _multiply(language: Repeat, least: int, most: int | None) -> Language | None:
-    """Return a repeat of a repeat as one of its item, None where its counts would leave gaps."""
+    """A repeat of a repeat as one of its item, None where its counts would leave gaps."""
     low, high = language.least_count, language.most_count
     meets_next = low <= 1 or (least > 0 and (high is None or least * (high - low) + 1 >= low))
     if not meets_next and least != most:
@@ -119,5 +117,5 @@ def _without_empty_text(language: Language) -> Language:
 
 
 def members(kind: type[Language], language: Language) -> tuple[Language, ...]:
-    """Return the children of a language of this kind, and the language alone if it is of another."""
+    """The children of a language of this kind, and the language alone if it is of another."""
     return language.children if isinstance(language, kind) else (language,)

@@ -69,16 +69,16 @@ class Language:
         self._is_known_to_hold_text = False
 
     def derive(self, char: str) -> Language:
-        """Return the language of what may follow `char`; remembered for the whole class of characters."""
+        """The language of what may follow `char`; remembered for the whole class of characters."""
         after = self._known_derivative(char)
         return self._find_derivative(char) if after is None else after
 
     def next_classes(self) -> tuple[CharSet, ...]:
-        """Return disjoint sets, together all characters: within one, derivatives are the same."""
+        """Disjoint sets, together all characters: within one, derivatives are the same."""
         return self._classes().classes
 
     def matches(self, text: str) -> bool:
-        """Return whether the language holds a text."""
+        """Whether the language holds a text."""
         language = self
         for char in text:
             language = language.derive(char)
@@ -87,7 +87,7 @@ class Language:
         return language.is_nullable
 
     def is_empty(self) -> bool:
-        """Return whether the language holds no text; ConstraintError when finding out takes too long."""
+        """Whether the language holds no text; ConstraintError when finding out takes too long."""
         if self.is_solved():
             return self.bound() is None
         if not self._is_known_to_hold_text and has_text(self):
@@ -95,7 +95,7 @@ class Language:
         return not self._is_known_to_hold_text
 
     def shortest(self) -> str | None:
-        """Return a text of the fewest UTF-8 bytes, None when there is none; ConstraintError when it takes too long."""
+        """A text of the fewest UTF-8 bytes, None when there is none; ConstraintError when it takes too long."""
         if not self._has_shortest:
             self.remember_shortest(self._find_shortest())
         return self._shortest
@@ -109,11 +109,11 @@ class Language:
         self._is_known_to_hold_text = True
 
     def is_solved(self) -> bool:
-        """Return whether `shortest` answers without a search."""
+        """Whether `shortest` answers without a search."""
         return self.is_plain or self._has_shortest
 
     def bound(self) -> int | None:
-        """Return a lower bound of the bytes of all texts, exact when solved; None when there is known to be none."""
+        """A lower bound of the bytes of all texts, exact when solved; None when there is known to be none."""
         if self._has_shortest:
             return None if self._shortest is None else len(self._shortest.encode())
         return None if self is NOTHING else self.least_bytes
@@ -124,11 +124,11 @@ class Language:
         return self.children
 
     def automaton(self, max_states: int) -> Automaton | None:
-        """Return a small deterministic automaton, or None when it has more states than that."""
+        """A small deterministic automaton, or None when it has more states than that."""
         return build_automaton(self, max_states)
 
     def substitute(self, substitution: Substitution) -> Language:
-        """Return the image under a map from the characters of a set to their texts.
+        """The image under a map from the characters of a set to their texts.
 
         No two texts may have an image in common: then the map agrees with intersection and complement.
         """
@@ -229,7 +229,7 @@ class Concat(Language):
         return self.children[:end]
 
     def heads(self) -> Iterator[tuple[Language, tuple[Language, ...]]]:
-        """Yield each part in which a text may begin, with the parts after it."""
+        """Each part in which a text may begin, with the parts after it."""
         return ((part, self.children[index:]) for index, part in enumerate(self.first_children, 1))
 
 
@@ -289,18 +289,18 @@ class Repeat(Language):
 
 @singledispatch
 def derivative(language: Language, char: str) -> Language:
-    """Return what may follow a character; of which kinds, derivatives.py says."""
+    """What may follow a character; of which kinds, derivatives.py says."""
     raise NotImplementedError(type(language))
 
 
 @singledispatch
 def image(language: Language, substitution: Substitution, images: dict[Language, Language]) -> Language:
-    """Return the image under a substitution, given those of the children; of which kinds, derivatives.py says."""
+    """The image under a substitution, given those of the children; of which kinds, derivatives.py says."""
     raise NotImplementedError(type(language))
 
 
 def intern_language(kind: Callable[..., Language], key: Hashable, *fields: object) -> Language:
-    """Return the one node of this kind and key, made from its fields if there is none.
+    """The one node of this kind and key, made from its fields if there is none.
 
     Keys name other nodes by their serial numbers: a reference would keep a node alive for ever through its derivatives.
     """
@@ -313,14 +313,14 @@ def intern_language(kind: Callable[..., Language], key: Hashable, *fields: objec
 
 
 def intern_concat(parts: tuple[Language, ...]) -> Language:
-    """Return the concatenation of parts that are in normal form already."""
+    """The concatenation of parts that are in normal form already."""
     if len(parts) < 2:
         return parts[0] if parts else EMPTY_TEXT
     return intern_language(Concat, tuple(part.serial for part in parts), parts)
 
 
 def intern_set(kind: type[Union] | type[Intersection], members: Iterable[Language]) -> Language:
-    """Return the union or intersection of two or more members that are in normal form already."""
+    """The union or intersection of two or more members that are in normal form already."""
     found = tuple(members)
     return intern_language(kind, frozenset(member.serial for member in found), found)
 
@@ -330,7 +330,7 @@ EMPTY_TEXT = intern_language(Literal, "", "")
 
 
 def _plain_shortest(language: Language) -> str | None:
-    """Return the shortest text by structure, from left to right; a stack, because tries are deep."""
+    """The shortest text by structure, from left to right; a stack, because tries are deep."""
     if language is NOTHING:
         return None
     pieces, todo = [], [language]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def sum_of_lengths(lengths: Iterable[int | None]) -> int | None:
-    """Return the sum, None if a length is without end."""
+    """The sum, None if a length is without end."""
     total = 0
     for length in lengths:
         if length is None:
@@ -16,7 +16,7 @@ def sum_of_lengths(lengths: Iterable[int | None]) -> int | None:
 
 
 def longest_of(lengths: Iterable[int | None]) -> int | None:
-    """Return the longest length, None if one is without end."""
+    """The longest length, None if one is without end."""
     longest = 0
     for length in lengths:
         if length is None:
@@ -26,5 +26,5 @@ def longest_of(lengths: Iterable[int | None]) -> int | None:
 
 
 def shortest_of(lengths: Iterable[int | None]) -> int | None:
-    """Return the shortest length, None if all are without end."""
+    """The shortest length, None if all are without end."""
     return min((length for length in lengths if length is not None), default=None)

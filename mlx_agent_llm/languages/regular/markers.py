@@ -8,11 +8,11 @@ from mlx_agent_llm.languages.regular.language import Language
 
 
 def first_match(marker: str) -> Language:
-    """Return the texts that end with the marker and hold it nowhere before."""
+    """The texts that end with the marker and hold it nowhere before."""
     ends = concat(ANY_TEXT, literal(marker))
     return intersection(ends, complement(concat(ends, ANY_CHAR, ANY_TEXT)))
 
 
 def without(*markers: str) -> Language:
-    """Return the texts that hold none of the markers."""
+    """The texts that hold none of the markers."""
     return complement(concat(ANY_TEXT, union(*map(literal, markers)), ANY_TEXT))

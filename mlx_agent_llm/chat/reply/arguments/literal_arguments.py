@@ -13,8 +13,7 @@ from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Waiting, collect, json_characters
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
-from mlx_agent_llm.constrain.schema.nodes import sequence
-from mlx_agent_llm.languages.context_free import TextNode
+from mlx_agent_llm.languages.context_free import TextNode, sequence
 
 CONSTANTS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 MAX_DEPTH = 100
@@ -169,7 +168,8 @@ class KeywordArguments:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the arguments and of what ends the call."""
-        return schema_rules(tool.parameters, prefix, notation=PythonNotation(")" + end))
+        notation = PythonNotation(")" + end)
+        return schema_rules(tool.parameters, prefix, notation=notation, write_root=notation.whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         """The arguments as they are written."""

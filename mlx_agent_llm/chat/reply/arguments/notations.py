@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import NoReturn
 
 from mlx_agent_llm.chat.reply.arguments.tags import Tags
-from mlx_agent_llm.constrain.schema.formula import Formula
-from mlx_agent_llm.constrain.schema.json_text import quoted
-from mlx_agent_llm.constrain.schema.nodes import choice, sequence
-from mlx_agent_llm.constrain.schema.notation import JSON, JSONNotation
-from mlx_agent_llm.constrain.schema.number_text import InexactNumberError, language_of_numbers
-from mlx_agent_llm.constrain.schema.object_writer import write_object
-from mlx_agent_llm.constrain.schema.writer import GrammarWriter
+from mlx_agent_llm.constrain.schema.values.formula import Formula
+from mlx_agent_llm.constrain.schema.values.types import Typed, TypeSet
+from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
+from mlx_agent_llm.constrain.schema.write.number_text import InexactNumberError, language_of_numbers
+from mlx_agent_llm.constrain.schema.write.object_writer import write_object
+from mlx_agent_llm.constrain.schema.write.string_text import quoted
+from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
 from mlx_agent_llm.errors import ConstraintError
-from mlx_agent_llm.languages.context_free import Node, PatternNode, TextNode
+from mlx_agent_llm.languages.context_free import Node, PatternNode, TextNode, choice, sequence
 from mlx_agent_llm.languages.regex import parse_full_match
 from mlx_agent_llm.languages.regular import (
     ANY_TEXT,
@@ -60,29 +61,15 @@ class _MembersNotation(JSONNotation):
         return self.names(ANY_TEXT)
 
 
-class _MembersWriter(GrammarWriter):
-    """Writes members of the outermost object, whose values are another writer's."""
-
-    def __init__(self, inner: GrammarWriter, notation: JSONNotation, value: Callable[[Formula], Node]) -> None:
-        super().__init__(inner.reader, notation, closes_objects=inner.closes_objects)
-        self.rules = inner.rules
-        self.new_rule = inner.new_rule  # type: ignore[method-assign]
-        self._value = value
-
-    def value(self, formula: Formula) -> Node:
-        """The node of a value."""
-        return self._value(formula)
-
-
 def write_members(
-    writer: GrammarWriter, formula: Formula, notation: JSONNotation, value: Callable[[Formula], Node]
+    writer: ValueWriter, formula: Formula, notation: JSONNotation, value: Callable[[Formula], Node]
 ) -> Node:
     """The node of an outermost object."""
-    outer = _MembersWriter(writer, notation, value)
+    outer = replace(writer, notation=notation, value=value)
     return choice(write_object(outer, objects) for objects in writer.reader.types(formula).objects)
 
 
-class TaggedNotation(JSONNotation):
+class TaggedNotation:
     """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON.
 
     constants: those of Python that may be written too.
@@ -95,13 +82,14 @@ class TaggedNotation(JSONNotation):
         self._tag = tags.value_end
         self._constants = constants
 
-    def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
+    def whole(self, writer: ValueWriter, formula: Formula) -> Node:
         """The node of all parameters."""
         return write_members(writer, formula, self._members, lambda value: self._value(writer, value))
 
-    def _value(self, writer: GrammarWriter, formula: Formula) -> Node:
+    def _value(self, writer: ValueWriter, formula: Formula) -> Node:
         types = writer.reader.types(formula)
-        structures = [*map(writer.array, types.arrays), *map(writer.object, types.objects)]
+        structures = [writer.value(Typed(TypeSet(arrays=(part,)))) for part in types.arrays]
+        structures += [writer.value(Typed(TypeSet(objects=(part,)))) for part in types.objects]
         scalars = self._scalars(writer, formula)
         texts = intersection(types.strings, without(self._tag))
         if structures:  # what begins like one is one
@@ -109,7 +97,7 @@ class TaggedNotation(JSONNotation):
         leaf = PatternNode(concat(union(scalars, texts), literal(self._value_end)))
         return choice([leaf, *(sequence(node, TextNode(self._value_end)) for node in structures)])
 
-    def _scalars(self, writer: GrammarWriter, formula: Formula) -> Language:
+    def _scalars(self, writer: ValueWriter, formula: Formula) -> Language:
         """What is neither text nor structure, as one language: it is told from a text by its end alone."""
         types = writer.reader.types(formula)
         words = [str(value) for value in types.booleans if str(value) in self._constants]
@@ -117,11 +105,11 @@ class TaggedNotation(JSONNotation):
         words += ["null", *(["None"] if "None" in self._constants else [])] if types.null else []
         return union(*map(literal, words), self._number_language(writer, formula))
 
-    def _number_language(self, writer: GrammarWriter, formula: Formula) -> Language:
+    def _number_language(self, writer: ValueWriter, formula: Formula) -> Language:
         try:
             return language_of_numbers(writer.reader.types(formula).numbers)
         except InexactNumberError as error:
-            writer.reader.refuse(error.place, error.keyword, error.reason)
+            writer.reader.refuse(error.pointer, error.keyword, error.reason)
             return nothing()
 
 
@@ -134,7 +122,7 @@ class PythonNotation(JSONNotation):
     def __init__(self, end: str) -> None:
         self._members = _MembersNotation(_IDENTIFIER, "", "=", ", ", end)
 
-    def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
+    def whole(self, writer: ValueWriter, formula: Formula) -> Node:
         """The node of the keyword arguments, from the parenthesis on."""
         return sequence(TextNode("("), write_members(writer, formula, self._members, writer.value))
 

@@ -10,8 +10,8 @@ from mlx_agent_llm.chat.reply.arguments.json_text import load_json
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import write_json
-from mlx_agent_llm.constrain.schema.reader import SchemaReader
-from mlx_agent_llm.constrain.schema.types import NO_TYPE, TypeSet, union_of_types
+from mlx_agent_llm.constrain.schema.read.vocabulary import read_schema
+from mlx_agent_llm.constrain.schema.values.types import NO_TYPE, TypeSet, union_of_types
 from mlx_agent_llm.constrain.violation import violation, violations
 from mlx_agent_llm.languages.regular import nothing
 
@@ -20,7 +20,7 @@ class Parameters:
     """The parameters of one tool."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._reader = SchemaReader(schema, strict=False)
+        self._reader = read_schema(schema, strict=False)
         self._schema = schema
 
     @classmethod

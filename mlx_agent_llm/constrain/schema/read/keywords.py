@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlx_agent_llm.constrain.schema.document import pointer
-from mlx_agent_llm.constrain.schema.formula import Subschema
+from mlx_agent_llm.constrain.schema.read.document import Subschema, json_pointer
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
@@ -94,16 +93,16 @@ def check_form(subschema: Subschema, is_draft7: bool) -> None:
     for keyword, value in subschema.keywords.items():
         is_valid, form = FORMS.get(keyword, _ANYTHING)
         if not is_valid(value) or (keyword == "items" and isinstance(value, list) and not is_draft7):
-            where = subschema.place + pointer(keyword)
+            where = subschema.pointer + json_pointer(keyword)
             hint = " (a list of schemas is draft 7, which $schema must say)" if keyword == "items" else ""
             raise ConstraintError(f"schema{where} is not valid JSON Schema: {value!r:.80} must be {form}{hint}")
 
 
 def unknown_keywords(subschema: Subschema, is_draft7: bool) -> list[UnsupportedSchemaError]:
-    """Return an error for each keyword that the dialect does not define: it may be a slip, and nothing enforces it."""
+    """An error for each keyword that the dialect does not define: it may be a slip, and nothing enforces it."""
     known = FORMS.keys() - (ONLY_2020_12 if is_draft7 else ONLY_DRAFT_7) | ANNOTATIONS
     return [
-        UnsupportedSchemaError(subschema.place, keyword, "no keyword of this name is known")
+        UnsupportedSchemaError(subschema.pointer, keyword, "no keyword of this name is known")
         for keyword in subschema.keywords
         if keyword not in known and not keyword.startswith("x-")
     ]

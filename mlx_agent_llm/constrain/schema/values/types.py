@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mlx_agent_llm.constrain.schema.array_type import ANY_ARRAY, ArrayType, complement_of_arrays, intersect_arrays
-from mlx_agent_llm.constrain.schema.formula import NOTHING, TooManyPartsError, Typed
-from mlx_agent_llm.constrain.schema.number_type import (
+from mlx_agent_llm.constrain.schema.values.array_type import (
+    ANY_ARRAY,
+    ArrayType,
+    complement_of_arrays,
+    intersect_arrays,
+)
+from mlx_agent_llm.constrain.schema.values.formula import NOTHING, Formula, TooManyPartsError
+from mlx_agent_llm.constrain.schema.values.number_type import (
     ANY_NUMBER,
     High,
     Low,
@@ -17,7 +22,7 @@ from mlx_agent_llm.constrain.schema.number_type import (
     constant_number,
     intersect_numbers,
 )
-from mlx_agent_llm.constrain.schema.object_type import (
+from mlx_agent_llm.constrain.schema.values.object_type import (
     ANY_OBJECT,
     ObjectType,
     complement_of_objects,
@@ -44,12 +49,19 @@ class TypeSet:
     objects: tuple[ObjectType, ...] = ()
 
 
+@dataclass(frozen=True)
+class Typed(Formula):
+    """The values of canonical types, as a formula."""
+
+    types: TypeSet
+
+
 EVERY_TYPE = TypeSet(True, frozenset({True, False}), (ANY_NUMBER,), ANY_TEXT, (ANY_ARRAY,), (ANY_OBJECT,))
 NO_TYPE = TypeSet()
 
 
 def constant_type(value: Any) -> TypeSet:
-    """Return the set of one JSON value."""
+    """The set of one JSON value."""
     match value:
         case None:
             return TypeSet(null=True)
@@ -67,14 +79,14 @@ def constant_type(value: Any) -> TypeSet:
 
 
 def constants_type(values: Sequence[Any]) -> TypeSet:
-    """Return the set of these JSON values."""
+    """The set of these JSON values."""
     types = [constant_type(value) for value in values if not isinstance(value, str)]
     strings = [literal(value) for value in values if isinstance(value, str)]
     return union_of_types([*types, TypeSet(strings=union(*strings))])
 
 
 def union_of_types(types: Sequence[TypeSet]) -> TypeSet:
-    """Return the values of any of the sets."""
+    """The values of any of the sets."""
     if len(types) == 1:
         return types[0]
     return TypeSet(
@@ -88,7 +100,7 @@ def union_of_types(types: Sequence[TypeSet]) -> TypeSet:
 
 
 def intersection_of_types(one: TypeSet, other: TypeSet) -> TypeSet:
-    """Return the values of both sets."""
+    """The values of both sets."""
     if one is EVERY_TYPE or other is EVERY_TYPE:
         return other if one is EVERY_TYPE else one
     return TypeSet(
@@ -102,7 +114,7 @@ def intersection_of_types(one: TypeSet, other: TypeSet) -> TypeSet:
 
 
 def complement_of_type(types: TypeSet) -> TypeSet:
-    """Return all other values."""
+    """All other values."""
     return TypeSet(
         not types.null,
         EVERY_TYPE.booleans - types.booleans,
@@ -139,7 +151,7 @@ def _met_strings(one: Language, other: Language) -> Language:
 
 
 def _without_numbers(numbers: tuple[NumberType, ...]) -> tuple[NumberType, ...]:
-    """Return the intervals between the constants, met with what the other parts leave."""
+    """The intervals between the constants, met with what the other parts leave."""
     constants = sorted({part.constant for part in numbers if part.constant is not None})
     lows = [None, *(Low(value, True) for value in constants)]
     highs = [*(High(value, False) for value in constants), None]

@@ -1,41 +1,24 @@
-"""Sets of JSON values as formulas over subschemas, which are expanded into canonical types only where they are met.
+"""Sets of JSON values as formulas, which are expanded into canonical types only where they are met.
 
-So a schema may refer to itself: its types hold formulas for what lies inside a value, and those are expanded later.
+So a schema may refer to itself: its types hold formulas for what lies inside a value, and those are expanded later. The
+leaves of formulas are made elsewhere: types stand for themselves (types.py), subschemas are read (read/document.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from referencing._core import Resolver  # what Registry.resolver returns has no public name
-
-    from mlx_agent_llm.constrain.schema.types import TypeSet
 
 
 class TooManyPartsError(Exception):
     """A union has more parts than anybody can compile; the reader says at which keyword."""
 
 
-@dataclass(frozen=True, eq=False)
-class Subschema:
-    """The values that are valid for one schema object; `place` is its JSON pointer."""
-
-    keywords: dict[str, Any]
-    resolver: Resolver[Any]
-    place: str
+class Formula:
+    """A set of JSON values: a leaf, or formulas joined by one of the kinds below."""
 
 
 @dataclass(frozen=True)
-class Typed:
-    """The values of a canonical type."""
-
-    types: TypeSet
-
-
-@dataclass(frozen=True)
-class AllOf:
+class AllOf(Formula):
     """The values that lie in every part; all values when there is none."""
 
     parts: tuple[Formula, ...]
@@ -49,7 +32,7 @@ class AllOf:
 
 
 @dataclass(frozen=True)
-class AnyOf:
+class AnyOf(Formula):
     """The values that lie in one part at least; no value when there is none."""
 
     parts: tuple[Formula, ...]
@@ -63,19 +46,18 @@ class AnyOf:
 
 
 @dataclass(frozen=True)
-class Not:
+class Not(Formula):
     """The values that do not lie in the part."""
 
     part: Formula
 
 
-Formula = Subschema | Typed | AllOf | AnyOf | Not
 EVERYTHING = AllOf(())
 NOTHING = AnyOf(())
 
 
 def all_of(*parts: Formula) -> Formula:
-    """Return the conjunction, without doubles and as small as it is cheap to make it."""
+    """The conjunction, without doubles and as small as it is cheap to make it."""
     flat: dict[Formula, None] = {}
     for part in parts:
         flat.update(dict.fromkeys(part.parts if isinstance(part, AllOf) else (part,)))
@@ -85,7 +67,7 @@ def all_of(*parts: Formula) -> Formula:
 
 
 def any_of(*parts: Formula) -> Formula:
-    """Return the disjunction, without doubles and as small as it is cheap to make it."""
+    """The disjunction, without doubles and as small as it is cheap to make it."""
     flat: dict[Formula, None] = {}
     for part in parts:
         flat.update(dict.fromkeys(part.parts if isinstance(part, AnyOf) else (part,)))
@@ -95,7 +77,7 @@ def any_of(*parts: Formula) -> Formula:
 
 
 def negation(part: Formula) -> Formula:
-    """Return the complement."""
+    """The complement."""
     if isinstance(part, Not):
         return part.part
     if part == EVERYTHING:

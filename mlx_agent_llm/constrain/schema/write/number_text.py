@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from mlx_agent_llm.constrain.schema.json_text import write_json
-from mlx_agent_llm.constrain.schema.number_type import Number, NumberType
+from mlx_agent_llm.constrain.schema.values.json_text import write_json
+from mlx_agent_llm.constrain.schema.values.number_type import Number, NumberType
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.numbers.languages import multiples_language, range_language
 from mlx_agent_llm.languages.numbers.ranges import (
@@ -19,20 +18,21 @@ from mlx_agent_llm.languages.numbers.ranges import (
     bounded_grid,
     decimal_grid,
     integer_grid,
+    places_of,
 )
 from mlx_agent_llm.languages.regular import NOTHING, Language, complement, intersection, literal, union
 
 
 class InexactNumberError(Exception):
-    """A set of numbers that cannot be written exactly; `keyword` at `place` is the one to blame."""
+    """A set of numbers that cannot be written exactly; `keyword` at `pointer` is the one to blame."""
 
-    def __init__(self, place: str, keyword: str, reason: str) -> None:
+    def __init__(self, pointer: str, keyword: str, reason: str) -> None:
         super().__init__(reason)
-        self.place, self.keyword, self.reason = place, keyword, reason
+        self.pointer, self.keyword, self.reason = pointer, keyword, reason
 
 
 def language_of_numbers(parts: tuple[NumberType, ...]) -> Language:
-    """Return the texts of the numbers of any part; raises InexactNumberError."""
+    """The texts of the numbers of any part; raises InexactNumberError."""
     constants = [literal(text) for part in parts for text in _texts_of(part.constant, part.is_integer)]
     return union(*constants, *(_language(part) for part in parts if part.constant is None))
 
@@ -65,9 +65,9 @@ def _texts_of(value: Number | None, is_integer: bool | None) -> list[str]:
 
 
 def _without_multiples(numbers: NumberType, bounds: Bounds, wanted: list[Number], unwanted: list[Number]) -> Language:
-    """Return numbers of at most 15 digits, which doubles tell apart; so what is no multiple does not become one."""
+    """Numbers of at most 15 digits, which doubles tell apart; so what is no multiple does not become one."""
     divisors = wanted + unwanted
-    places = max(DEFAULT_PLACES, *map(_places_of, divisors))
+    places = max(DEFAULT_PLACES, *map(places_of, divisors))
     if places > MAX_PLACES // 2 or any(Fraction(divisor) != Fraction(repr(divisor)) for divisor in divisors):
         raise _inexact(numbers, "what is no multiple cannot be told by a reader that divides doubles")
     grid = bounded_grid(bounds, places, 10 ** (MAX_PLACES - places))
@@ -89,13 +89,6 @@ def _range(
         raise _inexact(numbers, str(error)) from None
 
 
-def _places_of(number: Number) -> int:
-    """Return the number of decimal places of a divisor."""
-    exponent = Decimal(repr(number)).normalize().as_tuple().exponent
-    assert isinstance(exponent, int), "divisors are finite"
-    return max(0, -exponent)
-
-
 def _bounds(numbers: NumberType) -> Bounds:
     low, high = numbers.low, numbers.high
     return Bounds(
@@ -115,4 +108,4 @@ def _inexact(numbers: NumberType, reason: str) -> InexactNumberError:
         keyword = "maximum" if numbers.high.is_closed else "exclusiveMaximum"
     else:
         keyword = "type"
-    return InexactNumberError(numbers.place, keyword, reason)
+    return InexactNumberError(numbers.pointer, keyword, reason)

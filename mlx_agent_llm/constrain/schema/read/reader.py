@@ -10,19 +10,19 @@ smaller than the schema, and the rest of the schema stays enforced.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from mlx_agent_llm.constrain.schema.array_type import ArrayType
-from mlx_agent_llm.constrain.schema.document import Document
-from mlx_agent_llm.constrain.schema.finite_values import finite_values
-from mlx_agent_llm.constrain.schema.formula import AllOf, AnyOf, Formula, Not, Subschema, TooManyPartsError, Typed
-from mlx_agent_llm.constrain.schema.keywords import check_form, unknown_keywords
-from mlx_agent_llm.constrain.schema.meaning import readers_of
-from mlx_agent_llm.constrain.schema.object_type import ObjectType
-from mlx_agent_llm.constrain.schema.types import (
+from mlx_agent_llm.constrain.schema.read.document import Document, Subschema
+from mlx_agent_llm.constrain.schema.read.keywords import check_form, unknown_keywords
+from mlx_agent_llm.constrain.schema.values.array_type import ArrayType
+from mlx_agent_llm.constrain.schema.values.formula import AllOf, AnyOf, Formula, Not, TooManyPartsError
+from mlx_agent_llm.constrain.schema.values.object_type import ObjectType
+from mlx_agent_llm.constrain.schema.values.types import (
     EVERY_TYPE,
     NO_TYPE,
+    Typed,
     TypeSet,
     complement_of_type,
     intersection_of_types,
@@ -32,17 +32,26 @@ from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.languages.regular import nothing
 
 MAX_EXPANSIONS = 10_000
+Answer = TypeVar("Answer")
 
 
 class _UndecidedError(Exception):
     """Whether a formula is empty depends on a formula that is being expanded."""
 
 
-class SchemaReader:
-    """Expands the formulas of one schema document, each once."""
+ReadKeyword = Callable[["SchemaReader", Subschema], Formula]
 
-    def __init__(self, schema: dict[str, Any] | bool, strict: bool = True) -> None:
+
+class SchemaReader:
+    """Expands the formulas of one schema document, each once.
+
+    vocabulary: for each keyword that means something, what reads it of a subschema; keywords are applied in its order.
+    checked: the (pointer, keyword) pairs that a lenient reader came upon and does not enforce.
+    """
+
+    def __init__(self, schema: dict[str, Any] | bool, vocabulary: Mapping[str, ReadKeyword], strict: bool) -> None:
         self.document = Document(schema)
+        self._vocabulary = vocabulary
         self.root = self.document.root()
         self.checked: dict[tuple[str, str], None] = {}
         self._strict = strict
@@ -53,7 +62,7 @@ class SchemaReader:
         self._num_expansions = 0
 
     def types(self, formula: Formula, upper: bool = True) -> TypeSet:
-        """Return the canonical types of a formula; with upper=False a set that is not larger than it."""
+        """The canonical types of a formula; with upper=False a set that is not larger than it."""
         key = formula, upper or self._strict
         if key not in self._types:
             if key in self._expanding:
@@ -64,53 +73,53 @@ class SchemaReader:
             except TooManyPartsError:
                 if len(self._expanding) > 1:
                     raise  # the keyword that asks for this formula is to blame
-                self.refuse(_place_of(formula), "allOf", "together they make too many cases")
+                self.refuse(_pointer_of(formula), "allOf", "together they make too many cases")
                 self._types[key] = EVERY_TYPE
             finally:
                 del self._expanding[key]
         return self._types[key]
 
     def is_surely_empty(self, formula: Formula) -> bool:
-        """Return whether it is cheap to see that no value is in a formula; False says nothing."""
+        """Whether it is cheap to see that no value is in a formula; False says nothing."""
         if formula not in self._empty:
             self._empty[formula] = False  # the answer where the question leads back to itself
-            self._question += 1
-            try:
-                self._empty[formula] = self._without_empty(self.types(formula)) == NO_TYPE
-            except (_UndecidedError, TooManyPartsError):
+            is_empty = self.ask(lambda: self._without_empty(self.types(formula)) == NO_TYPE)
+            if is_empty is None:
                 del self._empty[formula]
                 return False
-            finally:
-                self._question -= 1
+            self._empty[formula] = is_empty
         return self._empty[formula]
 
-    def few_values(self, formula: Formula, limit: int) -> list[Any] | None:
-        """Return all values of a formula, or None where they are more than `limit` or it is not cheap to see them."""
+    def ask(self, question: Callable[[], Answer]) -> Answer | None:
+        """The answer to a question about formulas, None where it is not cheap to find.
+
+        It may lead back to a formula that is being expanded, which what a schema says may not.
+        """
         self._question += 1
         try:
-            return finite_values(self, formula, limit)
+            return question()
         except (_UndecidedError, TooManyPartsError):
             return None
         finally:
             self._question -= 1
 
-    def refuse(self, place: str, keyword: str, reason: str) -> None:
+    def refuse(self, pointer: str, keyword: str, reason: str) -> None:
         """Raise, or in a lenient reader note that the keyword is only checked afterwards."""
         if self._strict:
-            raise UnsupportedSchemaError(place, keyword, reason)
-        self.checked[place, keyword] = None
+            raise UnsupportedSchemaError(pointer, keyword, reason)
+        self.checked[pointer, keyword] = None
 
     def contradiction(self) -> str | None:
-        """Return the place of the innermost schema that was read and plainly holds no value."""
+        """The pointer of the innermost schema that was read and plainly holds no value."""
         read = [self.root, *(formula for formula, _ in self._types)]
         empty = [formula for formula in read if self.is_surely_empty(formula)]
-        places = [formula.place if isinstance(formula, Subschema) else "" for formula in empty]
-        return max(places, key=len, default=None)
+        pointers = [formula.pointer if isinstance(formula, Subschema) else "" for formula in empty]
+        return max(pointers, key=len, default=None)
 
     def _refuse_circle(self, formula: Formula, question: int) -> None:
         if question < self._question:
             raise _UndecidedError
-        raise ConstraintError(f"schema{_place_of(formula)}: a $ref leads back here without a value in between")
+        raise ConstraintError(f"schema{_pointer_of(formula)}: a $ref leads back here without a value in between")
 
     def _expand(self, formula: Formula, upper: bool) -> TypeSet:
         self._num_expansions += 1
@@ -128,6 +137,7 @@ class SchemaReader:
                 for part in formula.parts:
                     result = self._without_empty(intersection_of_types(result, self.types(part, upper)), several=True)
                 return result
+        assert isinstance(formula, Subschema), "there are no other leaves"
         return self._expand_subschema(formula, upper)
 
     def _expand_subschema(self, subschema: Subschema, upper: bool) -> TypeSet:
@@ -138,12 +148,14 @@ class SchemaReader:
         result = EVERY_TYPE
         for unknown in unknown_keywords(subschema, is_draft7):
             result = intersection_of_types(result, self._unsupported(unknown, upper))
-        for keyword, read in readers_of(subschema.keywords):
+        for keyword, read in self._vocabulary.items():
+            if keyword not in subschema.keywords:
+                continue
             try:
                 types = self.types(read(self, subschema), upper)
                 result = self._without_empty(intersection_of_types(result, types), several=True)
             except TooManyPartsError:
-                error = UnsupportedSchemaError(subschema.place, keyword, "with the rest it makes too many cases")
+                error = UnsupportedSchemaError(subschema.pointer, keyword, "with the rest it makes too many cases")
                 result = intersection_of_types(result, self._unsupported(error, upper))
             except UnsupportedSchemaError as error:
                 result = intersection_of_types(result, self._unsupported(error, upper))
@@ -154,7 +166,7 @@ class SchemaReader:
         return EVERY_TYPE if upper else NO_TYPE
 
     def _without_empty(self, types: TypeSet, several: bool = False) -> TypeSet:
-        """Return the set without parts that are surely empty; with `several` only where there are several of them."""
+        """The set without parts that are surely empty; with `several` only where there are several of them."""
         if several and len(types.arrays) < 2 and len(types.objects) < 2:
             return types
         arrays = tuple(part for part in types.arrays if not self._is_surely_empty_array(part))
@@ -171,13 +183,13 @@ class SchemaReader:
         return any(name in objects.required and self.is_surely_empty(formula) for name, formula in objects.named)
 
 
-def _place_of(formula: Formula) -> str:
-    """Return the place of a schema that the formula speaks of."""
+def _pointer_of(formula: Formula) -> str:
+    """The pointer of a schema that the formula speaks of."""
     match formula:
         case Subschema():
-            return formula.place
+            return formula.pointer
         case Not():
-            return _place_of(formula.part)
+            return _pointer_of(formula.part)
         case AllOf() | AnyOf():
-            return max(map(_place_of, formula.parts), key=len, default="")
+            return max(map(_pointer_of, formula.parts), key=len, default="")
     return ""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlx_agent_llm.constrain.schema.array_type import ArrayType
-from mlx_agent_llm.constrain.schema.formula import Formula
-from mlx_agent_llm.constrain.schema.json_text import write_json
-from mlx_agent_llm.constrain.schema.number_type import NumberType, first_integer, holds, last_integer
-from mlx_agent_llm.constrain.schema.object_type import ObjectType
-from mlx_agent_llm.languages.regular import Automaton, Language
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.array_type import ArrayType
+from mlx_agent_llm.constrain.schema.values.formula import Formula
+from mlx_agent_llm.constrain.schema.values.json_text import canonical_json
+from mlx_agent_llm.constrain.schema.values.number_type import NumberType, first_integer, holds, last_integer
+from mlx_agent_llm.constrain.schema.values.object_type import ObjectType
+from mlx_agent_llm.languages.regular import finite_texts
 
 
 class _TooManyError(Exception):
@@ -22,21 +20,10 @@ class _TooManyError(Exception):
 
 
 def finite_values(reader: SchemaReader, formula: Formula, limit: int) -> list[Any] | None:
-    """Return all values of a formula, none equal to another, or None where they are more than `limit` or unknown."""
+    """All values of a formula, none equal to another; None where they are more than `limit` or not cheap to find."""
     try:
-        return _Values(reader, limit).of(formula)
+        return reader.ask(lambda: _Values(reader, limit).of(formula))
     except (_TooManyError, RecursionError):
-        return None
-
-
-def finite_texts(language: Language, limit: int) -> list[str] | None:
-    """Return all texts of a language, or None where they are more than `limit` or hard to find."""
-    automaton = language.automaton(4 * limit) if language.most is not None or not language.is_plain else None
-    if automaton is None:
-        return None
-    try:
-        return list(_texts(automaton, limit))
-    except _TooManyError:
         return None
 
 
@@ -59,7 +46,7 @@ class _Values:
             values += self._arrays(arrays)
         for objects in types.objects:
             values += self._objects(objects)
-        different = {write_json(normal_value(value)): value for value in values}
+        different = {canonical_json(value): value for value in values}
         if len(different) > self._limit:
             raise _TooManyError
         return list(different.values())
@@ -105,30 +92,3 @@ class _Values:
 
 
 _ABSENT = object()
-
-
-def normal_value(value: Any) -> Any:
-    """Return a value that is written the same as all values that JSON Schema takes for equal to it."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list):
-        return [normal_value(item) for item in value]
-    return {name: normal_value(value[name]) for name in sorted(value)} if isinstance(value, dict) else value
-
-
-def _texts(automaton: Automaton, limit: int) -> Iterator[str]:
-    open_texts = [("", 0)]
-    count = 0
-    while open_texts:
-        text, state = open_texts.pop()
-        count += state in automaton.accepting
-        if count > limit or len(text) > len(automaton.transitions) or len(open_texts) > limit:
-            raise _TooManyError
-        if state in automaton.accepting:
-            yield text
-        for chars, target in reversed(automaton.transitions[state]):
-            if len(chars) > limit:
-                raise _TooManyError
-            open_texts += [
-                (text + chr(code), target) for low, high in reversed(chars.ranges) for code in range(high, low - 1, -1)
-            ]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.formats import FORMATS, language_of_format
-from mlx_agent_llm.constrain.schema.formula import Formula, Subschema, Typed
-from mlx_agent_llm.constrain.schema.number_type import High, Low, NumberType, multiples_of
-from mlx_agent_llm.constrain.schema.types import EVERY_TYPE, TypeSet, constants_type, union_of_types
+from mlx_agent_llm.constrain.schema.read.document import Subschema
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.formats import FORMATS, language_of_format
+from mlx_agent_llm.constrain.schema.values.formula import Formula
+from mlx_agent_llm.constrain.schema.values.number_type import High, Low, NumberType, multiples_of
+from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed, TypeSet, constants_type, union_of_types
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.languages.regex import parse_regex
 from mlx_agent_llm.languages.regular import Language, characters, repeat
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
 
 TYPES_BY_NAME = {
     "null": TypeSet(null=True),
@@ -29,79 +27,79 @@ TYPES_BY_NAME = {
 
 
 def read_type(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the values of the types that are named."""
+    """The values of the types that are named."""
     names = subschema.keywords["type"]
     return Typed(union_of_types([TYPES_BY_NAME[name] for name in ([names] if isinstance(names, str) else names)]))
 
 
 def read_const(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the one value."""
+    """The one value."""
     return Typed(constants_type([subschema.keywords["const"]]))
 
 
 def read_enum(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the values of the list."""
+    """The values of the list."""
     return Typed(constants_type(subschema.keywords["enum"]))
 
 
 def read_minimum(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the numbers from a bound on, and all other types."""
+    """The numbers from a bound on, and all other types."""
     return _numbers(subschema, NumberType(low=Low(subschema.keywords["minimum"], False)))
 
 
 def read_exclusive_minimum(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the numbers above a bound, and all other types."""
+    """The numbers above a bound, and all other types."""
     return _numbers(subschema, NumberType(low=Low(subschema.keywords["exclusiveMinimum"], True)))
 
 
 def read_maximum(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the numbers up to a bound, and all other types."""
+    """The numbers up to a bound, and all other types."""
     return _numbers(subschema, NumberType(high=High(subschema.keywords["maximum"], True)))
 
 
 def read_exclusive_maximum(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the numbers below a bound, and all other types."""
+    """The numbers below a bound, and all other types."""
     return _numbers(subschema, NumberType(high=High(subschema.keywords["exclusiveMaximum"], False)))
 
 
 def read_multiple_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the multiples of a number, and all other types."""
+    """The multiples of a number, and all other types."""
     return _numbers(subschema, multiples_of(subschema.keywords["multipleOf"]))
 
 
 def read_min_length(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the strings of so many characters or more, and all other types."""
+    """The strings of so many characters or more, and all other types."""
     return _strings(repeat(characters(ANY_CHARACTER), int(subschema.keywords["minLength"])))
 
 
 def read_max_length(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the strings of so many characters or fewer, and all other types."""
+    """The strings of so many characters or fewer, and all other types."""
     return _strings(repeat(characters(ANY_CHARACTER), 0, int(subschema.keywords["maxLength"])))
 
 
 def read_pattern(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the strings in which the pattern is found, and all other types."""
+    """The strings in which the pattern is found, and all other types."""
     return _strings(language_of_pattern(subschema, "pattern", subschema.keywords["pattern"]))
 
 
 def read_format(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the strings of a format, and all other types."""
+    """The strings of a format, and all other types."""
     name = subschema.keywords["format"]
     if name not in FORMATS:
-        raise UnsupportedSchemaError(subschema.place, "format", f"nothing enforces the format {name!r}")
+        raise UnsupportedSchemaError(subschema.pointer, "format", f"nothing enforces the format {name!r}")
     return _strings(language_of_format(name))
 
 
 def language_of_pattern(subschema: Subschema, keyword: str, pattern: str) -> Language:
-    """Return the texts in which a regular expression is found; raises for one that is not regular."""
+    """The texts in which a regular expression is found; raises for one that is not regular."""
     try:
         return parse_regex(pattern)
     except ConstraintError as error:
-        raise UnsupportedSchemaError(subschema.place, keyword, str(error)) from None
+        raise UnsupportedSchemaError(subschema.pointer, keyword, str(error)) from None
 
 
 def _numbers(subschema: Subschema, numbers: NumberType) -> Formula:
-    return Typed(replace(EVERY_TYPE, numbers=(replace(numbers, place=subschema.place),)))
+    return Typed(replace(EVERY_TYPE, numbers=(replace(numbers, pointer=subschema.pointer),)))
 
 
 def _strings(language: Language) -> Formula:

@@ -1,30 +1,16 @@
-"""How a value is written: JSON text on one line, in the one form that the grammars allow."""
+"""Languages of texts as languages of their JSON strings."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from mlx_agent_llm.languages.regular import (
-    Language,
-    characters,
-    concat,
-    literal,
-    repeat,
-    union,
-)
+from mlx_agent_llm.constrain.schema.values.json_text import write_json
+from mlx_agent_llm.languages.regular import Language, characters, concat, literal, repeat, union
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet
 
 ESCAPED = CharSet.of('"\\') | CharSet.span("\x00", "\x1f")
 
 
-def write_json(value: Any) -> str:
-    """Return a value as the grammars write it: on one line, separators ", " and ": ", characters as they are."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 def quoted(language: Language) -> Language:
-    """Return the JSON strings of texts; a character is escaped only where JSON asks for it, so each has one form."""
+    """The JSON strings of texts; a character is escaped only where JSON asks for it, so each has one form."""
     return concat(literal('"'), language.substitute(_write_characters), literal('"'))
 
 
@@ -36,7 +22,7 @@ def _write_characters(chars: CharSet) -> Language:
 
 
 def _free_string() -> Language:
-    """Return all JSON strings with all escapes, but none of a lone surrogate, or of a pair: it has a shorter form."""
+    """All JSON strings with all escapes, but none of a lone surrogate, or of a pair: it has a shorter form."""
     hexadecimal = CharSet.span("0", "9") | CharSet.span("a", "f") | CharSet.span("A", "F")
     any_hex = characters(hexadecimal)
     below_surrogates = concat(characters(CharSet.of("dD")), characters(CharSet.span("0", "7")), any_hex, any_hex)

@@ -29,7 +29,7 @@ class High(NamedTuple):
 class NumberType:
     """The numbers between two bounds that are integers or not, and multiples of some numbers but not of others.
 
-    place: the JSON pointer of the first schema that asked for something, for errors.
+    pointer: the JSON pointer of the first schema that asked for something, for errors.
     """
 
     low: Low | None = None
@@ -37,7 +37,7 @@ class NumberType:
     is_integer: bool | None = None
     multiples: frozenset[Number] = frozenset()
     non_multiples: frozenset[Number] = frozenset()
-    place: str = field(default="", compare=False)
+    pointer: str = field(default="", compare=False)
 
     @property
     def constant(self) -> Number | None:
@@ -52,12 +52,12 @@ ANY_INTEGER = NumberType(is_integer=True)
 
 
 def constant_number(value: Number) -> NumberType:
-    """Return the set of one number."""
+    """The set of one number."""
     return NumberType(Low(value, False), High(value, True))
 
 
 def multiples_of(divisor: Number) -> NumberType:
-    """Return the multiples of a positive number."""
+    """The multiples of a positive number."""
     if divisor == 1:
         return NumberType(is_integer=True)
     is_whole = divisor == int(divisor)
@@ -67,7 +67,7 @@ def multiples_of(divisor: Number) -> NumberType:
 
 
 def intersect_numbers(one: NumberType, other: NumberType) -> NumberType | None:
-    """Return the numbers of both, None when it is plain that there are none."""
+    """The numbers of both, None when it is plain that there are none."""
     if None not in (one.is_integer, other.is_integer) and one.is_integer != other.is_integer:
         return None
     both = NumberType(
@@ -76,13 +76,13 @@ def intersect_numbers(one: NumberType, other: NumberType) -> NumberType | None:
         other.is_integer if one.is_integer is None else one.is_integer,
         one.multiples | other.multiples,
         one.non_multiples | other.non_multiples,
-        one.place or other.place,
+        one.pointer or other.pointer,
     )
     return None if _is_empty(both) else both
 
 
 def complement_of_numbers(numbers: NumberType) -> list[NumberType]:
-    """Return types that together hold every other number."""
+    """Types that together hold every other number."""
     result = []
     if numbers.low is not None:
         result.append(NumberType(high=High(numbers.low.value, numbers.low.is_open)))
@@ -94,11 +94,11 @@ def complement_of_numbers(numbers: NumberType) -> list[NumberType]:
         result.append(NumberType(non_multiples=frozenset({divisor})))
     for divisor in numbers.non_multiples:
         result.append(multiples_of(divisor))
-    return [replace(part, place=numbers.place) for part in result]
+    return [replace(part, pointer=numbers.pointer) for part in result]
 
 
 def is_multiple(value: Number, divisor: Number) -> bool | None:
-    """Return whether a number is a multiple; None where arithmetic on decimals and on doubles disagree."""
+    """Whether a number is a multiple; None where arithmetic on decimals and on doubles disagree."""
     exact = Fraction(Decimal(repr(value))) % Fraction(Decimal(repr(divisor))) == 0
     try:
         as_double = float(value / divisor).is_integer()
@@ -121,7 +121,7 @@ def _is_empty(numbers: NumberType) -> bool:
 
 
 def holds(numbers: NumberType, value: Number) -> bool:
-    """Return whether a number within the bounds is one of the type."""
+    """Whether a number within the bounds is one of the type."""
     if numbers.is_integer is not None and (value == int(value)) != numbers.is_integer:
         return False
     return all(is_multiple(value, divisor) is True for divisor in numbers.multiples) and all(
@@ -130,10 +130,10 @@ def holds(numbers: NumberType, value: Number) -> bool:
 
 
 def first_integer(low: Low) -> int:
-    """Return the smallest integer that a bound allows."""
+    """The smallest integer that a bound allows."""
     return math.floor(low.value) + 1 if low.is_open else math.ceil(low.value)
 
 
 def last_integer(high: High) -> int:
-    """Return the largest integer that a bound allows."""
+    """The largest integer that a bound allows."""
     return math.floor(high.value) if high.is_closed else math.ceil(high.value) - 1

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.formula import Formula
-from mlx_agent_llm.constrain.schema.json_text import FREE_STRING, quoted, write_json
-from mlx_agent_llm.constrain.schema.nodes import leaf
-from mlx_agent_llm.constrain.schema.number_text import language_of_numbers
-from mlx_agent_llm.constrain.schema.number_type import ANY_INTEGER, ANY_NUMBER, NumberType
-from mlx_agent_llm.languages.context_free import Node, PatternNode, RuleNode, TextNode
+from mlx_agent_llm.constrain.schema.values.json_text import write_json
+from mlx_agent_llm.constrain.schema.values.number_type import ANY_INTEGER, ANY_NUMBER, NumberType
+from mlx_agent_llm.constrain.schema.write.number_text import language_of_numbers
+from mlx_agent_llm.constrain.schema.write.string_text import FREE_STRING, quoted
+from mlx_agent_llm.languages.context_free import Node, PatternNode, RuleNode, TextNode, leaf
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.writer import GrammarWriter
 
 
 class JSONNotation:
@@ -25,23 +20,19 @@ class JSONNotation:
     open, close, separator, colon = TextNode("{"), TextNode("}"), TextNode(", "), TextNode(": ")
 
     def rule(self, name: str) -> RuleNode:
-        """Return a rule that all schemas in this notation share."""
+        """A rule that all schemas in this notation share."""
         return RuleNode(self.shared + name)
 
-    def whole(self, writer: GrammarWriter, formula: Formula) -> Node:
-        """Return the node of the outermost value."""
-        return writer.value(formula)
-
     def constant(self, value: bool | int | float | None) -> Node:
-        """Return the node of one value that is no string, array or object."""
+        """The node of one value that is no string, array or object."""
         return TextNode(write_json(value))
 
     def string(self, language: Language) -> Node:
-        """Return the node of the strings of a language."""
+        """The node of the strings of a language."""
         return self.rule("string") if language is ANY_TEXT else leaf(quoted(language))
 
     def numbers(self, parts: tuple[NumberType, ...]) -> Node:
-        """Return the node of the numbers of any part; raises InexactNumberError."""
+        """The node of the numbers of any part; raises InexactNumberError."""
         if ANY_NUMBER in parts:
             return self.rule("number")
         if parts == (ANY_INTEGER,):
@@ -49,19 +40,19 @@ class JSONNotation:
         return leaf(language_of_numbers(parts))
 
     def order(self, names: Iterable[str]) -> list[str]:
-        """Return the names of declared properties in the order in which they are written."""
+        """The names of declared properties in the order in which they are written."""
         return list(names)
 
     def name(self, name: str) -> Node:
-        """Return the node of one name of a property."""
+        """The node of one name of a property."""
         return TextNode(write_json(name))
 
     def names(self, language: Language) -> Node:
-        """Return the node of the names of a language, each written in one form."""
+        """The node of the names of a language, each written in one form."""
         return PatternNode(quoted(language))
 
     def any_name(self) -> Node:
-        """Return the node of all names, where it does not matter that some have several forms."""
+        """The node of all names, where it does not matter that some have several forms."""
         return self.rule("string")
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, NOTHING, Formula, TooManyPartsError, all_of, negation
+from mlx_agent_llm.constrain.schema.values.formula import (
+    EVERYTHING,
+    NOTHING,
+    Formula,
+    TooManyPartsError,
+    all_of,
+    negation,
+)
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language, complement, intersection, literal, union
 
 MAX_REGIONS = 16
@@ -19,7 +26,7 @@ class ObjectType:
     others: disjoint languages of names, together all, with the formula of the values; they do not speak of the named
     properties. witnesses: languages of names; for each, one property of such a name has a value in the formula.
     declares: whether a schema lists the properties; where it is silent about all others, they are not written.
-    place: the JSON pointer of the first schema that asked for something, for errors.
+    pointer: the JSON pointer of the first schema that asked for something, for errors.
     """
 
     named: tuple[tuple[str, Formula], ...] = ()
@@ -29,10 +36,10 @@ class ObjectType:
     most: int | None = None
     witnesses: tuple[Region, ...] = ()
     declares: bool = False
-    place: str = field(default="", compare=False)
+    pointer: str = field(default="", compare=False)
 
     def value(self, name: str) -> Formula:
-        """Return the formula of the value of a property that is not named."""
+        """The formula of the value of a property that is not named."""
         return next((formula for language, formula in self.others if language.matches(name)), NOTHING)
 
 
@@ -40,7 +47,7 @@ ANY_OBJECT = ObjectType()
 
 
 def regions_by_pattern(patterns: list[Region], rest: Formula) -> tuple[Region, ...]:
-    """Return disjoint languages for patterns that may overlap; names that match no pattern have `rest`.
+    """Disjoint languages for patterns that may overlap; names that match no pattern have `rest`.
 
     Raises TooManyPartsError.
     """
@@ -55,7 +62,7 @@ def regions_by_pattern(patterns: list[Region], rest: Formula) -> tuple[Region, .
 
 
 def intersect_objects(one: ObjectType, other: ObjectType) -> ObjectType | None:
-    """Return the objects of both, None when it is plain that there are none."""
+    """The objects of both, None when it is plain that there are none."""
     if one == ANY_OBJECT or other == ANY_OBJECT:
         return other if one == ANY_OBJECT else one
     mine, theirs = dict(one.named), dict(other.named)
@@ -72,34 +79,36 @@ def intersect_objects(one: ObjectType, other: ObjectType) -> ObjectType | None:
         return None
     witnesses = tuple(dict.fromkeys(one.witnesses + other.witnesses))
     others = _intersect_regions(one.others, other.others)
-    declares, place = one.declares or other.declares, one.place or other.place
-    return ObjectType(tuple(named), required, others, least, most, witnesses, declares, place)
+    declares, pointer = one.declares or other.declares, one.pointer or other.pointer
+    return ObjectType(tuple(named), required, others, least, most, witnesses, declares, pointer)
 
 
 def complement_of_objects(objects: ObjectType) -> list[ObjectType]:
-    """Return types that together hold every other object."""
-    place = objects.place
+    """Types that together hold every other object."""
+    pointer = objects.pointer
     result = []
     for name, formula in objects.named:
         if formula != EVERYTHING:
-            result.append(ObjectType(((name, negation(formula)),), frozenset({name}), place=place))
+            result.append(ObjectType(((name, negation(formula)),), frozenset({name}), pointer=pointer))
     for name in sorted(objects.required):
-        result.append(ObjectType(((name, NOTHING),), place=place))
+        result.append(ObjectType(((name, NOTHING),), pointer=pointer))
     for language, formula in objects.others:
         if formula != EVERYTHING:
             names = without_names(language, [name for name, _ in objects.named])
-            result.append(ObjectType(witnesses=((names, negation(formula)),), place=place))
+            result.append(ObjectType(witnesses=((names, negation(formula)),), pointer=pointer))
     if objects.least > 0:
-        result.append(ObjectType(most=objects.least - 1, place=place))
+        result.append(ObjectType(most=objects.least - 1, pointer=pointer))
     if objects.most is not None:
-        result.append(ObjectType(least=objects.most + 1, place=place))
+        result.append(ObjectType(least=objects.most + 1, pointer=pointer))
     for language, formula in objects.witnesses:
-        result.append(ObjectType(others=regions_by_pattern([(language, negation(formula))], EVERYTHING), place=place))
+        result.append(
+            ObjectType(others=regions_by_pattern([(language, negation(formula))], EVERYTHING), pointer=pointer)
+        )
     return result
 
 
 def without_names(language: Language, names: list[str]) -> Language:
-    """Return the language without these texts."""
+    """The language without these texts."""
     held = [name for name in names if language.matches(name)]
     return intersection(language, complement(union(*map(literal, held)))) if held else language
 
@@ -112,7 +121,7 @@ def _intersect_regions(one: tuple[Region, ...], other: tuple[Region, ...]) -> tu
 
 
 def _merged(regions: list[Region]) -> tuple[Region, ...]:
-    """Return the regions with one language a formula."""
+    """The regions with one language a formula."""
     languages: dict[Formula, Language] = {}
     for language, formula in regions:
         languages[formula] = union(languages[formula], language) if formula in languages else language

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.array_type import ArrayType, Containment
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, Typed, all_of, negation
-from mlx_agent_llm.constrain.schema.nodes import choice, sequence
-from mlx_agent_llm.constrain.schema.types import constant_type
-from mlx_agent_llm.languages.context_free import Node, RepeatNode, RuleNode, TextNode
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.writer import GrammarWriter
+from mlx_agent_llm.constrain.schema.read.finite_values import finite_values
+from mlx_agent_llm.constrain.schema.values.array_type import ArrayType, Containment
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, negation
+from mlx_agent_llm.constrain.schema.values.types import Typed, TypeSet, constant_type
+from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
+from mlx_agent_llm.languages.context_free import Node, RepeatNode, RuleNode, TextNode, choice, sequence
 
 MAX_STATES = 1100  # ten values of which none comes twice take 2**10
 MAX_ITEMS = 10_000
@@ -36,21 +33,12 @@ class State:
     used: frozenset[int]
 
 
-def write_array(writer: GrammarWriter, arrays: ArrayType) -> Node:
-    """Return the node of an array type; its rules go to the writer."""
-    for keyword, count in (("minItems", arrays.least), ("maxItems", arrays.most or 0)):
-        if count > MAX_ITEMS:
-            writer.reader.refuse(arrays.place, keyword, f"{count} is above {MAX_ITEMS}, the most that is fast enough")
-            arrays = replace(arrays, least=min(arrays.least, MAX_ITEMS), most=None)
-    if writer.reader.is_surely_empty(arrays.items):
-        most = len(arrays.prefix) if arrays.most is None else min(arrays.most, len(arrays.prefix))
-        if arrays.least > most:
-            return choice([])
-        arrays = replace(arrays, most=most)
-    arrays = replace(arrays, contains=tuple(part for part in arrays.contains if part.least or part.most is not None))
-    if len(arrays.contains) > MAX_CONTAINMENTS:
-        writer.reader.refuse(arrays.place, "contains", f"it is there more than {MAX_CONTAINMENTS} times")
-        arrays = replace(arrays, contains=())
+def write_array(writer: ValueWriter, arrays: ArrayType) -> Node:
+    """The node of an array type; its rules go to the writer."""
+    arrays = _with_possible_items(writer, arrays)
+    if arrays.most is not None and arrays.least > arrays.most:
+        return choice([])
+    arrays = _with_few_containments(writer, arrays)
     if arrays.unique is False:
         return _with_a_pair(writer, arrays)
     values = _values_to_tell_apart(writer, arrays) if arrays.unique else {}
@@ -59,19 +47,40 @@ def write_array(writer: GrammarWriter, arrays: ArrayType) -> Node:
     return sequence(OPEN, _plain(writer, arrays))
 
 
-def _plain(writer: GrammarWriter, arrays: ArrayType) -> Node:
-    """Return the items and the bracket of arrays without counts of contained items."""
+def _with_possible_items(writer: ValueWriter, arrays: ArrayType) -> ArrayType:
+    """The same arrays, without more items than there can be."""
+    for keyword, count in (("minItems", arrays.least), ("maxItems", arrays.most or 0)):
+        if count > MAX_ITEMS:
+            writer.reader.refuse(arrays.pointer, keyword, f"{count} is above {MAX_ITEMS}, the most that is fast enough")
+            arrays = replace(arrays, least=min(arrays.least, MAX_ITEMS), most=None)
+    if not writer.reader.is_surely_empty(arrays.items):
+        return arrays
+    longest = len(arrays.prefix)
+    return replace(arrays, most=longest if arrays.most is None else min(arrays.most, longest))
+
+
+def _with_few_containments(writer: ValueWriter, arrays: ArrayType) -> ArrayType:
+    """The same arrays, without containments that ask for nothing."""
+    contains = tuple(part for part in arrays.contains if part.least or part.most is not None)
+    if len(contains) > MAX_CONTAINMENTS:
+        writer.reader.refuse(arrays.pointer, "contains", f"it is there more than {MAX_CONTAINMENTS} times")
+        contains = ()
+    return replace(arrays, contains=contains)
+
+
+def _plain(writer: ValueWriter, arrays: ArrayType) -> Node:
+    """The items and the bracket of arrays without counts of contained items."""
     prefix = arrays.prefix[: arrays.most]
     node = _tail(writer, arrays, len(prefix))
     for index in reversed(range(len(prefix))):
         node = sequence(writer.notation.separator if index else TextNode(""), writer.value(prefix[index]), node)
         if index >= arrays.least:
-            node = writer.rule("items", choice([CLOSE, node]))
+            node = writer.book.rule("items", choice([CLOSE, node]))
     return node
 
 
-def _tail(writer: GrammarWriter, arrays: ArrayType, index: int) -> Node:
-    """Return the items from `index` on, all of one formula, and the bracket."""
+def _tail(writer: ValueWriter, arrays: ArrayType, index: int) -> Node:
+    """The items from `index` on, all of one formula, and the bracket."""
     if arrays.most == index:
         return CLOSE
     item = writer.value(arrays.items)
@@ -82,27 +91,27 @@ def _tail(writer: GrammarWriter, arrays: ArrayType, index: int) -> Node:
     needed = max(0, arrays.least - index)
     if arrays.most is not None:
         return sequence(RepeatNode(item, needed, arrays.most - index), CLOSE)
-    name = writer.new_rule("items")
-    writer.rules[name] = choice([CLOSE, sequence(item, RuleNode(name))])
+    name = writer.book.new_rule("items")
+    writer.book.rules[name] = choice([CLOSE, sequence(item, RuleNode(name))])
     return sequence(RepeatNode(item, needed, needed), RuleNode(name)) if needed else RuleNode(name)
 
 
-def _with_a_pair(writer: GrammarWriter, arrays: ArrayType) -> Node:
-    """Return the arrays in which a value comes twice, for each value that may."""
+def _with_a_pair(writer: ValueWriter, arrays: ArrayType) -> Node:
+    """The arrays in which a value comes twice, for each value that may."""
     arrays = replace(arrays, unique=None)
     values: dict[Formula, None] = {}
     for formula in dict.fromkeys((*arrays.prefix, arrays.items)):
-        found = writer.reader.few_values(formula, MAX_VALUES)
+        found = finite_values(writer.reader, formula, MAX_VALUES)
         if found is None:
-            writer.reader.refuse(arrays.place, "uniqueItems", "its complement is exact for a few values only")
+            writer.reader.refuse(arrays.pointer, "uniqueItems", "its complement is exact for a few values only")
             return write_array(writer, arrays)
         values.update((Typed(constant_type(value)), None) for value in found)
     pairs = [replace(arrays, contains=(*arrays.contains, Containment(value, 2))) for value in values]
-    return choice([writer.array(pair) for pair in pairs])
+    return choice([writer.value(Typed(TypeSet(arrays=(pair,)))) for pair in pairs])
 
 
-def _values_to_tell_apart(writer: GrammarWriter, arrays: ArrayType) -> dict[int, list[Formula]]:
-    """Return, for the index of each item that another one may equal, all its values; one index stands for the rest."""
+def _values_to_tell_apart(writer: ValueWriter, arrays: ArrayType) -> dict[int, list[Formula]]:
+    """For the index of each item that another one may equal, all its values; one index stands for the rest."""
     reader, rest = writer.reader, len(arrays.prefix)
     several = arrays.most is None or arrays.most > rest + 1
     indices = range(rest + 1 if arrays.most is None else min(rest + 1, arrays.most))
@@ -112,16 +121,16 @@ def _values_to_tell_apart(writer: GrammarWriter, arrays: ArrayType) -> dict[int,
             clashing |= {one, other}
     result: dict[int, list[Formula]] = {}
     for index in sorted(clashing):
-        values = reader.few_values(arrays.item(index), MAX_VALUES)
+        values = finite_values(reader, arrays.item(index), MAX_VALUES)
         if values is None:
-            reader.refuse(arrays.place, "uniqueItems", "it is exact for items of a few values only")
+            reader.refuse(arrays.pointer, "uniqueItems", "it is exact for items of a few values only")
             return {}
         result[index] = [Typed(constant_type(value)) for value in values]
     return result
 
 
 class _StateWriter:
-    def __init__(self, writer: GrammarWriter, arrays: ArrayType, values: dict[int, list[Formula]]) -> None:
+    def __init__(self, writer: ValueWriter, arrays: ArrayType, values: dict[int, list[Formula]]) -> None:
         self._writer = writer
         self._arrays = arrays
         self._values = values
@@ -133,20 +142,20 @@ class _StateWriter:
         self._open: list[State] = []
 
     def node(self) -> Node:
-        """Return the items and the bracket."""
+        """The items and the bracket."""
         start = self._rule(State(0, (0,) * len(self._arrays.contains), frozenset()))
         while self._open:
             state = self._open.pop()
-            self._writer.rules[self._names[state]] = choice(list(self._options(state)))
+            self._writer.book.rules[self._names[state]] = choice(list(self._options(state)))
             if len(self._names) > MAX_STATES:
                 keyword = "uniqueItems" if self._values else "contains"
-                self._writer.reader.refuse(self._arrays.place, keyword, "there are too many cases")
+                self._writer.reader.refuse(self._arrays.pointer, keyword, "there are too many cases")
                 return _plain(self._writer, replace(self._arrays, contains=(), unique=None))
         return start
 
     def _rule(self, state: State) -> RuleNode:
         if state not in self._names:
-            self._names[state] = self._writer.new_rule("items")
+            self._names[state] = self._writer.book.new_rule("items")
             self._open.append(state)
         return RuleNode(self._names[state])
 
@@ -166,7 +175,7 @@ class _StateWriter:
                     yield sequence(separator, self._writer.value(value), self._rule(State(index, counts, used)))
 
     def _items(self, state: State) -> Iterator[tuple[Formula, frozenset[int]]]:
-        """Yield what the next item may be, and the values that are used then."""
+        """What the next item may be, and the values that are used then."""
         values = self._values.get(min(state.index, len(self._arrays.prefix)))
         if values is None:
             yield self._arrays.item(state.index), state.used
@@ -176,7 +185,7 @@ class _StateWriter:
                 yield value, state.used | {self._numbers[value]}
 
     def _counted(self, state: State) -> Iterator[tuple[Formula, tuple[int, ...]]]:
-        """Yield the ways in which the next item may count, each with what it asks of the item."""
+        """The ways in which the next item may count, each with what it asks of the item."""
         ways = [
             _ways(part, state.index, count) for part, count in zip(self._arrays.contains, state.counts, strict=True)
         ]

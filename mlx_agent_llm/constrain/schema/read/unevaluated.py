@@ -10,25 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.applicators import branches_of, exclusive_branches
-from mlx_agent_llm.constrain.schema.containers import (
+from mlx_agent_llm.constrain.schema.read.applicators import branches_of, exclusive_branches
+from mlx_agent_llm.constrain.schema.read.containers import (
     patterns_of,
     required,
     rest_of_items,
     rest_of_properties,
     without,
 )
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, Subschema, Typed, all_of, any_of, negation
-from mlx_agent_llm.constrain.schema.keywords import check_form
-from mlx_agent_llm.constrain.schema.types import EVERY_TYPE, TypeSet
+from mlx_agent_llm.constrain.schema.read.document import Subschema
+from mlx_agent_llm.constrain.schema.read.keywords import check_form
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, any_of, negation
+from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed, TypeSet
 from mlx_agent_llm.errors import UnsupportedSchemaError
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language, literal, union
 from mlx_agent_llm.languages.regular import NOTHING as NO_TEXT
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
 
 KEYWORDS = ("unevaluatedItems", "unevaluatedProperties")
 MAX_ALTERNATIVES = 200
@@ -49,7 +47,7 @@ class Alternative:
     items: tuple[Formula, ...] = ()
 
     def joined(self, other: Alternative) -> Alternative:
-        """Return the way that takes both."""
+        """The way that takes both."""
         return Alternative(
             all_of(self.formula, other.formula),
             union(self.names, other.names),
@@ -59,7 +57,7 @@ class Alternative:
 
 
 def read_unevaluated(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the formula of a schema with one of these keywords, the keywords beside it included."""
+    """The formula of a schema with one of these keywords, the keywords beside it included."""
     return any_of(*(alternative.formula for alternative in _Alternatives(reader).of(subschema)))
 
 
@@ -70,7 +68,7 @@ class _Alternatives:
         self._open: list[Subschema] = []
 
     def of(self, formula: Formula) -> list[Alternative]:
-        """Return all ways to be valid for a schema."""
+        """All ways to be valid for a schema."""
         if not isinstance(formula, Subschema):
             return [Alternative(formula)]
         if formula in self._open:  # a circle, which the reader refuses as soon as it expands it
@@ -81,13 +79,13 @@ class _Alternatives:
         for choices in self._choices(formula):
             if len(alternatives) * len(choices) > MAX_ALTERNATIVES:
                 keyword = next(keyword for keyword in KEYWORDS if keyword in self._open[0].keywords)
-                raise UnsupportedSchemaError(self._open[0].place, keyword, "there are too many ways to be valid")
+                raise UnsupportedSchemaError(self._open[0].pointer, keyword, "there are too many ways to be valid")
             alternatives = [one.joined(other) for one, other in product(alternatives, choices)]
         self._open.pop()
         return [self._closed(formula, alternative) for alternative in alternatives]
 
     def _choices(self, subschema: Subschema) -> Iterator[list[Alternative]]:
-        """Yield the alternatives of each keyword that combines schemas."""
+        """The alternatives of each keyword that combines schemas."""
         keywords, child = subschema.keywords, self._document.child
         for reference in [name for name in ("$ref", "$dynamicRef") if name in keywords]:
             yield self.of(self._document.follow(subschema, reference))
@@ -106,12 +104,12 @@ class _Alternatives:
             taken = [one.joined(other) for one, other in product(self.of(condition), then)]
             yield taken + [Alternative(negation(condition)).joined(other) for other in otherwise]
         for name in keywords.get("dependentSchemas", ()):
-            present = Alternative(all_of(_OBJECTS, required([name], subschema.place)))
+            present = Alternative(all_of(_OBJECTS, required([name], subschema.pointer)))
             ways = self.of(child(subschema, "dependentSchemas", name))
-            yield [Alternative(without(name, subschema.place)), *(present.joined(way) for way in ways)]
+            yield [Alternative(without(name, subschema.pointer)), *(present.joined(way) for way in ways)]
 
     def _any_of(self, branches: list[Formula]) -> list[Alternative]:
-        """Return the ways to take one branch or several; taking more is of use only where they speak of something."""
+        """The ways to take one branch or several; taking more is of use only where they speak of something."""
         ways = [self.of(branch) for branch in branches]
         speaking = [way for way in ways if any(one != Alternative(one.formula) for one in way)]
         result = [one for way in ways for one in way]
@@ -139,17 +137,17 @@ class _Alternatives:
         """Apply the schema's own unevaluated keywords, after which nothing is left to be spoken of."""
         if "unevaluatedProperties" in subschema.keywords:
             rest = self._document.child(subschema, "unevaluatedProperties")
-            rule = rest_of_properties(alternative.names, rest, subschema.place)
+            rule = rest_of_properties(alternative.names, rest, subschema.pointer)
             alternative = alternative.joined(Alternative(rule, names=ANY_TEXT))
         if "unevaluatedItems" in subschema.keywords:
             rest = any_of(self._document.child(subschema, "unevaluatedItems"), *alternative.items)
-            rule = rest_of_items(alternative.num_items, rest, subschema.place)
+            rule = rest_of_items(alternative.num_items, rest, subschema.pointer)
             alternative = alternative.joined(Alternative(rule, items=(EVERYTHING,)))
         return alternative
 
 
 def _local(reader: SchemaReader, subschema: Subschema) -> Alternative:
-    """Return what the keywords say that neither combine schemas nor are unevaluated ones."""
+    """What the keywords say that neither combine schemas nor are unevaluated ones."""
     keywords = subschema.keywords
     local = {key: value for key, value in keywords.items() if key not in _APPLICATORS and key not in KEYWORDS}
     formula: Formula = reader.document.part(subschema, local)

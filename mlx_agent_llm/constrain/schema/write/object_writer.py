@@ -10,17 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.finite_values import finite_texts
-from mlx_agent_llm.constrain.schema.formula import all_of
-from mlx_agent_llm.constrain.schema.nodes import choice, sequence
-from mlx_agent_llm.constrain.schema.object_type import ALL_NAMES, ObjectType, Region, without_names
-from mlx_agent_llm.languages.context_free import Node, RuleNode, TextNode
-from mlx_agent_llm.languages.regular import ANY_TEXT, are_disjoint, intersection
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.writer import GrammarWriter
+from mlx_agent_llm.constrain.schema.values.formula import Formula, all_of
+from mlx_agent_llm.constrain.schema.values.object_type import ALL_NAMES, ObjectType, Region, without_names
+from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
+from mlx_agent_llm.languages.context_free import Node, RuleNode, TextNode, choice, sequence
+from mlx_agent_llm.languages.regular import ANY_TEXT, are_disjoint, finite_texts, intersection
 
 MAX_STATES = 5000
 MAX_NAMES = 64
@@ -43,47 +38,63 @@ class State:
     is_closing: bool = False
 
 
-def write_object(writer: GrammarWriter, objects: ObjectType) -> Node:
-    """Return the node of an object type; its rules go to the writer."""
+def write_object(writer: ValueWriter, objects: ObjectType) -> Node:
+    """The node of an object type; its rules go to the writer."""
     return sequence(writer.notation.open, _StateWriter(writer, _simplified(writer, objects)).node())
 
 
-def _simplified(writer: GrammarWriter, objects: ObjectType) -> ObjectType:
-    """Return the same objects with few names instead of a language, and without properties that cannot be."""
-    reader = writer.reader
-    if len(objects.witnesses) > MAX_WITNESSES:
-        reader.refuse(objects.place, "not", f"more than {MAX_WITNESSES} properties of some kind must exist")
-        objects = replace(objects, witnesses=())
-    named = dict(objects.named)
-    others: list[Region] = []
+def _simplified(writer: ValueWriter, objects: ObjectType) -> ObjectType:
+    """The same objects with few names instead of a language, and without properties that cannot be."""
+    objects = _with_few_witnesses(writer, objects)
+    named, others = _told_apart(writer, objects)
+    possible = [
+        (name, named[name])
+        for name in writer.notation.order(named)
+        if name in objects.required or not writer.reader.is_surely_empty(named[name])
+    ]
+    is_below = objects.most is not None and not others and objects.most >= len(possible)
+    most = None if is_below else objects.most
+    least = _least_to_count(writer, objects, others)
+    return replace(objects, named=tuple(possible), others=tuple(others), least=least, most=most)
+
+
+def _with_few_witnesses(writer: ValueWriter, objects: ObjectType) -> ObjectType:
+    if len(objects.witnesses) <= MAX_WITNESSES:
+        return objects
+    reason = f"more than {MAX_WITNESSES} properties of some kind must exist"
+    writer.reader.refuse(objects.pointer, "not", reason)
+    return replace(objects, witnesses=())
+
+
+def _told_apart(writer: ValueWriter, objects: ObjectType) -> tuple[dict[str, Formula], list[Region]]:
+    """The named properties, with those others whose names are few, and the rest of the others."""
+    named, others = dict(objects.named), list[Region]()
     is_silent = objects.others == ALL_NAMES and not objects.witnesses and objects.least <= len(named)
-    for language, value in () if objects.declares and is_silent and writer.closes_objects else objects.others:
-        rest = language if reader.is_surely_empty(value) else without_names(language, list(named))
-        if reader.is_surely_empty(value) or rest.is_empty():
+    if objects.declares and is_silent and writer.closes_objects:
+        return named, others
+    for language, value in objects.others:
+        if writer.reader.is_surely_empty(value) or (rest := without_names(language, list(named))).is_empty():
             continue
         names = finite_texts(rest, MAX_NAMES)
         if names is None:
             others.append((rest, value))
         else:
             named.update(dict.fromkeys(names, value))
-    possible = [
-        (name, named[name])
-        for name in writer.notation.order(named)
-        if name in objects.required or not reader.is_surely_empty(named[name])
-    ]
-    most = objects.most
-    if most is not None and not others and most >= len(possible):
-        most = None
+    return named, others
+
+
+def _least_to_count(writer: ValueWriter, objects: ObjectType, others: list[Region]) -> int:
+    """How many properties must be counted, 0 where the required ones are enough."""
     least = objects.least if objects.least > len(objects.required) else 0
-    if others and least > len(objects.required) + 1:
-        reason = "a name beside the named properties could come twice and count once"
-        reader.refuse(objects.place, "minProperties", reason)
-        least = 0
-    return replace(objects, named=tuple(possible), others=tuple(others), least=least, most=most)
+    if not others or least <= len(objects.required) + 1:
+        return least
+    reason = "a name beside the named properties could come twice and count once"
+    writer.reader.refuse(objects.pointer, "minProperties", reason)
+    return 0
 
 
 class _StateWriter:
-    def __init__(self, writer: GrammarWriter, objects: ObjectType) -> None:
+    def __init__(self, writer: ValueWriter, objects: ObjectType) -> None:
         self._writer = writer
         self._objects = objects
         self._witnesses = objects.witnesses
@@ -91,11 +102,11 @@ class _StateWriter:
         self._open: list[State] = []
 
     def node(self) -> Node:
-        """Return the properties and the bracket."""
+        """The properties and the bracket."""
         start = self._rule(State(0, True, 0, frozenset(range(len(self._witnesses)))))
         while self._open:
             state = self._open.pop()
-            self._writer.rules[self._names[state]] = choice(list(self._options(state)))
+            self._writer.book.rules[self._names[state]] = choice(list(self._options(state)))
             if len(self._names) > MAX_STATES:
                 self._refuse()
                 relaxed = replace(self._objects, witnesses=(), least=0, most=None)
@@ -105,11 +116,11 @@ class _StateWriter:
     def _refuse(self) -> None:
         objects = self._objects
         keyword = "maxProperties" if objects.most else "minProperties" if objects.least else "properties"
-        self._writer.reader.refuse(objects.place, keyword, "there are too many cases")
+        self._writer.reader.refuse(objects.pointer, keyword, "there are too many cases")
 
     def _rule(self, state: State) -> RuleNode:
         if state not in self._names:
-            self._names[state] = self._writer.new_rule("members")
+            self._names[state] = self._writer.book.new_rule("members")
             self._open.append(state)
         return RuleNode(self._names[state])
 
@@ -137,7 +148,7 @@ class _StateWriter:
             yield self._rule(replace(state, index=state.index + 1))
 
     def _others(self, state: State) -> Iterator[Node]:
-        """Yield one more property beside the named ones, of any kind."""
+        """One more property beside the named ones, of any kind."""
         for language, value in self._objects.others:
             is_free = language is ANY_TEXT and not self._objects.named
             key = self._writer.notation.any_name() if is_free else self._writer.notation.names(language)
@@ -145,7 +156,7 @@ class _StateWriter:
             yield sequence(self._separator(state), key, self._writer.notation.colon, self._writer.value(value), after)
 
     def _closing(self, state: State) -> Iterator[Node]:
-        """Yield one more property that is a witness; after it only other witnesses follow."""
+        """One more property that is a witness; after it only other witnesses follow."""
         for found in _subsets(sorted(state.missing))[1:]:
             if state.missing - set(found):
                 self._check_distinct(state.missing)
@@ -163,8 +174,8 @@ class _StateWriter:
         """Refuse witnesses that could have the same name, one after the other."""
         languages = [self._witnesses[index][0] for index in sorted(missing)]
         if not all(are_disjoint(one, other) for one, other in combinations(languages, 2)):
-            place = self._objects.place
-            self._writer.reader.refuse(place, "not", "two properties that must exist could have one name")
+            pointer = self._objects.pointer
+            self._writer.reader.refuse(pointer, "not", "two properties that must exist could have one name")
 
     def _after(self, state: State, found: tuple[int, ...]) -> State:
         counts = self._objects.least or self._objects.most is not None
@@ -177,5 +188,5 @@ class _StateWriter:
 
 
 def _subsets(indices: list[int]) -> list[tuple[int, ...]]:
-    """Return all subsets, the empty one first."""
+    """All subsets, the empty one first."""
     return [subset for size in range(len(indices) + 1) for subset in combinations(indices, size)]

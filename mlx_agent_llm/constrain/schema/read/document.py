@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from referencing import Registry
+from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT7, DRAFT202012
 
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, NOTHING, Formula, Subschema
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, NOTHING, Formula
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.request.constraints import content_key
-
-if TYPE_CHECKING:
-    from referencing._core import Resolver
 
 MAX_CHARACTERS = 500_000
 DIALECTS = {
@@ -26,8 +24,42 @@ DIALECTS = {
 }
 
 
+class Resolved(Protocol):
+    """What a reference names, and what looks up the references in there."""
+
+    @property
+    def contents(self) -> Any:
+        """The JSON value there."""
+
+    @property
+    def resolver(self) -> Resolver:
+        """For the references in the value."""
+
+
+class Resolver(Protocol):
+    """What `Registry.resolver` of the library `referencing` returns: it has no public name there."""
+
+    def lookup(self, ref: str) -> Resolved:
+        """What a reference names."""
+
+    def in_subresource(self, subresource: Resource[Any]) -> Resolver:
+        """The resolver within a schema that has an `$id`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subschema(Formula):
+    """The values that are valid for one schema object; each object of a document is one subschema, by identity.
+
+    resolver: looks up its references. pointer: the JSON pointer of the object in its document.
+    """
+
+    keywords: dict[str, Any]
+    resolver: Resolver
+    pointer: str
+
+
 class Document:
-    """A copy of a schema, in which every subschema is one object with one place."""
+    """A copy of a schema, in which every schema object is one Subschema."""
 
     def __init__(self, schema: dict[str, Any] | bool) -> None:
         text = content_key("schema", schema).removeprefix("schema:")
@@ -44,56 +76,58 @@ class Document:
         return self._dialect is DRAFT7
 
     def root(self) -> Formula:
-        """Return the formula of the whole schema."""
+        """The formula of the whole schema."""
         resource = self._dialect.create_resource(self._schema)
         uri = resource.id() or ""
         return self._formula(self._schema, Registry().with_resource(uri, resource).resolver(uri), "")
 
     def child(self, parent: Subschema, *steps: str | int) -> Formula:
-        """Return the formula of the subschema at these steps of a subschema."""
+        """The formula of the subschema at these steps of a subschema."""
         schema: Any = parent.keywords
         for step in steps:
             schema = schema[step]
-        place = parent.place + pointer(*steps)
+        pointer = parent.pointer + json_pointer(*steps)
         if not isinstance(schema, dict | bool):
-            raise ConstraintError(f"schema{place} is not valid JSON Schema: {schema!r} must be an object or a boolean")
+            raise ConstraintError(
+                f"schema{pointer} is not valid JSON Schema: {schema!r} must be an object or a boolean"
+            )
         resolver = parent.resolver
         if isinstance(schema, dict) and "$id" in schema:
             resolver = resolver.in_subresource(self._dialect.create_resource(schema))
-        return self._formula(schema, resolver, place)
+        return self._formula(schema, resolver, pointer)
 
     def part(self, subschema: Subschema, keywords: dict[str, Any]) -> Formula:
-        """Return the formula of some keywords of a subschema, as if the others were not there."""
+        """The formula of some keywords of a subschema, as if the others were not there."""
         key = id(subschema.keywords), tuple(keywords)
         if key not in self._parts:
-            self._parts[key] = Subschema(keywords, subschema.resolver, subschema.place)
+            self._parts[key] = Subschema(keywords, subschema.resolver, subschema.pointer)
         return self._parts[key]
 
     def follow(self, parent: Subschema, keyword: str) -> Formula:
-        """Return the formula of what a `$ref` or `$dynamicRef` of this subschema names.
+        """The formula of what a `$ref` or `$dynamicRef` of this subschema names.
 
         ConstraintError when that is not here; UnsupportedSchemaError when it depends on the references before it.
         """
         reference = parent.keywords[keyword]
         if self._num_dynamic_anchors[reference.partition("#")[2]] > 1:
             reason = f"what {reference!r} names depends on the references before it"
-            raise UnsupportedSchemaError(parent.place, keyword, reason)
+            raise UnsupportedSchemaError(parent.pointer, keyword, reason)
         try:
             resolved = parent.resolver.lookup(reference)
         except (Unresolvable, ValueError):  # ValueError: not even a URI
             raise ConstraintError(
-                f"schema{parent.place}: {keyword}={reference!r} cannot be resolved within the schema"
+                f"schema{parent.pointer}: {keyword}={reference!r} cannot be resolved within the schema"
             ) from None
         if not isinstance(resolved.contents, dict | bool):
             raise ConstraintError(
-                f"schema{parent.place}: {keyword}={reference!r} must name a schema, not {resolved.contents!r:.80}"
+                f"schema{parent.pointer}: {keyword}={reference!r} must name a schema, not {resolved.contents!r:.80}"
             )
-        return self._formula(resolved.contents, resolved.resolver, self._places.get(id(resolved.contents), ""))
+        return self._formula(resolved.contents, resolved.resolver, self._pointers.get(id(resolved.contents), ""))
 
     @cached_property
-    def _places(self) -> dict[int, str]:
+    def _pointers(self) -> dict[int, str]:
         """The JSON pointers of all objects, by identity."""
-        return {id(node): place for node, place in _objects_in(self._schema)}
+        return {id(node): pointer for node, pointer in _objects_in(self._schema)}
 
     @cached_property
     def _num_dynamic_anchors(self) -> Counter[Any]:
@@ -101,18 +135,18 @@ class Document:
         anchors = (node.get("$dynamicAnchor") for node, _ in _objects_in(self._schema))
         return Counter(anchor for anchor in anchors if isinstance(anchor, str))
 
-    def _formula(self, schema: dict[str, Any] | bool, resolver: Resolver[Any], place: str) -> Formula:
+    def _formula(self, schema: dict[str, Any] | bool, resolver: Resolver, pointer: str) -> Formula:
         if isinstance(schema, bool):
             return EVERYTHING if schema else NOTHING
         if not schema:
             return EVERYTHING
         if id(schema) not in self._subschemas:
-            self._subschemas[id(schema)] = Subschema(schema, resolver, place)
+            self._subschemas[id(schema)] = Subschema(schema, resolver, pointer)
         return self._subschemas[id(schema)]
 
 
-def pointer(*steps: str | int) -> str:
-    """Return the JSON pointer of these steps, '' for none."""
+def json_pointer(*steps: str | int) -> str:
+    """The JSON pointer of these steps, '' for none."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
 
 
@@ -127,12 +161,12 @@ def _dialect_of(schema: dict[str, Any] | bool) -> Any:
 
 
 def _objects_in(schema: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield every object within a schema with its JSON pointer."""
+    """Every object within a schema with its JSON pointer."""
     open_nodes: list[tuple[Any, str]] = [(schema, "")]
     while open_nodes:
-        node, place = open_nodes.pop()
+        node, pointer = open_nodes.pop()
         if isinstance(node, dict):
-            yield node, place
-            open_nodes += [(value, place + pointer(key)) for key, value in node.items()]
+            yield node, pointer
+            open_nodes += [(value, pointer + json_pointer(key)) for key, value in node.items()]
         elif isinstance(node, list):
-            open_nodes += [(value, place + pointer(index)) for index, value in enumerate(node)]
+            open_nodes += [(value, pointer + json_pointer(index)) for index, value in enumerate(node)]

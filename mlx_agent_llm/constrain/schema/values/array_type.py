@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, all_of, negation
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, negation
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Containment:
 class ArrayType:
     """Arrays by the formulas of the first items and of all others, the number of items and what they contain.
 
-    unique: True where no two items are equal, False where two are, None for both. place: the JSON pointer of the first
-    schema that asked for something, for errors.
+    unique: True where no two items are equal, False where two are, None for both. pointer: of the first schema that
+    asked for something, for errors.
     """
 
     prefix: tuple[Formula, ...] = ()
@@ -31,10 +31,10 @@ class ArrayType:
     most: int | None = None
     contains: tuple[Containment, ...] = ()
     unique: bool | None = None
-    place: str = field(default="", compare=False)
+    pointer: str = field(default="", compare=False)
 
     def item(self, index: int) -> Formula:
-        """Return the formula of the item at an index."""
+        """The formula of the item at an index."""
         return self.prefix[index] if index < len(self.prefix) else self.items
 
 
@@ -42,7 +42,7 @@ ANY_ARRAY = ArrayType()
 
 
 def intersect_arrays(one: ArrayType, other: ArrayType) -> ArrayType | None:
-    """Return the arrays of both, None when it is plain that there are none."""
+    """The arrays of both, None when it is plain that there are none."""
     if one == ANY_ARRAY or other == ANY_ARRAY:
         return other if one == ANY_ARRAY else one
     if None not in (one.unique, other.unique) and one.unique != other.unique:
@@ -55,13 +55,13 @@ def intersect_arrays(one: ArrayType, other: ArrayType) -> ArrayType | None:
         min((most for most in (one.most, other.most) if most is not None), default=None),
         tuple(dict.fromkeys(one.contains + other.contains)),
         other.unique if one.unique is None else one.unique,
-        one.place or other.place,
+        one.pointer or other.pointer,
     )
     return both if both.most is None or both.least <= both.most else None
 
 
 def complement_of_arrays(arrays: ArrayType) -> list[ArrayType]:
-    """Return types that together hold every other array."""
+    """Types that together hold every other array."""
     result = []
     for index, formula in enumerate(arrays.prefix):
         if formula != EVERYTHING:
@@ -77,7 +77,7 @@ def complement_of_arrays(arrays: ArrayType) -> list[ArrayType]:
         result += [ArrayType(contains=(other,)) for other in _complement_of(part)]
     if arrays.unique is not None:
         result.append(ArrayType(unique=not arrays.unique))
-    return [replace(one, place=arrays.place) for one in result]
+    return [replace(one, pointer=arrays.pointer) for one in result]
 
 
 def _complement_of(part: Containment) -> list[Containment]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from mlx_agent_llm.constrain.schema import applicators, assertions, containers, unevaluated
-from mlx_agent_llm.constrain.schema.formula import Formula, Subschema
+from mlx_agent_llm.constrain.schema.read import applicators, assertions, containers, unevaluated
+from mlx_agent_llm.constrain.schema.read.reader import ReadKeyword, SchemaReader
 
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
 
-Read = Callable[["SchemaReader", Subschema], Formula]
+def read_schema(schema: dict[str, Any] | bool, strict: bool = True) -> SchemaReader:
+    """The reader of a schema in any of the dialects; ConstraintError for what is no JSON Schema."""
+    return SchemaReader(schema, VOCABULARY, strict)
+
 
 # Keywords that leave little come first. `then`, `else`, `minContains` and `maxContains` are read with others, or mean
 # nothing without them.
-READERS: dict[str, Read] = {
+VOCABULARY: Mapping[str, ReadKeyword] = {
     "type": assertions.read_type,
     "const": assertions.read_const,
     "enum": assertions.read_enum,
@@ -55,10 +56,3 @@ READERS: dict[str, Read] = {
     "unevaluatedProperties": unevaluated.read_unevaluated,
     "dependencies": applicators.read_dependencies,
 }
-
-
-def readers_of(keywords: dict[str, Any]) -> Iterator[tuple[str, Read]]:
-    """Yield the keywords that mean something, each with what reads it."""
-    for keyword, read in READERS.items():
-        if keyword in keywords:
-            yield keyword, read

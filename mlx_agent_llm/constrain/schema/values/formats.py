@@ -90,7 +90,7 @@ FORMATS = frozenset([*_PATTERNS, *_ALIASES, *_ANY_TEXT])
 
 @lru_cache
 def language_of_format(name: str) -> Language:
-    """Return texts of one of FORMATS."""
+    """Texts of one of FORMATS."""
     if name in _ANY_TEXT:
         return ANY_TEXT
     name = _ALIASES.get(name, name)

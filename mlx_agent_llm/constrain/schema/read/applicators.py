@@ -4,52 +4,50 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-from mlx_agent_llm.constrain.schema.containers import required, without
-from mlx_agent_llm.constrain.schema.finite_values import normal_value
-from mlx_agent_llm.constrain.schema.formula import EVERYTHING, Formula, Subschema, all_of, any_of, negation
-from mlx_agent_llm.constrain.schema.json_text import write_json
-from mlx_agent_llm.constrain.schema.types import NO_TYPE
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.constrain.schema.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.read.containers import required, without
+from mlx_agent_llm.constrain.schema.read.document import Subschema
+from mlx_agent_llm.constrain.schema.read.finite_values import finite_values
+from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, any_of, negation
+from mlx_agent_llm.constrain.schema.values.json_text import canonical_json
+from mlx_agent_llm.constrain.schema.values.types import NO_TYPE
 
 MAX_TAGS = 8
 
 
 def read_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return what the reference names."""
+    """What the reference names."""
     return reader.document.follow(subschema, "$ref")
 
 
 def read_dynamic_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return what the reference names, where that does not depend on the references before it."""
+    """What the reference names, where that does not depend on the references before it."""
     return reader.document.follow(subschema, "$dynamicRef")
 
 
 def branches_of(reader: SchemaReader, subschema: Subschema, keyword: str) -> list[Formula]:
-    """Return the formulas of a keyword that is a list of schemas."""
+    """The formulas of a keyword that is a list of schemas."""
     return [reader.document.child(subschema, keyword, index) for index in range(len(subschema.keywords[keyword]))]
 
 
 def read_all_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the conjunction."""
+    """The conjunction."""
     return all_of(*branches_of(reader, subschema, "allOf"))
 
 
 def read_any_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the disjunction."""
+    """The disjunction."""
     return any_of(*branches_of(reader, subschema, "anyOf"))
 
 
 def read_one_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the values of exactly one branch."""
+    """The values of exactly one branch."""
     return any_of(*exclusive_branches(reader, subschema))
 
 
 def exclusive_branches(reader: SchemaReader, subschema: Subschema) -> list[Formula]:
-    """Return each branch of oneOf without the values of the branches that overlap with it.
+    """Each branch of oneOf without the values of the branches that overlap with it.
 
     A type beside oneOf is a part of each branch: without it, objects that are told apart by a property would overlap,
     because they are valid for anything else too.
@@ -70,7 +68,7 @@ def exclusive_branches(reader: SchemaReader, subschema: Subschema) -> list[Formu
 
 
 def _tags(reader: SchemaReader, branch: Formula) -> dict[str, set[str]]:
-    """Return the properties by which a value may be told to be of a branch: they must be there, with one of few values.
+    """The properties by which a value may be told to be of a branch: they must be there, with one of few values.
 
     This is a short cut for many branches, of which all pairs are compared.
     """
@@ -79,19 +77,19 @@ def _tags(reader: SchemaReader, branch: Formula) -> dict[str, set[str]]:
         return {}
     found = {}
     for name, formula in types.objects[0].named:
-        values = reader.few_values(formula, MAX_TAGS) if name in types.objects[0].required else None
+        values = finite_values(reader, formula, MAX_TAGS) if name in types.objects[0].required else None
         if values is not None:
-            found[name] = {write_json(normal_value(value)) for value in values}
+            found[name] = {canonical_json(value) for value in values}
     return found
 
 
 def read_not(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the complement."""
+    """The complement."""
     return negation(reader.document.child(subschema, "not"))
 
 
 def read_if(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the values of `if` that lie in `then`, and all others that lie in `else`."""
+    """The values of `if` that lie in `then`, and all others that lie in `else`."""
     condition = reader.document.child(subschema, "if")
     consequence = reader.document.child(subschema, "then") if "then" in subschema.keywords else EVERYTHING
     otherwise = reader.document.child(subschema, "else") if "else" in subschema.keywords else EVERYTHING
@@ -101,33 +99,33 @@ def read_if(reader: SchemaReader, subschema: Subschema) -> Formula:
 
 
 def read_dependent_schemas(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the objects that are of a schema where they have the property that it depends on."""
+    """The objects that are of a schema where they have the property that it depends on."""
     return all_of(
         *(
-            depends_on(name, reader.document.child(subschema, "dependentSchemas", name), subschema.place)
+            depends_on(name, reader.document.child(subschema, "dependentSchemas", name), subschema.pointer)
             for name in subschema.keywords["dependentSchemas"]
         )
     )
 
 
 def read_dependent_required(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the objects that have some properties where they have the one that asks for them."""
-    place = subschema.place
+    """The objects that have some properties where they have the one that asks for them."""
+    pointer = subschema.pointer
     dependencies = subschema.keywords["dependentRequired"].items()
-    return all_of(*(depends_on(name, required(names, place), place) for name, names in dependencies))
+    return all_of(*(depends_on(name, required(names, pointer), pointer) for name, names in dependencies))
 
 
 def read_dependencies(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """Return the conjunction of draft 7's dependencies, which are schemas or names of properties."""
-    place = subschema.place
+    """The conjunction of draft 7's dependencies, which are schemas or names of properties."""
+    pointer = subschema.pointer
     parts = []
     for name, value in subschema.keywords["dependencies"].items():
         is_names = isinstance(value, list)
-        schema = required(value, place) if is_names else reader.document.child(subschema, "dependencies", name)
-        parts.append(depends_on(name, schema, place))
+        schema = required(value, pointer) if is_names else reader.document.child(subschema, "dependencies", name)
+        parts.append(depends_on(name, schema, pointer))
     return all_of(*parts)
 
 
-def depends_on(name: str, schema: Formula, place: str) -> Formula:
-    """Return the values that lie in a formula if they are objects with a property of this name."""
-    return any_of(without(name, place), all_of(required([name], place), schema))
+def depends_on(name: str, schema: Formula, pointer: str) -> Formula:
+    """The values that lie in a formula if they are objects with a property of this name."""
+    return any_of(without(name, pointer), all_of(required([name], pointer), schema))

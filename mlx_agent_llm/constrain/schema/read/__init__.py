@@ -1,0 +1,1 @@
+"""What a JSON Schema says: its document, and what each keyword means."""

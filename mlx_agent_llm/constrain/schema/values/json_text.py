@@ -1,0 +1,24 @@
+"""How a value is written: JSON text on one line, in the one form that the grammars allow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def write_json(value: Any) -> str:
+    """A value as the grammars write it: on one line, separators ", " and ": ", characters as they are."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def canonical_json(value: Any) -> str:
+    """The same text for all values that JSON Schema takes for equal."""
+    return write_json(_canonical(value))
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return {name: _canonical(value[name]) for name in sorted(value)} if isinstance(value, dict) else value
