@@ -156,7 +156,7 @@ class EngineCore:
         return [self._fail(request, error) for request in list(self._requests.values())]
 
     def close(self) -> None:
-        """Give the pools' memory back; the counts stay."""
+        """Give the memory of the pools and of the model back; the counts stay."""
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:

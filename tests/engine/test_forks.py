@@ -139,13 +139,9 @@ def test_the_samples_of_a_leader_that_is_cancelled_go_on_alone(make_engine: Make
     expected = [contents(output) for output in engine.generate(["x" * 300], replace(PARAMS, n=3))]
     for num_steps in range(1, 13):
         engine = make_engine(max_tokens_per_step=32, prefix_cache=False)
-        core = engine._worker.core
+        samples = engine._admission.batch(["x" * 300], replace(PARAMS, n=3))
         handles = cancel_after(
-            core,
-            num_steps,
-            lambda engine=engine: engine._submit_samples(  # type: ignore[misc]
-                engine.tokenizer.encode("x" * 300), replace(PARAMS, n=3)
-            ),
+            engine._worker.core, num_steps, lambda engine=engine, samples=samples: map(engine._start, samples)
         )
         assert [contents(handle.result(20)) for handle in handles[1:]] == expected[1:]
 

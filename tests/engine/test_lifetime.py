@@ -125,7 +125,7 @@ def test_a_task_that_ends_with_its_loop_while_it_submits_leaves_no_request_after
     threading.Timer(0.3, may_go_on.set).start()  # the loop has cancelled its tasks by then, and waits for its threads
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(leave())
-    wait_until(lambda: engine.stats().num_running == 0 and engine._num_open == 0)
+    wait_until(lambda: engine.stats().num_running == 0 and engine._worker.limit.num_open == 0)
     assert engine.stats().num_generated_tokens < 800, "it was served to its end"
     assert not unhandled
 

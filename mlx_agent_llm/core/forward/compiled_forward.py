@@ -42,6 +42,10 @@ class CompiledForward:
             layer.put_pools(*pool)
         return logits[: len(batch.sampled)]
 
+    def close(self) -> None:
+        """Let go of the traced function, or the two would keep each other, and with them the model."""
+        del self._trace
+
     def _forward(self, token_ids: mx.array, integers: mx.array, shapes: Shapes, pools: Pools) -> tuple[mx.array, Pools]:
         tokens, rows, _ = split_arrays(Packed(integers, shapes).unpack(), 0)
         assert rows is not None

@@ -113,15 +113,17 @@ class ModelRunner:
 
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
-        self.close()  # first, because two sets may not fit
+        self._drop_layers()  # first, because two sets may not fit
         with suppress(Exception):  # of what is still in flight, whose requests have failed already
             mx.synchronize()
         self._layers = self._make_layers()
 
     def close(self) -> None:
-        """Drop the pools."""
-        self._layers = []
-        self._last_logits = None
+        """Drop the pools and the model; nothing is computed afterwards."""
+        self._drop_layers()
+        if self._compiled is not None:
+            self._compiled.close()
+        self._model = self._compiled = None
 
     def _copy(self, copies: SlotCopies) -> None:
         """Waits for the last forward: a pending read holds the pools, and the writes after it would copy them."""
@@ -146,6 +148,10 @@ class ModelRunner:
 
     def _make_layers(self) -> list[PagedLayer]:
         return [PagedLayer(shape, self._num_blocks, self._block_size) for shape in self._shapes]
+
+    def _drop_layers(self) -> None:
+        self._layers = []
+        self._last_logits = None
 
 
 def _sharing_costs(shapes: list[KVShape], block_size: int) -> SharingCosts:
