@@ -13,13 +13,14 @@ from mlx_agent_llm.errors import QueueFullError
 class QueueLimit:
     """Lets at most max_queue requests wait at a time; any thread may ask.
 
-    A call of many requests lines up for room, one request at a time, so that such calls take turns; it gets the first
-    half of the queue alone, and those who submit single requests find room in the other one.
+    A call of many requests lines up for room, one request at a time, so that such calls take turns. They fill half of
+    the queue, so that those who submit single requests find room in the other half.
     """
 
     def __init__(self, max_queue: int, scheduler: Scheduler) -> None:
         self.num_open = 0  # requests that wait or run
         self._max_queue = max_queue
+        self._max_of_calls = max(max_queue // 2, 1)
         self._scheduler = scheduler
         self._line: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
@@ -48,7 +49,7 @@ class QueueLimit:
 
     def _next_in_line(self) -> Callable[[], None] | None:
         with self._lock:
-            has_room = self._num_waiting() < max(self._max_queue // 2, 1)
+            has_room = self._num_waiting() < self._max_of_calls
             return self._line.popleft() if self._line and has_room else None
 
     def _num_waiting(self) -> int:

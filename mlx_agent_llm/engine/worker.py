@@ -25,7 +25,7 @@ Command = Callable[[EngineCore], list[Emission]]
 class Worker:
     """Runs an EngineCore; every method may be called from any thread of the process that it was made in.
 
-    limit: of the requests that wait.
+    limit: how many requests may wait.
     """
 
     def __init__(self, make_core: Callable[[], EngineCore], max_queue: int) -> None:
@@ -79,7 +79,10 @@ class Worker:
             self._commands.put(lambda core: core.abort(request_id))
 
     def close(self) -> None:
-        """End every open request with EngineClosedError and stop the thread; in a forked process there is none."""
+        """End every open request with EngineClosedError, stop the thread and empty MLX's cache of freed buffers.
+
+        In a forked process there is no thread, and nothing to end.
+        """
         if not self.owner.is_current:
             return
         with self._lock:
