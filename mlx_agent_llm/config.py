@@ -23,7 +23,7 @@ class EngineConfig:
     block_size: tokens of a KV block.
     kv_cache_tokens, kv_cache_bytes: size of the KV pool, at most one of the two; by default it follows the device.
     max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
-    max_queue: requests that may wait before submit raises QueueFullError.
+    max_queue: requests that may wait before submit raises QueueFullError; generate lets more prompts wait for room.
     prefix_cache: keep the KV of finished requests for later prompts that begin alike.
     device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
     compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.

@@ -86,4 +86,4 @@ def assert_is_clean(engine: Engine) -> None:
     worker.core.check_integrity()
     assert not worker.core.has_work, "a request was left open"
     assert worker.core.kv_manager.pool.num_used == 0, "a block was left in use"
-    assert engine._num_open == 0, "the queue's count of open requests is off"
+    assert worker.limit.num_open == 0, "the queue's count of open requests is off"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
 
 from mlx_agent_llm.errors import MLXAgentError, RequestError, RequestTimeout
 from mlx_agent_llm.process.owner import OwnerProcess
@@ -13,9 +14,10 @@ from mlx_agent_llm.request import Delta, RequestOutput, SamplingParams
 
 
 class Handle:
-    """Yields a request's deltas once, to a `for` or an `async for`; result() is their fold.
+    """Yields a request's deltas once, to a `for` or an `async for`; result() and aresult() are their fold.
 
-    A request that failed raises its error from whichever of them meets its end.
+    Any number of threads and tasks, of any event loops, may wait at the same time: each gets the result, and each delta
+    goes to one of those that iterate. A request that failed raises its error from whatever meets its end.
     """
 
     def __init__(
@@ -24,15 +26,19 @@ class Handle:
         self._cancel = cancel
         self._fork = fork
         self._owner = OwnerProcess()
-        self._deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
-        self._seen: list[Delta] = []
-        self._wake: Callable[[], None] | None = None
+        self._deltas: list[Delta] = []
+        self._untaken: queue.SimpleQueue[Delta] = queue.SimpleQueue()  # by those that iterate
+        self._is_end_taken = False
+        self._wakes: set[Callable[[], None]] = set()  # of the tasks that iterate
+        self._end: Future[None] = Future()
+        self._end.set_running_or_notify_cancel()  # or a task that is cancelled would cancel it for all that wait
 
     def deliver(self, delta: Delta) -> None:
         """Hand over a delta; the engine's thread calls this."""
-        self._deltas.put(delta)
-        if (wake := self._wake) is not None:
-            wake()
+        self._deltas.append(delta)
+        self._put(delta)
+        if delta.finish_reason is not None:
+            self._end.set_result(None)
 
     def cancel(self) -> None:
         """Ask the engine to end the request; its blocks are free by the next step. Harmless once it has ended."""
@@ -53,61 +59,78 @@ class Handle:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last delta was taken."""
-        return bool(self._seen) and self._seen[-1].finish_reason is not None
+        """Whether the request has ended; its last deltas may not be taken yet."""
+        return bool(self._deltas) and self._deltas[-1].finish_reason is not None
 
     def result(self, timeout: float | None = None) -> RequestOutput:
         """Wait for the end and return the whole output; RequestTimeout after `timeout` seconds, the request goes on."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.is_finished:
+        if not self.is_finished:
             self._owner.check()
             try:
-                self._take(self._deltas.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0)))
-            except queue.Empty:
+                self._end.result(timeout)
+            except TimeoutError:
                 raise RequestTimeout(f"no end within timeout={timeout} s") from None
-        return fold(self._seen)
+        return fold(self._deltas)
 
     async def aresult(self) -> RequestOutput:
         """Like result, without blocking the event loop."""
-        async for _ in self:
-            pass
-        return fold(self._seen)
+        if not self.is_finished:
+            self._owner.check()
+            await asyncio.wrap_future(self._end)
+        return fold(self._deltas)
 
     def __iter__(self) -> Iterator[Delta]:
-        while not self.is_finished:
+        is_over = self._is_end_taken
+        while not is_over:
             self._owner.check()
-            yield self._take(self._deltas.get())
+            delta = self._take(self._untaken.get())
+            is_over = delta is None
+            if delta is not None:
+                yield delta
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
-        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        self._wake = wake = lambda: _wake_loop(loop, arrived)
+        is_over, arrived = self._is_end_taken, asyncio.Event()
+        wake = partial(_wake_loop, asyncio.get_running_loop(), arrived)
+        self._wakes.add(wake)
         try:
-            while not self.is_finished:
-                self._owner.check()
-                arrived.clear()
-                while not self.is_finished and not self._deltas.empty():
-                    yield self._take(self._deltas.get_nowait())
-                if not self.is_finished:
-                    await arrived.wait()
+            while not is_over:
+                delta = self._take(await self._next_untaken(arrived))
+                is_over = delta is None
+                if delta is not None:
+                    yield delta
         finally:
-            if self._wake is wake:  # a generator that was left early is closed late, maybe after the start of the next
-                self._wake = None
+            self._wakes.discard(wake)
 
-    def _take(self, delta: Delta) -> Delta:
-        if not self.is_finished:
-            self._seen.append(delta)
-        if delta.finish_reason is not None:
-            self._deltas.put(delta)  # for whoever else waits for the end, in another thread
+    async def _next_untaken(self, arrived: asyncio.Event) -> Delta:
+        while True:
+            self._owner.check()
+            arrived.clear()  # first: what arrives after the look sets it again
+            try:
+                return self._untaken.get_nowait()
+            except queue.Empty:
+                await arrived.wait()
+
+    def _put(self, delta: Delta) -> None:
+        self._untaken.put(delta)
+        for wake in tuple(self._wakes):
+            wake()
+
+    def _take(self, delta: Delta) -> Delta | None:
+        """What an iterator yields of a delta that it got: nothing of the end, where another one has yielded it."""
+        if delta.finish_reason is None:
+            return delta
+        is_first, self._is_end_taken = not self._is_end_taken, True
+        self._put(delta)  # for whoever else waits for the end
         if delta.error is not None:
-            raise _copy(delta.error)
-        return delta
+            raise copy_of(delta.error)
+        return delta if is_first else None
 
 
 def fold(deltas: list[Delta]) -> RequestOutput:
-    """The whole output that a finished list of deltas adds up to."""
+    """The whole output that a finished list of deltas adds up to; raises the error of a request that failed."""
     last = deltas[-1]
     if last.error is not None:
-        raise _copy(last.error)
+        raise copy_of(last.error)
     assert last.finish_reason is not None and last.usage is not None and last.timings is not None
     return RequestOutput(
         text="".join(delta.text for delta in deltas),
@@ -121,9 +144,11 @@ def fold(deltas: list[Delta]) -> RequestOutput:
     )
 
 
-def _copy(error: MLXAgentError) -> MLXAgentError:
-    """A raised error holds the frames of whoever caught it: not for one that several see and that a handle keeps."""
-    copy = type(error)(*error.args)
+def copy_of(error: MLXAgentError) -> MLXAgentError:
+    """An error to raise: one that was raised holds the frames of whoever caught it, and several may see this one."""
+    kind = type(error)
+    copy = kind.__new__(kind, *error.args)  # whatever its __init__ asks for
+    vars(copy).update(vars(error))
     copy.__cause__ = error.__cause__
     return copy
 

@@ -37,7 +37,7 @@ class EngineRegistry:
         self._shared: dict[tuple[str, EngineConfig], _SharedEngine] = {}
 
     def acquire(self, holder: EngineHolder, model: str, config: EngineConfig) -> Engine:
-        """Return the engine, waiting while it loads; what keeps it from loading is raised to all who wait."""
+        """The engine, waiting while it loads; what keeps it from loading is raised to all who wait."""
         with self._lock:
             shared = self._shared.get((model, config))
             is_first = shared is None
@@ -48,7 +48,7 @@ class EngineRegistry:
         return shared.engine.result()
 
     def find(self, model: str, config: EngineConfig) -> Engine | None:
-        """Return the engine when it is loaded already; it is not held for whoever asks."""
+        """The engine when it is loaded already; it is not held for whoever asks."""
         with self._lock:
             shared = self._shared.get((model, config))
         if shared is None or not shared.engine.done() or shared.engine.exception() is not None:

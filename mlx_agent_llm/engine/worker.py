@@ -11,18 +11,24 @@ from concurrent.futures import Future
 import mlx.core as mx
 
 from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.engine.delivery import Delivery
+from mlx_agent_llm.engine.handle import copy_of
+from mlx_agent_llm.engine.queue_limit import QueueLimit
+from mlx_agent_llm.engine.submission import Receiver, Submission
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
 from mlx_agent_llm.process.owner import OwnerProcess
 from mlx_agent_llm.process.switch_interval import short_switch_interval
-from mlx_agent_llm.request import Request
 
 Command = Callable[[EngineCore], list[Emission]]
 
 
 class Worker:
-    """Runs an EngineCore; every method may be called from any thread of the process that it was made in."""
+    """Runs an EngineCore; every method may be called from any thread of the process that it was made in.
 
-    def __init__(self, make_core: Callable[[], EngineCore]) -> None:
+    limit: how many requests may wait.
+    """
+
+    def __init__(self, make_core: Callable[[], EngineCore], max_queue: int) -> None:
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed: MLXAgentError | None = None
@@ -36,19 +42,20 @@ class Worker:
         if isinstance(core, BaseException):
             raise core
         self.core = core
+        self.limit = QueueLimit(max_queue, core.scheduler)
 
-    def add(self, request: Request, leader_id: int | None = None) -> None:
-        """Queue a request, which may share the KV of a leader; EngineClosedError when nobody would run it."""
+    def add(self, submission: Submission, receiver: Receiver) -> None:
+        """Queue a request, whose deltas go to the receiver.
 
-        def command(core: EngineCore) -> list[Emission]:
-            core.add(request, leader_id)
-            return []
-
-        self._put(command)
-
-    def fork(self, request: Request, parent_id: int) -> None:
-        """Queue a request that goes on from another one; EngineClosedError when nobody would run it."""
-        self._put(lambda core: core.fork(request, parent_id))
+        QueueFullError when too many wait already, EngineClosedError when nobody would run it.
+        """
+        self.owner.check()
+        self.limit.enter()
+        try:
+            self._put(Delivery(submission, receiver, self.limit).start)
+        except BaseException:
+            self.limit.leave()
+            raise
 
     def call(self, function: Callable[[EngineCore], None]) -> None:
         """Run a function between two steps and wait until it is done; EngineClosedError when nobody would run it."""
@@ -72,7 +79,10 @@ class Worker:
             self._commands.put(lambda core: core.abort(request_id))
 
     def close(self) -> None:
-        """End every open request with EngineClosedError and stop the thread; in a forked process there is none."""
+        """End every open request with EngineClosedError, stop the thread and empty MLX's cache of freed buffers.
+
+        In a forked process there is no thread, and nothing to end.
+        """
         if not self.owner.is_current:
             return
         with self._lock:
@@ -80,12 +90,13 @@ class Worker:
             self._commands.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+            mx.clear_cache()  # only now: until its end the thread holds what the core was made of
 
     def _put(self, command: Command) -> None:
         self.owner.check()
         with self._lock:  # so that no request slips in after the close
             if self._closed is not None:
-                raise type(self._closed)(*self._closed.args) from self._closed.__cause__
+                raise copy_of(self._closed)
             self._commands.put(command)
 
     def _run(self, make_core: Callable[[], EngineCore], started: queue.SimpleQueue[EngineCore | BaseException]) -> None:
@@ -111,6 +122,7 @@ class Worker:
         """Step the core until the engine is closed, or until nothing more can be computed."""
         while self._obey(core):
             _deliver(core, core.step())
+            self.limit.admit()
             core.meter.clock.mark("deliver")
             if core.fault is not None:
                 raise core.fault

@@ -49,13 +49,13 @@ def preload() -> str | None:
 
 
 def status() -> BLASStatus:
-    """Look at the process as it is now."""
+    """What is installed, and in the process as it is now."""
     library = find_mkl()
     return BLASStatus(library, library is not None and _is_in_process(library))
 
 
 def find_mkl() -> str | None:
-    """Find MKL's runtime library, of the newest major version, where PyPI's `mkl` and conda put it."""
+    """MKL's runtime library, of the newest major version, where PyPI's `mkl` and conda put it; None without one."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
     for prefix in (sys.prefix, site.getuserbase()):

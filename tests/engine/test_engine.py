@@ -4,7 +4,6 @@ import asyncio
 import gc
 import math
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,24 +30,13 @@ from mlx_agent_llm import (
     UnsupportedSchemaError,
 )
 from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedModel, tiny_model
+from tests.support.waiting import is_idle, wait_until
 
 MakeEngine = Callable[..., Engine]
 
 RANDOM = SamplingParams(max_tokens=20, temperature=1.5, seed=11, ignore_eos=True)
 ENDLESS = SamplingParams(max_tokens=4000, ignore_eos=True)
 CONFIG = EngineConfig(kv_cache_tokens=4096)
-
-
-def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.001)
-
-
-def is_idle(engine: Engine) -> bool:
-    stats = engine.stats()
-    return (stats.num_running, stats.num_waiting, stats.num_used_blocks) == (0, 0, 0)
 
 
 def fold(deltas: list[Delta]) -> tuple[str, tuple[int, ...], str | None]:

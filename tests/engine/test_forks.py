@@ -2,8 +2,6 @@
 
 import gc
 import json
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -139,13 +137,9 @@ def test_the_samples_of_a_leader_that_is_cancelled_go_on_alone(make_engine: Make
     expected = [contents(output) for output in engine.generate(["x" * 300], replace(PARAMS, n=3))]
     for num_steps in range(1, 13):
         engine = make_engine(max_tokens_per_step=32, prefix_cache=False)
-        core = engine._worker.core
+        samples = engine._admission.batch(["x" * 300], replace(PARAMS, n=3))
         handles = cancel_after(
-            core,
-            num_steps,
-            lambda engine=engine: engine._submit_samples(  # type: ignore[misc]
-                engine.tokenizer.encode("x" * 300), replace(PARAMS, n=3)
-            ),
+            engine._worker.core, num_steps, lambda engine=engine, samples=samples: map(engine._start, samples)
         )
         assert [contents(handle.result(20)) for handle in handles[1:]] == expected[1:]
 
@@ -383,49 +377,3 @@ def test_a_fork_under_another_salt_shares_nothing(make_engine: MakeEngine) -> No
 def test_the_size_of_the_pools_is_told(make_engine: MakeEngine) -> None:
     stats = make_engine(kv_cache_tokens=1024).stats()
     assert stats.kv_cache_bytes == 1024 * 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, width, float32
-
-
-FORKED_PROCESS = """
-import os, sys, warnings
-import mlx_agent_llm
-from mlx_agent_llm import Engine, EngineConfig, ForkedProcessError, SamplingParams
-from mlx_agent_llm.testing import ByteTokenizer, tiny_model
-
-warnings.simplefilter("ignore", DeprecationWarning)
-engine = Engine.from_parts(tiny_model(), ByteTokenizer(), EngineConfig(kv_cache_tokens=1024))
-handle = engine.submit("x", SamplingParams(max_tokens=400, ignore_eos=True))
-stream = engine.stream("x", SamplingParams(max_tokens=400, ignore_eos=True))
-next(stream)
-messages = [{"role": "user", "content": "x"}]
-calls = [
-    lambda: engine.generate(["x"]), lambda: engine.submit("x"), lambda: engine.stream("x"),
-    lambda: engine.chat(messages), lambda: engine.stream_chat(messages), engine.stats, engine.reset_prefix_cache,
-    handle.result, handle.fork, lambda: list(handle), lambda: next(stream),
-]
-import asyncio
-calls += [lambda: asyncio.run(engine.agenerate(["x"])), lambda: asyncio.run(engine.achat(messages)),
-          lambda: asyncio.run(handle.aresult())]
-child = os.fork()
-if child == 0:
-    for call in calls:
-        try:
-            call()
-        except ForkedProcessError as error:
-            assert "spawn" in str(error)
-        else:
-            os._exit(1)
-    handle.cancel()
-    stream.close()
-    engine.close()
-    del stream, engine
-    sys.exit(7)  # runs the finalizers
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-assert len(handle.result(timeout=20).token_ids) == 400
-assert len(list(stream)) == 399
-engine.close()
-"""
-
-
-def test_an_engine_in_a_forked_process_raises_and_never_hangs() -> None:
-    done = subprocess.run([sys.executable, "-c", FORKED_PROCESS], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr

@@ -3,13 +3,13 @@
 import asyncio
 import gc
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from mlx_agent_llm import (
@@ -24,25 +24,22 @@ from mlx_agent_llm import (
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.core import loop
+from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.loop import Emission, EngineCore, Vocabulary
+from mlx_agent_llm.models import from_parts
 from mlx_agent_llm.request import Request
-from mlx_agent_llm.testing import ByteTokenizer
+from mlx_agent_llm.testing import ByteTokenizer, tiny_model
+from tests.conftest import assert_is_clean
 from tests.support.exact_model import ExactModel, Fault, Faults
+from tests.support.waiting import wait_until
 
 MakeEngine = Callable[..., Engine]
 
 PARAMS = SamplingParams(max_tokens=20, temperature=1.0, seed=3, ignore_eos=True)
 ENDLESS = replace(PARAMS, max_tokens=900)
 PREFIX = list(b"a prefix that all of them have in common, and that is long. " * 4)
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 def test_closing_the_engine_answers_fifty_requests_in_every_state_from_threads_and_loops(
@@ -126,7 +123,7 @@ def test_a_task_that_ends_with_its_loop_while_it_submits_leaves_no_request_after
     threading.Timer(0.3, may_go_on.set).start()  # the loop has cancelled its tasks by then, and waits for its threads
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(leave())
-    wait_until(lambda: engine.stats().num_running == 0 and engine._num_open == 0)
+    wait_until(lambda: engine.stats().num_running == 0 and engine._worker.limit.num_open == 0)
     assert engine.stats().num_generated_tokens < 800, "it was served to its end"
     assert not unhandled
 
@@ -178,7 +175,54 @@ def test_errors_that_several_callers_get_are_not_one_object_and_keep_no_caller_a
     try:
         errors.clear()
         del handle, caught
-        wait_until(lambda: gone() is None, timeout=2)
+        wait_until(lambda: gone() is None, seconds=2)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_closing_gives_the_memory_of_the_weights_and_the_cache_back_while_the_engine_is_kept(is_used: bool) -> None:
+    gc.collect()
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    wide = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 16}
+    engine = Engine(from_parts(tiny_model(**wide), ByteTokenizer()), EngineConfig(kv_cache_tokens=1024))
+    assert mx.get_active_memory() - before > 20e6
+    gc.disable()
+    try:
+        if is_used:
+            engine.generate(["x" * 50] * 4, PARAMS)
+            with pytest.raises(RequestTimeout):
+                engine.generate(["x"], replace(PARAMS, timeout=0))
+            assert mx.get_cache_memory() > 0
+        engine.close()
+        assert mx.get_active_memory() - before < 0.1e6
+        assert mx.get_cache_memory() == 0
+    finally:
+        gc.enable()
+    assert engine.stats().num_generated_tokens == (80 if is_used else 0)
+    assert engine.tokenizer.encode("x") == [ord("x")]
+    assert_is_clean(engine)
+
+
+def test_closing_leaves_a_model_to_its_other_holders(make_engine: MakeEngine) -> None:
+    model = tiny_model()
+    engines = [make_engine(model) for _ in range(2)]
+    expected = engines[0].generate(["x"], PARAMS)[0].token_ids
+    engines[0].close()
+    assert engines[1].generate(["x"], PARAMS)[0].token_ids == expected
+    engines[1].close()
+    assert make_engine(model).generate(["x"], PARAMS)[0].token_ids == expected
+
+
+def test_a_compiled_forward_that_is_closed_keeps_no_model_alive() -> None:
+    model = tiny_model()
+    forward, gone = CompiledForward(model), weakref.ref(model)
+    gc.disable()
+    try:
+        forward.close()
+        del model, forward
+        assert gone() is None
     finally:
         gc.enable()
 

@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import jsonschema
 
-import mlx_agent_llm.engine
 from mlx_agent_llm import Delta, Engine, JSONSchema
 from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.engine import submission
 from mlx_agent_llm.request import Request
 from tests.support.exact_model import EOS_TOKEN_ID
 
@@ -60,7 +60,7 @@ class Ledger:
             self.num_inherited += sum(len(emission.delta.token_ids) for emission in emissions)
             return emissions
 
-        with patch.object(mlx_agent_llm.engine, "Request", make), patch.object(EngineCore, "fork", count):
+        with patch.object(submission, "Request", make), patch.object(EngineCore, "fork", count):
             yield
 
     def check(self, engine: Engine) -> None:

@@ -174,7 +174,8 @@ class Traffic:
 
     def _has_room(self) -> bool:
         """Whether it is worth asking again after an error, which may have been that the queue is full."""
-        return self._engine._num_open - len(self._engine._worker.core.scheduler.running) < 6
+        worker = self._engine._worker
+        return worker.limit.num_open - len(worker.core.scheduler.running) < 6
 
     def _note(self, ask: Ask, answer: str) -> None:
         self.answers[answer] += 1

@@ -94,7 +94,8 @@ def submit_with(engine: Engine, matcher: Matcher, params: SamplingParams = PARAM
     """Submit a request that has a matcher of our own."""
     request_id = next(_IDS)
     handle = Handle(cancel=lambda: engine._worker.abort(request_id))
-    engine._worker.add(Request(request_id, engine.tokenizer.encode(prompt), params, 3, handle.deliver, matcher))
+    request = Request(request_id, engine.tokenizer.encode(prompt), params, 3, handle.deliver, matcher)
+    engine._worker.call(lambda core: core.add(request))
     return handle
 
 

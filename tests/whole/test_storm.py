@@ -22,9 +22,9 @@ RATES = {"forward": 0.01, "sample": 0.01, "accept": 0.001, "reject": 0.001, "fil
 CONFIGS: list[dict[str, object]] = [
     {"max_num_seqs": 16, "max_tokens_per_step": 64},
     {"max_num_seqs": 8, "max_tokens_per_step": 48, "kv_cache_tokens": 256, "block_size": 8},
-    {"max_num_seqs": 8, "max_tokens_per_step": 64, "kv_cache_tokens": 512, "block_size": 1, "max_queue": 12},
+    {"max_num_seqs": 8, "max_tokens_per_step": 64, "kv_cache_tokens": 512, "block_size": 1, "max_queue": 8},
     {"max_num_seqs": 16, "max_tokens_per_step": 40, "kv_cache_tokens": 224, "prefix_cache": False},
-    {"max_num_seqs": 4, "max_tokens_per_step": 256, "max_queue": 14},
+    {"max_num_seqs": 4, "max_tokens_per_step": 256, "max_queue": 8},
 ]
 
 

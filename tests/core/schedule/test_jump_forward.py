@@ -11,6 +11,7 @@ import pytest
 from mlx_agent_llm import Engine, GenerationError, Handle, SamplingParams
 from mlx_agent_llm.constrain.closing.close_in_time import CloseInTime
 from mlx_agent_llm.constrain.closing.closing import Closing
+from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.languages.context_free import ChoiceNode, ContextFreeGrammar, RuleNode, SequenceNode, TextNode
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
@@ -24,7 +25,7 @@ def submit(engine: Engine, grammar: ContextFreeGrammar, params: SamplingParams, 
     """Submit a request whose grammar no backend compiles."""
     handle = Handle(cancel=lambda: engine._worker.abort(request.request_id))
     request = make_request(engine, grammar, params, prompt, handle)
-    engine._worker.add(request)
+    engine._worker.call(lambda core: core.add(request))
     return handle
 
 
@@ -200,7 +201,12 @@ def fork_of(engine: Engine, parent: Handle, grammar: ContextFreeGrammar, params:
     [parent_id] = [request_id for request_id in engine._worker.core._requests if request_id >= 10**6]
     handle = Handle(cancel=lambda: None)
     request = make_request(engine, grammar, params, "x", handle)
-    engine._worker.fork(request, parent_id)
+
+    def start(core: EngineCore) -> None:
+        for emission in core.fork(request, parent_id):
+            handle.deliver(emission.delta)
+
+    engine._worker.call(start)
     return handle
 
 

@@ -1,0 +1,57 @@
+"""A prompt in any of its three forms, text, token ids or chat messages, as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlx_agent_llm.chat import prepare_chat
+from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.models import Tokenizer
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+
+
+class PromptEncoder:
+    """Encodes prompts for one model; what is wrong with one is a RequestError.
+
+    vocab_size: of the model, which may have fewer embeddings than its tokenizer has tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, tool_format: str) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._tool_format = tool_format
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt, at least one."""
+        if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
+            raise RequestError(f"prompt={prompt!r} must be text, token ids or messages")
+        if isinstance(prompt, str):
+            token_ids = self._tokenizer.encode(_check_text(prompt))
+        elif prompt and all(isinstance(message, Mapping) for message in prompt):
+            token_ids = prepare_chat(self._tokenizer, prompt, tool_format=self._tool_format).prompt_token_ids
+        else:
+            token_ids = _check_token_ids(prompt, self._vocab_size)
+        if not token_ids:
+            raise RequestError(f"prompt={prompt!r} must hold at least one token")
+        if max(token_ids) >= self._vocab_size:
+            raise RequestError(f"prompt has token {max(token_ids)}: must be below the vocabulary's {self._vocab_size}")
+        return token_ids
+
+
+def _check_text(prompt: str) -> str:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"prompt={prompt!r} must be text that UTF-8 can encode: {error}") from None
+    return prompt
+
+
+def _check_token_ids(prompt: Sequence[Any], vocab_size: int) -> list[int]:
+    for index, value in enumerate(prompt):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise RequestError(f"prompt[{index}]={value!r} must be a token id; a prompt is text, token ids or messages")
+        if not 0 <= value < vocab_size:
+            raise RequestError(f"prompt[{index}]={value} must be between 0 and {vocab_size - 1}")
+    return list(prompt)
