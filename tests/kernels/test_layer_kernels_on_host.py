@@ -29,7 +29,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         load_kernel.cache_clear()
         for case in (*HEADS.values(), *PRODUCTS.values()):
             with pytest.MonkeyPatch.context() as unchecked:
-                unchecked.setattr("test_layer_kernels.assert_close", lambda *arrays: None)
+                unchecked.setattr("tests.kernels.test_layer_kernels.assert_close", lambda *arrays: None)
                 unchecked.setattr("numpy.testing.assert_array_equal", lambda *arrays: None)
                 case.check()
         bodies = {"rotate_heads"} | ({"project_rows"} if request.param == "cuda" else set())
