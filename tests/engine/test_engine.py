@@ -31,6 +31,7 @@ from mlx_agent_llm import (
     UnsupportedSchemaError,
 )
 from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedModel, tiny_model
+from tests.support.search import examples
 
 MakeEngine = Callable[..., Engine]
 
@@ -138,7 +139,7 @@ ROW_PARAMS = st.builds(
 )
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=examples(6))
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "shared " * 8 + "a", "shared " * 8 + "b"]), ROW_PARAMS),

@@ -35,6 +35,7 @@ from mlx_agent_llm.languages.regular import (
     without,
 )
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet, coarsest_partition
+from tests.support.search import examples
 
 # No leaf below names "z": it stands for every character that is not named.
 ALPHABET = "abcz"
@@ -98,13 +99,13 @@ def texts_of(language: Language) -> frozenset[str]:
     return frozenset(held)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(MODELS)
 def test_a_language_holds_the_texts_that_its_construction_says(model: Model) -> None:
     assert texts_of(model.language) == model.texts
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS)
 def test_the_shortest_text_is_shortest(model: Model) -> None:
     shortest = model.language.shortest()
@@ -121,7 +122,7 @@ def test_the_shortest_text_is_shortest(model: Model) -> None:
         assert rest is not None and language.matches(rest) and len(rest) == len(shortest or "") - index - 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS)
 def test_an_automaton_accepts_the_same_texts_and_has_no_dead_state(model: Model) -> None:
     automaton = model.language.automaton(200)
@@ -144,7 +145,7 @@ def test_equal_states_of_an_automaton_are_merged() -> None:
     assert language.automaton(1) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(LANGUAGES)
 def test_the_next_classes_divide_all_characters_and_tell_derivatives_apart(language: Language) -> None:
     classes = language.next_classes()
@@ -155,7 +156,7 @@ def test_the_next_classes_divide_all_characters_and_tell_derivatives_apart(langu
         assert len({language.derive(char) for char in ends}) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(LANGUAGES, LANGUAGES)
 def test_the_laws_of_a_boolean_algebra_hold(one: Language, other: Language) -> None:
     assert complement(complement(one)) is one
@@ -170,7 +171,7 @@ def are_equal(one: Language, other: Language) -> bool:
     return is_subset(one, other) and is_subset(other, one)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS, MODELS)
 def test_subsets_and_disjoint_languages_are_told(one: Model, other: Model) -> None:
     if is_subset(one.language, other.language):
@@ -185,7 +186,7 @@ def test_subsets_and_disjoint_languages_are_told(one: Model, other: Model) -> No
         assert common is not None and one.language.matches(common) and other.language.matches(common)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS)
 def test_the_image_under_a_code_holds_the_coded_texts_and_no_others(model: Model) -> None:
     codes = {"a": r"\a", "b": "b", "c": "cc", "z": r"\u"}
@@ -199,7 +200,6 @@ def test_the_image_under_a_code_holds_the_coded_texts_and_no_others(model: Model
     assert not any(image.matches(text) for text in ("\\", "a", "c", "ccc", r"\b", "z"))
 
 
-@settings(deadline=None)
 @given(LANGUAGES, LANGUAGES, st.sampled_from(ALPHABET))
 def test_a_language_of_equal_structure_is_the_same_object(one: Language, other: Language, char: str) -> None:
     assert concat(one, other) is concat(one, other)
@@ -408,7 +408,6 @@ def in_window(char_set: CharSet) -> set[str]:
     return {char for char in WINDOW if char in char_set}
 
 
-@settings(deadline=None)
 @given(RANGES)
 def test_a_character_set_holds_its_ranges_without_surrogates(pairs: list[tuple[int, int]]) -> None:
     char_set = CharSet((low, low + length) for low, length in pairs)
@@ -419,7 +418,6 @@ def test_a_character_set_holds_its_ranges_without_surrogates(pairs: list[tuple[i
     assert all(high + 1 < low for (_, high), (low, _) in itertools.pairwise(char_set.ranges))
 
 
-@settings(deadline=None)
 @given(SETS, SETS)
 def test_character_sets_are_sets(one: CharSet, other: CharSet) -> None:
     assert in_window(one | other) == in_window(one) | in_window(other)
@@ -432,7 +430,6 @@ def test_character_sets_are_sets(one: CharSet, other: CharSet) -> None:
         assert hash(one) == hash(other)
 
 
-@settings(deadline=None)
 @given(st.lists(SETS, max_size=4))
 def test_a_partition_is_the_coarsest(sets: list[CharSet]) -> None:
     partition = coarsest_partition(frozenset(sets))
