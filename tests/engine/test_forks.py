@@ -427,5 +427,5 @@ engine.close()
 
 
 def test_an_engine_in_a_forked_process_raises_and_never_hangs() -> None:
-    done = subprocess.run([sys.executable, "-c", FORKED_PROCESS], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORKED_PROCESS], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -112,7 +112,7 @@ def run_core(core: EngineCore, arrivals: Sequence[Arrival]) -> list[list[int]]:
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 @pytest.mark.parametrize("prefix_cache", [True, False])
 @pytest.mark.parametrize("max_tokens_per_step", [16, 512])
-@settings(max_examples=examples(8))
+@settings(max_examples=examples(4))
 @given(arrivals=ARRIVALS, num_spare_blocks=st.sampled_from([0, 3, 100]))
 def test_tiny_models_say_what_mlx_lm_says_through_any_arrivals_and_preemptions(
     model_type: str, prefix_cache: bool, max_tokens_per_step: int, arrivals: list[Arrival], num_spare_blocks: int
