@@ -50,7 +50,7 @@ def rage(engine: Engine, faults: Faults, seed: int, num_requests: int, make_engi
     ledger = Ledger()
     traffic = Traffic(engine, (make_ask(seed, number) for number in range(num_requests)))
     with faults.installed(), ledger.open():
-        traffic.run()
+        traffic.run(seconds=300 + num_requests / 10)
     engine.close()
     assert traffic.answered == Counter(range(num_requests))
     ledger.check(engine)
