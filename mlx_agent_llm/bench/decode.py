@@ -5,8 +5,10 @@ The model is the random one unless another is asked for.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -16,7 +18,7 @@ from mlx.utils import tree_flatten
 
 from mlx_agent_llm.bench import ours, peer
 from mlx_agent_llm.bench.random_model import random_model
-from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
+from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.forward.probe import probe_model
@@ -26,6 +28,7 @@ from mlx_agent_llm.models import LoadedModel
 
 NUM_OWN = 32  # tokens of a row after the shared prefix
 NUM_WARM, NUM_MEASURED = 32, 96  # steps
+NUM_NEW = NUM_WARM + NUM_MEASURED
 _BANDWIDTH_BYTES = {"gpu": 2**31, "cpu": 2**27}
 
 
@@ -43,8 +46,21 @@ class Case(NamedTuple):
 
     def prompts(self, tokens: RandomTokens) -> list[list[int]]:
         """A prompt for each row."""
-        prefix = tokens(self.context - NUM_OWN) if self.is_shared else []
-        return [prefix + tokens(self.context - len(prefix)) for _ in range(self.rows)]
+        prefix = tokens(self.num_shared)
+        return [prefix + tokens(self.context - self.num_shared) for _ in range(self.rows)]
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens that all rows have in common."""
+        return self.context - NUM_OWN if self.is_shared else 0
+
+    @property
+    def num_pool_tokens(self) -> int:
+        """What the rows fill to the end of their output: whole blocks of the shared tokens once, and a row's own."""
+        size = EngineConfig.block_size
+        num_shared = self.num_shared // size
+        num_blocks = -(-(self.context + NUM_NEW) // size) + 1  # a step more may have begun
+        return size * (num_shared + self.rows * (num_blocks - num_shared))
 
 
 CASES = (
@@ -69,23 +85,30 @@ def _measure(options: Options) -> Result:
     loaded, rival = ((options.model or random_model)("auto") for _ in range(2))
     cases = _cases(options)
     for case in cases:
-        check_context(loaded, case.context + NUM_WARM + NUM_MEASURED, f"decode of {case.name}")
+        check_context(loaded, case.context + NUM_NEW, f"decode of {case.name}")
     bandwidth, lines = measure_bandwidth(), []
     for case in cases:
         prompts = case.prompts(RandomTokens(loaded.vocab_size))
-        runs = [(_run_ours(loaded, prompts), _run_peer(rival.model, prompts)) for _ in range(options.repeats or 1)]
-        mine, theirs = (min(decoded, key=lambda one: one.step) for decoded in zip(*runs, strict=True))
+        runs = [
+            (_run_ours(loaded, case, prompts), _run_peer(rival.model, prompts)) for _ in range(options.repeats or 1)
+        ]
+        mine, theirs = _best([mine for mine, _ in runs]), peer.best([theirs for _, theirs in runs], _best)
         lines.append(Line(case, mine, theirs, least_bytes(loaded.model, case) / bandwidth))
     return _result(lines, bandwidth)
 
 
 class Line(NamedTuple):
-    """One case, and the seconds that its least bytes take at the memory's speed."""
+    """One case, and the seconds that its least bytes take at the memory's speed; mlx_lm: None without memory for it."""
 
     case: Case
     ours: Decoded
-    mlx_lm: Decoded
+    mlx_lm: Decoded | None
     floor: float
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as mlx-lm."""
+        return None if self.mlx_lm is None else self.mlx_lm.step / self.ours.step
 
     def tokens_per_second(self, seconds: float) -> float:
         """Of a step that takes so long."""
@@ -100,18 +123,12 @@ def _cases(options: Options) -> tuple[Case, ...]:
     return (Case(rows, context), Case(rows, context + NUM_OWN, is_shared=True))
 
 
-def _run_ours(loaded: LoadedModel, prompts: Sequence[list[int]]) -> Decoded:
-    rows, num_new = len(prompts), NUM_WARM + NUM_MEASURED
-    num_tokens = sum(map(len, prompts)) + rows * (num_new + EngineConfig.block_size)
-    config = EngineConfig(
-        max_num_seqs=rows,
-        max_tokens_per_step=max(EngineConfig.max_tokens_per_step, rows),
-        kv_cache_tokens=num_tokens,
-    )
+def _run_ours(loaded: LoadedModel, case: Case, prompts: Sequence[list[int]]) -> Decoded:
+    config = replace(ours.config_for(case.rows), kv_cache_tokens=case.num_pool_tokens)
     with Engine(loaded, config) as engine:
         engine.generate(prompts, ours.fixed_length(1))  # so that all rows start together, on what the cache holds
-        engine.generate(prompts, ours.fixed_length(num_new))
-        steps = [record.seconds for record in ours.decode_steps(engine, rows)][-NUM_MEASURED:]
+        engine.generate(prompts, ours.fixed_length(NUM_NEW))
+        steps = [record.seconds for record in ours.decode_steps(engine, case.rows)][-NUM_MEASURED:]
     mx.clear_cache()
     means = [
         float(np.mean([sum(step[phase] for phase in phases) for step in steps])) for phases in (PHASES, HOST_PHASES)
@@ -119,11 +136,12 @@ def _run_ours(loaded: LoadedModel, prompts: Sequence[list[int]]) -> Decoded:
     return Decoded(*means)
 
 
+@peer.unless_out_of_memory
 def _run_peer(model: nn.Module, prompts: Sequence[list[int]]) -> Decoded:
-    rows, num_new, moments = len(prompts), NUM_WARM + NUM_MEASURED, []
+    rows, moments = len(prompts), []
     with peer.batch_generator(model, rows) as generator:
-        generator.insert(prompts, max_tokens=[num_new] * rows)
-        num_left = rows * num_new
+        generator.insert(prompts, max_tokens=[NUM_NEW] * rows)
+        num_left = rows * NUM_NEW
         while num_left > 0:
             _, responses = generator.next()
             num_left -= len(responses)
@@ -131,6 +149,10 @@ def _run_peer(model: nn.Module, prompts: Sequence[list[int]]) -> Decoded:
                 moments.append(time.perf_counter())
     measured = moments[-NUM_MEASURED:]
     return Decoded((measured[-1] - measured[0]) / (len(measured) - 1))
+
+
+def _best(runs: Sequence[Decoded]) -> Decoded:
+    return min(runs, key=lambda decoded: decoded.step)
 
 
 def measure_bandwidth() -> float:
@@ -151,9 +173,8 @@ def least_bytes(model: nn.Module, case: Case) -> float:
     weights: int = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
     token_bytes = sum(shape.num_bytes for shape in probe_model(model).layers)
     after = NUM_WARM + NUM_MEASURED // 2
-    own = (NUM_OWN if case.is_shared else case.context) + after
-    shared = case.context - NUM_OWN if case.is_shared else 0
-    return weights + token_bytes * (shared + case.rows * own)
+    own = case.context - case.num_shared + after
+    return weights + token_bytes * (case.num_shared + case.rows * own)
 
 
 def _result(lines: Sequence[Line], bandwidth: float) -> Result:
@@ -172,7 +193,7 @@ def _result(lines: Sequence[Line], bandwidth: float) -> Result:
                 [line.case.name for line in lines],
                 {
                     OURS: [line.tokens_per_second(line.ours.step) for line in lines],
-                    PEER: [line.tokens_per_second(line.mlx_lm.step) for line in lines],
+                    PEER: [line.tokens_per_second(line.mlx_lm.step) if line.mlx_lm else math.nan for line in lines],
                 },
             )
         ],
@@ -184,8 +205,9 @@ def _row(line: Line) -> tuple[str, ...]:
     assert line.ours.host is not None
     return (
         line.case.name,
-        *(f"{line.tokens_per_second(decoded.step):,.0f}" for decoded in (line.mlx_lm, line.ours)),
-        f"{line.mlx_lm.step / line.ours.step:.2f}x",
+        OUT_OF_MEMORY if line.mlx_lm is None else f"{line.tokens_per_second(line.mlx_lm.step):,.0f}",
+        f"{line.tokens_per_second(line.ours.step):,.0f}",
+        "" if line.ratio is None else f"{line.ratio:.2f}x",
         f"{1e3 * line.ours.step:.2f}",
         f"{1e3 * line.ours.host:.2f}",
         f"{line.tokens_per_second(line.floor):,.0f}",
@@ -197,10 +219,11 @@ def _numbers(line: Line) -> dict[str, Any]:
     return {
         **line.case._asdict(),
         "ours": line.ours._asdict(),
-        "mlx_lm_step": line.mlx_lm.step,
+        "mlx_lm_step": line.mlx_lm.step if line.mlx_lm else None,
+        "mlx_lm_failure": None if line.mlx_lm else OUT_OF_MEMORY,
         "floor": line.floor,
         "tokens_per_second": line.tokens_per_second(line.ours.step),
-        "ratio": line.mlx_lm.step / line.ours.step,
+        "ratio": line.ratio,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from jsonschema import Draft202012Validator
 
 from mlx_agent_llm.bench import ours, peer
-from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
+from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Result, row_without_memory
 from mlx_agent_llm.bench.workload import Options, Workload, check_context
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -23,6 +23,7 @@ from mlx_agent_llm.request import SamplingParams
 from mlx_agent_llm.request.constraints import JSONSchema
 
 NUM_DOCUMENTS, MAX_TOKENS = 16, 384
+_COLUMNS = ("", "total s", "output tokens", "tokens/s", "valid")
 _TEXT = {"type": "string", "maxLength": 40}
 _FIELDS: dict[str, Any] = {
     "invoice_number": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{4}$"},
@@ -119,7 +120,7 @@ def _measure(options: Options) -> Result:
     prompts = _prompts(loaded, options.rows or NUM_DOCUMENTS)
     check_context(loaded, max(map(len, prompts)) + MAX_TOKENS, "extract")
     runs = [(_run_ours(loaded, prompts), _run_peer(rival, prompts)) for _ in range(options.repeats or 1)]
-    mine, theirs = (min(side, key=lambda run: run.seconds) for side in zip(*runs, strict=True))
+    mine, theirs = _best([mine for mine, _ in runs]), peer.best([theirs for _, theirs in runs], _best)
     return _result(len(prompts), mine, theirs)
 
 
@@ -137,6 +138,7 @@ def _run_ours(loaded: LoadedModel, prompts: list[list[int]]) -> Extraction:
     return Extraction(seconds, num_tokens, sum(_is_valid(output.text) for output in outputs), num_forced)
 
 
+@peer.unless_out_of_memory
 def _run_peer(loaded: LoadedModel, prompts: list[list[int]]) -> Extraction:
     grammar = _compile_for_peer(loaded)
     _extract_with_peer(loaded, grammar, prompts[:1])
@@ -183,27 +185,41 @@ def _is_valid(text: str) -> bool:
         return False
 
 
-def _result(num_documents: int, mine: Extraction, theirs: Extraction) -> Result:
-    ratio, share = theirs.seconds / mine.seconds, mine.forced_tokens / mine.tokens
+def _best(runs: Sequence[Extraction]) -> Extraction:
+    return min(runs, key=lambda run: run.seconds)
+
+
+def _result(num_documents: int, mine: Extraction, theirs: Extraction | None) -> Result:
+    share = mine.forced_tokens / mine.tokens
     return Result(
         title=f"extract: {num_documents} documents to one schema of {len(_FIELDS)} fields",
-        columns=("", "total s", "output tokens", "tokens/s", "valid"),
-        rows=[
-            _row(OURS, mine, num_documents),
-            _row(f"{PEER} + xgrammar", theirs, num_documents),
-            ("times as fast", f"{ratio:.2f}x", "", f"{mine.tokens_per_second / theirs.tokens_per_second:.2f}x", ""),
-        ],
+        columns=_COLUMNS,
+        rows=[_row(OURS, mine, num_documents), *_rows_of_peer(num_documents, mine, theirs)],
         numbers={
             "documents": num_documents,
             "fields": len(_FIELDS),
             "ours": _numbers(mine),
-            "mlx_lm": _numbers(theirs),
-            "ratios": {"total": ratio},
+            "mlx_lm": None if theirs is None else _numbers(theirs),
+            "mlx_lm_failure": OUT_OF_MEMORY if theirs is None else None,
+            "ratios": None if theirs is None else {"total": theirs.seconds / mine.seconds},
             "forced_share": share,
         },
-        charts=[Bars("less is better", "seconds", ["total"], {OURS: [mine.seconds], PEER: [theirs.seconds]})],
+        charts=[_chart({OURS: mine} | ({} if theirs is None else {PEER: theirs}))],
         notes=[f"{share:.0%} of our output tokens were forced by the grammar and not sampled"],
     )
+
+
+def _rows_of_peer(num_documents: int, mine: Extraction, theirs: Extraction | None) -> list[tuple[str, ...]]:
+    label = f"{PEER} + xgrammar"
+    if theirs is None:
+        return [row_without_memory(label, _COLUMNS)]
+    ratios = theirs.seconds / mine.seconds, mine.tokens_per_second / theirs.tokens_per_second
+    faster = ("times as fast", f"{ratios[0]:.2f}x", "", f"{ratios[1]:.2f}x", "")
+    return [_row(label, theirs, num_documents), faster]
+
+
+def _chart(runs: dict[str, Extraction]) -> Bars:
+    return Bars("less is better", "seconds", ["total"], {label: [run.seconds] for label, run in runs.items()})
 
 
 def _row(label: str, run: Extraction, num_documents: int) -> tuple[str, ...]:

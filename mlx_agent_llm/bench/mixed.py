@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
 from mlx_agent_llm.bench import ours, peer
 from mlx_agent_llm.bench.arrivals import Arrivals
-from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result, Spread
+from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Result, Spread, row_without_memory
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
 
 NUM_ROWS, NUM_LONG = 8, 4096
 NUM_SHORT, NUM_STREAMED, NUM_BEFORE, NUM_AFTER = 24, 200, 20, 32
+_COLUMNS = ("gaps in ms", "median", "worst", "waiting", "worst", "/ median", "first s")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _measure(options: Options) -> Result:
     scene = Scene([tokens(NUM_SHORT) for _ in range(rows)], tokens(num_long))
     _warm_up(loaded, rival, tokens(16))
     runs = [(_run_ours(loaded, scene), _run_peer(rival, scene)) for _ in range(options.repeats or 1)]
-    mine, theirs = (min(side, key=lambda stall: stall.waiting_worst) for side in zip(*runs, strict=True))
+    mine, theirs = _best([mine for mine, _ in runs]), peer.best([theirs for _, theirs in runs], _best)
     return _result(scene, mine, theirs)
 
 
@@ -103,6 +104,7 @@ async def _play(engine: Engine, scene: Scene) -> tuple[Arrivals, float]:
     return arrivals, arrived_at
 
 
+@peer.unless_out_of_memory
 def _run_peer(loaded: LoadedModel, scene: Scene) -> Stall:
     arrivals = Arrivals()
     arrived_at: float | None = None
@@ -134,34 +136,45 @@ def _read(scene: Scene, arrivals: Arrivals, arrived_at: float) -> Stall:
     )
 
 
-def _result(scene: Scene, mine: Stall, theirs: Stall) -> Result:
-    sides = ((OURS, mine), (PEER, theirs))
+def _best(runs: Sequence[Stall]) -> Stall:
+    return min(runs, key=lambda stall: stall.waiting_worst)
+
+
+def _result(scene: Scene, mine: Stall, theirs: Stall | None) -> Result:
+    sides = {OURS: mine} | ({} if theirs is None else {PEER: theirs})
     return Result(
         title=f"mixed: {scene.rows} streams, and a prompt of {len(scene.late_prompt)} tokens that arrives late",
-        columns=("gaps in ms", "median", "worst", "waiting", "worst", "/ median", "first s"),
-        rows=[_row(label, stall) for label, stall in sides],
+        columns=_COLUMNS,
+        rows=[_row(OURS, mine), row_without_memory(PEER, _COLUMNS) if theirs is None else _row(PEER, theirs)],
         numbers={
             "streams": scene.rows,
             "prompt_tokens": len(scene.late_prompt),
             "ours": _numbers(mine),
-            "mlx_lm": _numbers(theirs),
-            "ratios": {
-                "worst gap": theirs.waiting_worst / mine.waiting_worst,
-                "first token": theirs.late_first_token_seconds / mine.late_first_token_seconds,
-            },
+            "mlx_lm": None if theirs is None else _numbers(theirs),
+            "mlx_lm_failure": OUT_OF_MEMORY if theirs is None else None,
+            "ratios": None if theirs is None else _ratios(mine, theirs),
         },
         charts=[
-            Spread("all gaps between tokens of the streams", "seconds", {label: stall.gaps for label, stall in sides}),
+            Spread(
+                "all gaps between tokens of the streams", "seconds", {name: side.gaps for name, side in sides.items()}
+            ),
             _waiting_chart(sides),
         ],
         notes=[
             "waiting: the median and the worst gap while the long prompt waits for its first token, first s",
             *(
                 f"{label}: {stall.num_still_running} of {scene.rows} streams still ran at the long prompt's first token"
-                for label, stall in sides
+                for label, stall in sides.items()
             ),
         ],
     )
+
+
+def _ratios(mine: Stall, theirs: Stall) -> dict[str, float]:
+    return {
+        "worst gap": theirs.waiting_worst / mine.waiting_worst,
+        "first token": theirs.late_first_token_seconds / mine.late_first_token_seconds,
+    }
 
 
 def _row(label: str, stall: Stall) -> tuple[str, ...]:
@@ -179,8 +192,8 @@ def _numbers(stall: Stall) -> dict[str, float]:
     return numbers | {"num_gaps": len(stall.gaps), "worst_over_median": stall.worst_over_median}
 
 
-def _waiting_chart(sides: Sequence[tuple[str, Stall]]) -> Bars:
-    values = {label: [s.waiting_worst, s.late_first_token_seconds] for label, s in sides}
+def _waiting_chart(sides: Mapping[str, Stall]) -> Bars:
+    values = {label: [stall.waiting_worst, stall.late_first_token_seconds] for label, stall in sides.items()}
     return Bars("while the long prompt waits", "seconds", ["worst gap", "its first token"], values)
 
 

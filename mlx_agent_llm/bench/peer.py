@@ -5,15 +5,49 @@ Only extract, whose outputs end by themselves, names end tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import BatchGenerator, generate_step
 
 from mlx_agent_llm.bench.arrivals import Arrivals
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def unless_out_of_memory(run: Callable[P, T]) -> Callable[P, T | None]:
+    """A run that is None where the device has no memory for it: a table then goes on without it."""
+
+    @wraps(run)
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return run(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        mx.clear_cache()  # only now that the error has let go of the run's arrays
+        return None
+
+    return attempt
+
+
+def best(runs: Sequence[T | None], choose: Callable[[list[T]], T]) -> T | None:
+    """What `choose` makes of the runs; None when one of them is."""
+    done = [run for run in runs if run is not None]
+    return choose(done) if len(done) == len(runs) else None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """By the words of MLX's allocators, of CUDA and of Metal's command buffers."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("malloc", "out of memory", "insufficient memory")
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 OURS, PEER = "mlx_agent_llm", "mlx-lm"
+OUT_OF_MEMORY = "out of memory"  # a cell, and the reason in JSON, where the peer has no numbers
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Spread:
 
 
 Chart = Bars | Spread
+
+
+def row_without_memory(label: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """The row of a side that had no memory for the work."""
+    return (label, OUT_OF_MEMORY, *[""] * (len(columns) - 2))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import partial
 
 from mlx_agent_llm.bench import ours, peer
 from mlx_agent_llm.bench.arrivals import Arrivals
-from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
+from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Chart, Result, row_without_memory
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -31,6 +31,7 @@ class Measurement:
     decode_tokens_per_second: float
 
 
+_COLUMNS = ("", "total s", "all started s", "decode tok/s")
 MakeCrowd = Callable[[RandomTokens, int | None], Crowd]
 
 
@@ -56,7 +57,8 @@ def _measure(name: str, make_crowd: MakeCrowd, options: Options) -> Result:
     _run_ours(loaded, warm_up)
     _run_peer(rival, warm_up)
     runs = [(_run_ours(loaded, crowd), _run_peer(rival, crowd)) for _ in range(options.repeats or 1)]
-    return _result(name, crowd, _best([mine for mine, _ in runs]), _best([theirs for _, theirs in runs]))
+    mine, theirs = _best([mine for mine, _ in runs]), peer.best([theirs for _, theirs in runs], _best)
+    return _result(name, crowd, mine, theirs)
 
 
 def _run_ours(loaded: LoadedModel, crowd: Crowd) -> Measurement:
@@ -64,6 +66,7 @@ def _run_ours(loaded: LoadedModel, crowd: Crowd) -> Measurement:
         return _read(ours.stream_all(engine, crowd.prompts, crowd.num_new), crowd)
 
 
+@peer.unless_out_of_memory
 def _run_peer(loaded: LoadedModel, crowd: Crowd) -> Measurement:
     return _read(peer.stream_all(loaded.model, crowd.prompts, crowd.num_new), crowd)
 
@@ -84,39 +87,46 @@ def _best(runs: list[Measurement]) -> Measurement:
     )
 
 
-def _result(name: str, crowd: Crowd, mine: Measurement, theirs: Measurement) -> Result:
-    ratios = {
-        "total": theirs.total_seconds / mine.total_seconds,
-        "all started": theirs.all_started_seconds / mine.all_started_seconds,
-        "decode": mine.decode_tokens_per_second / theirs.decode_tokens_per_second,
-    }
+def _result(name: str, crowd: Crowd, mine: Measurement, theirs: Measurement | None) -> Result:
+    ratios = None if theirs is None else _ratios(mine, theirs)
+    rows = [_row(OURS, mine), row_without_memory(PEER, _COLUMNS) if theirs is None else _row(PEER, theirs)]
+    if ratios is not None:
+        rows.append(("times as fast", *(f"{ratio:.2f}x" for ratio in ratios.values())))
     return Result(
         title=f"{name}: {len(crowd.prompts)} requests, {crowd.num_new} new tokens each",
-        columns=("", "total s", "all started s", "decode tok/s"),
-        rows=[
-            (OURS, *(f"{number:.2f}" for number in asdict(mine).values())),
-            (PEER, *(f"{number:.2f}" for number in asdict(theirs).values())),
-            ("times as fast", *(f"{ratio:.2f}x" for ratio in ratios.values())),
-        ],
+        columns=_COLUMNS,
+        rows=rows,
         numbers={
             "requests": len(crowd.prompts),
             "new_tokens": crowd.num_new,
             "ours": asdict(mine),
-            "mlx_lm": asdict(theirs),
+            "mlx_lm": None if theirs is None else asdict(theirs),
+            "mlx_lm_failure": OUT_OF_MEMORY if theirs is None else None,
             "ratios": ratios,
         },
-        charts=[_seconds_chart(mine, theirs), _decode_chart(mine, theirs)],
+        charts=_charts({OURS: mine} | ({} if theirs is None else {PEER: theirs})),
     )
 
 
-def _seconds_chart(mine: Measurement, theirs: Measurement) -> Bars:
-    values = {label: [run.total_seconds, run.all_started_seconds] for label, run in ((OURS, mine), (PEER, theirs))}
-    return Bars("less is better", "seconds", ["total", "all started"], values)
+def _ratios(mine: Measurement, theirs: Measurement) -> dict[str, float]:
+    return {
+        "total": theirs.total_seconds / mine.total_seconds,
+        "all started": theirs.all_started_seconds / mine.all_started_seconds,
+        "decode": mine.decode_tokens_per_second / theirs.decode_tokens_per_second,
+    }
 
 
-def _decode_chart(mine: Measurement, theirs: Measurement) -> Bars:
-    values = {label: [run.decode_tokens_per_second] for label, run in ((OURS, mine), (PEER, theirs))}
-    return Bars("more is better", "tokens a second", ["decode"], values)
+def _row(label: str, run: Measurement) -> tuple[str, ...]:
+    return (label, *(f"{number:.2f}" for number in asdict(run).values()))
+
+
+def _charts(runs: dict[str, Measurement]) -> list[Chart]:
+    seconds = {label: [run.total_seconds, run.all_started_seconds] for label, run in runs.items()}
+    decode = {label: [run.decode_tokens_per_second] for label, run in runs.items()}
+    return [
+        Bars("less is better", "seconds", ["total", "all started"], seconds),
+        Bars("more is better", "tokens a second", ["decode"], decode),
+    ]
 
 
 _TAKES = frozenset({"model", "rows", "repeats"})

@@ -16,6 +16,7 @@ from mlx_agent_llm.chat import TOOL_FORMATS, Tool, parse_reply, prepare_chat
 from mlx_agent_llm.errors import InvalidOutputError, RequestError
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
+from tests.support.search import examples
 from tests.support.tool_templates import OPENED, PLAIN, THINKING, TemplateTokenizer, template_of
 
 ADD = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
@@ -139,7 +140,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(texts=st.lists(st.lists(PIECES, max_size=5).map("".join), min_size=4, max_size=4))
 def test_control_tokens_that_users_write_are_text(texts: list[str]) -> None:
     tokenizer = TemplateTokenizer.of("mistral")

@@ -29,6 +29,7 @@ from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.errors import ConstraintError, RequestError, ToolChoiceError
 from mlx_agent_llm.request.constraints import JSONSchema
 from tests.support.random_texts import RandomTexts
+from tests.support.search import examples
 from tests.support.tool_templates import TemplateTokenizer, template_of
 
 USE = Tool(
@@ -142,7 +143,7 @@ def looks_like_a_value(text: str) -> bool:
 
 
 @every_format
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(several=st.lists(ARGUMENTS, min_size=1, max_size=3))
 def test_what_a_template_renders_is_read_back_and_allowed(name: str, several: list[dict[str, Any]]) -> None:
     several = [arguments if is_writable(name, arguments) else {"text": "x"} for arguments in several]
@@ -220,7 +221,7 @@ def check_random_texts(
 
 
 @every_format
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_any_split_of_a_reply_gives_the_same(name: str, data: st.DataObject) -> None:
     tool_format = TOOL_FORMATS[name]

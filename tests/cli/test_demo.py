@@ -123,9 +123,10 @@ def test_system_prompt_examples_and_tools_are_at_least_400_shared_tokens(demo: L
     assert len(list(shared)) >= MIN_SHARED_TOKENS
 
 
-def test_every_tool_call_of_twenty_runs_with_different_seeds_validates(demo_engine: Engine) -> None:
-    # Two agents of each run, all runs at once: that is quick, and each task has its turn with five seeds.
-    teams = [make_team(len(TASKS), seed)[seed % 4 * 2 :][:2] for seed in range(20)]
+@pytest.mark.parametrize("num_runs", [8, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+def test_every_tool_call_of_runs_with_different_seeds_validates(demo_engine: Engine, num_runs: int) -> None:
+    # Two agents of each run, all runs at once: that is quick, and each task has its turn with two seeds or more.
+    teams = [make_team(len(TASKS), seed)[seed % 4 * 2 :][:2] for seed in range(num_runs)]
 
     async def run_all() -> None:
         await asyncio.gather(*(run_team(team, demo_engine) for team in teams))

@@ -52,6 +52,7 @@ from mlx_agent_llm.languages.regular import (
 )
 from mlx_agent_llm.request.constraints import JSONSchema
 from tests.support.grammars import is_dead
+from tests.support.search import examples
 
 # Bytes, texts of several bytes that reach over leaves and into characters, and two end tokens.
 BYTES = [bytes([byte]) for byte in b"abcdx(),\xc3\xa8\xa9"]
@@ -61,7 +62,7 @@ END = (len(TOKENS) - 2, len(TOKENS) - 1)
 TOKEN_SETS = TokenSets(len(TOKENS), frozenset(range(len(TOKENS))), frozenset(END))
 BACKENDS = Backends(TOKENS, END)
 
-FUZZED = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZED = settings(max_examples=examples(120), suppress_health_check=list(HealthCheck))
 
 classes = st.sampled_from(["ab", "bc", "abc", "aé", "c"]).map(lambda chars: characters(CharSet.of(chars)))
 words = st.text("abcé", min_size=1, max_size=3)
@@ -171,13 +172,13 @@ def test_a_lexer_reads_exactly_what_it_is_said_to(
     assert_walks_agree(grammar, BACKENDS._compile_with_llguidance(lark), seed)
 
 
-@settings(FUZZED, max_examples=40)
+@settings(FUZZED, max_examples=examples(40))
 @given(grammar=grammars(), seed=st.integers(0, 2**32))
 def test_xgrammar_reads_every_grammar_exactly(grammar: ContextFreeGrammar, seed: int) -> None:
     assert_walks_agree(grammar, BACKENDS._compile_with_xgrammar(ebnf_text(reduced(grammar))), seed)
 
 
-@settings(FUZZED, max_examples=60)
+@settings(FUZZED, max_examples=examples(60))
 @given(language=languages, count=st.sampled_from([(0, 20), (9, 30), (20, 20)]), seed=st.integers(0, 2**32))
 def test_a_relaxed_language_holds_all_that_the_language_holds(
     language: Language, count: tuple[int, int], seed: int

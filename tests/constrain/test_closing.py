@@ -26,6 +26,7 @@ from mlx_agent_llm.languages.context_free import (
 )
 from mlx_agent_llm.languages.regular.char_set import CharSet
 from tests.support.grammars import JSON, NUMBER, PERSON, random_node
+from tests.support.search import examples
 
 SINGLE = [bytes([byte]) for byte in range(256)]
 MERGED = [
@@ -207,7 +208,7 @@ def test_a_counted_repetition_is_closed_with_what_it_still_needs() -> None:
         assert closing.cost(closing.advance(closing.start(), written.encode())) == cost
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.characters(exclude_categories=["Cs"]), st.integers(1, 3))
 def test_a_beginning_of_a_character_stands_for_all_characters_that_begin_so(char: str, size: int) -> None:
     beginning = char.encode()[:size]
@@ -220,7 +221,7 @@ def test_a_beginning_of_a_character_stands_for_all_characters_that_begin_so(char
         assert low == 0 or low == 0xE000 or not chr(low - 1).encode().startswith(beginning)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.lists(st.sampled_from([b"a", b"b", b"ab", b"ba", b"abc", b"c", b"bca"]), max_size=8))
 def test_the_fewest_tokens_are_never_more_than_any_spelling(pieces: list[bytes]) -> None:
     tokens = [b"a", b"b", b"ab", b"ba", b"abc", b"c", b"bca"]

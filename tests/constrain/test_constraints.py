@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
@@ -19,13 +19,14 @@ from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.errors import ConstraintError, GenerationError, UnsupportedSchemaError
 from mlx_agent_llm.request.constraints import Constraint, JSONSchema, Regex
+from tests.support.search import examples
 
 SPECIAL, EOS, OTHER_EOS = 256, 257, 258
 VOCAB_SIZE = 300  # 259 tokens and 41 padding ids
 NUM_WORDS = 10
 CLOSING = b'"}],:0123456789'
 
-WALKS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+WALKS = settings(max_examples=examples(150))
 
 
 TOKENS = [bytes([value]) for value in range(256)] + [b"", b"", b""]

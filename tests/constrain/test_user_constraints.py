@@ -15,7 +15,7 @@ from mlx_agent_llm.languages.context_free.ebnf_parser import parse_ebnf
 from mlx_agent_llm.request import RequestOutput
 from mlx_agent_llm.request.constraints import Constraint
 from mlx_agent_llm.testing import RandomLogitsModel
-from tests.conftest import MakeEngine
+from tests.support.engines import MakeEngine
 
 
 def accepts(constraint: Constraint, text: str) -> bool:

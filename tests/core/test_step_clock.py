@@ -8,7 +8,7 @@ import pytest
 
 from mlx_agent_llm import JSONSchema, SamplingParams
 from mlx_agent_llm.core.step_clock import PHASES, StepClock
-from tests.conftest import MakeEngine
+from tests.support.engines import MakeEngine
 
 
 def test_the_phases_of_a_step_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:

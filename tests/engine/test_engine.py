@@ -30,6 +30,7 @@ from mlx_agent_llm import (
     UnsupportedSchemaError,
 )
 from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedModel, tiny_model
+from tests.support.search import examples
 from tests.support.waiting import is_idle, wait_until
 
 MakeEngine = Callable[..., Engine]
@@ -126,7 +127,7 @@ ROW_PARAMS = st.builds(
 )
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=examples(6))
 @given(
     st.lists(
         st.tuples(st.sampled_from(["a", "shared " * 8 + "a", "shared " * 8 + "b"]), ROW_PARAMS),

@@ -31,7 +31,7 @@ from mlx_agent_llm.core.loop import Emission, EngineCore, Vocabulary
 from mlx_agent_llm.models import from_parts
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import ByteTokenizer, tiny_model
-from tests.conftest import assert_is_clean
+from tests.support.engines import assert_is_clean
 from tests.support.exact_model import ExactModel, Fault, Faults
 from tests.support.waiting import wait_until
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_kernels import SharedLevel, reference
+from tests.support.search import examples
 
 Array = npt.NDArray[np.float64]
 TOLERANCE = {mx.float32: 2e-5, mx.float16: 4e-3, mx.bfloat16: 4e-2}
@@ -138,7 +139,7 @@ def test_values_may_be_of_another_width_than_keys() -> None:
     assert_close(out, attention(as_float64(queries)[0], *pools.read(table, 9))[None], mx.float32)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.integers(1, 6), st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(0, 9))
 def test_padding_and_neighbours_never_leak_into_a_row(block_size: int, lengths: list[int], fill: int) -> None:
     pools = Pools(block_size=block_size)
@@ -185,7 +186,7 @@ def test_write_kv_sets_the_named_slots_and_leaves_all_others() -> None:
     assert (written == written[:, :1, :1]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.integers(1, 100), st.data())
 def test_the_bitmask_leaves_allowed_logits_as_they_are_and_forbids_all_others(size: int, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.sets(st.integers(0, size - 1)), min_size=1, max_size=3))

@@ -16,6 +16,7 @@ from mlx_agent_llm.languages.numbers.languages import INTEGER, NUMBER, multiples
 from mlx_agent_llm.languages.numbers.ranges import Bounds, Grid, decimal_grid, integer_grid
 from mlx_agent_llm.languages.regular import Language
 from tests.support.languages import accepts, is_subset
+from tests.support.search import examples
 
 KEYWORDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
@@ -37,7 +38,7 @@ GRIDS = st.builds(
 DIVISORS = st.lists(st.sampled_from([1, 2, 3, 5, 7, 10, 12, 25, 100, 150]), max_size=2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(GRIDS, DIVISORS, DIVISORS)
 def test_a_range_holds_its_grid_and_nothing_else(grid: Grid, multiples: list[int], non_multiples: list[int]) -> None:
     language = range_language(grid, multiples, non_multiples)
@@ -88,7 +89,7 @@ def order(bounds: Bounds) -> tuple[Any, ...]:
     return bounds.minimum, bounds.exclusive_minimum, bounds.maximum, bounds.exclusive_maximum
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(bounded(st.integers(-(10**20), 10**20) | st.floats(-1e6, 1e6)), st.sampled_from([1, 2, 3, 7, 60]))
 def test_every_integer_within_bounds_is_valid(bounds: Bounds, divisor: int) -> None:
     grid = integer_grid(bounds)
@@ -96,7 +97,7 @@ def test_every_integer_within_bounds_is_valid(bounds: Bounds, divisor: int) -> N
     check_random_texts(range_language(grid, [divisor]), schema_of(bounds, type="integer", multipleOf=divisor))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(bounded(st.floats(-1e9, 1e9).map(lambda bound: round(bound, 4)) | st.sampled_from([0, 0.1, 1e14, -1e14 + 1])))
 def test_every_decimal_within_bounds_is_valid(bounds: Bounds) -> None:
     grid = decimal_grid(bounds)
@@ -105,7 +106,7 @@ def test_every_decimal_within_bounds_is_valid(bounds: Bounds) -> None:
     check_random_texts(range_language(grid), schema_of(bounds, type="number"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     bounded(st.integers(-40, 40) | st.floats(-40, 40).map(lambda bound: round(bound, 3))),
     st.lists(st.sampled_from([2, 5, 0.5, 2.5, 0.125, 1.0, 0.1, 0.3, 0.01]), min_size=1, max_size=2),

@@ -13,6 +13,7 @@ from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.regex import parse_regex
 from mlx_agent_llm.languages.regular import ANY_TEXT, Literal, literal, repeat
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER
+from tests.support.search import examples
 
 TEXTS = ["".join(chars) for length in range(5) for chars in itertools.product("ab\n", repeat=length)]
 
@@ -29,7 +30,7 @@ PATTERNS = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 @given(PATTERNS)
 def test_a_pattern_is_found_where_pythons_re_finds_it(pattern: str) -> None:
     # In Python `$` also stands before a last line end; `.` stops at other line ends, which the texts do not have.
@@ -192,7 +193,7 @@ def test_what_is_no_pattern_or_not_regular_is_refused_with_its_position(
     assert repr(pattern) in str(caught.value)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 @given(st.text(st.sampled_from(r"ab^$.|()[]{}*+?\-,1:<=!dpu"), max_size=12))
 def test_any_text_is_a_pattern_or_a_constraint_error(pattern: str) -> None:
     try:

@@ -37,6 +37,7 @@ from mlx_agent_llm.languages.regular import (
 )
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet, coarsest_partition
 from tests.support.languages import accepts, is_subset
+from tests.support.search import examples
 
 # No leaf below names "z": it stands for every character that is not named.
 ALPHABET = "abcz"
@@ -107,13 +108,13 @@ def texts_of(language: Language) -> frozenset[str]:
     return frozenset(held)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(MODELS)
 def test_a_language_holds_the_texts_that_its_construction_says(model: Model) -> None:
     assert texts_of(model.language) == model.texts
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS)
 def test_the_shortest_text_is_shortest(model: Model) -> None:
     shortest = model.language.shortest()
@@ -130,7 +131,7 @@ def test_the_shortest_text_is_shortest(model: Model) -> None:
         assert rest is not None and language.matches(rest) and len(rest) == len(shortest or "") - index - 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS)
 def test_an_automaton_accepts_the_same_texts_and_has_no_dead_state(model: Model) -> None:
     automaton = model.language.automaton(200)
@@ -153,7 +154,7 @@ def test_equal_states_of_an_automaton_are_merged() -> None:
     assert language.automaton(1) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(LANGUAGES)
 def test_the_next_classes_divide_all_characters_and_tell_derivatives_apart(language: Language) -> None:
     classes = language.next_classes()
@@ -164,7 +165,7 @@ def test_the_next_classes_divide_all_characters_and_tell_derivatives_apart(langu
         assert len({language.derive(char) for char in ends}) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(LANGUAGES, LANGUAGES)
 def test_the_laws_of_a_boolean_algebra_hold(one: Language, other: Language) -> None:
     assert complement(complement(one)) is one
@@ -179,7 +180,7 @@ def are_equal(one: Language, other: Language) -> bool:
     return is_subset(one, other) and is_subset(other, one)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS, MODELS)
 def test_subsets_and_disjoint_languages_are_told(one: Model, other: Model) -> None:
     if is_subset(one.language, other.language):
@@ -194,7 +195,7 @@ def test_subsets_and_disjoint_languages_are_told(one: Model, other: Model) -> No
         assert common is not None and one.language.matches(common) and other.language.matches(common)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(MODELS)
 def test_the_image_under_a_code_holds_the_coded_texts_and_no_others(model: Model) -> None:
     codes = {"a": r"\a", "b": "b", "c": "cc", "z": r"\u"}
@@ -208,7 +209,7 @@ def test_the_image_under_a_code_holds_the_coded_texts_and_no_others(model: Model
     assert not any(image.matches(text) for text in ("\\", "a", "c", "ccc", r"\b", "z"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(LANGUAGES, LANGUAGES)
 def test_a_union_or_intersection_of_the_parts_of_a_normal_form_is_that_normal_form(
     left: Language, right: Language
@@ -220,7 +221,7 @@ def test_a_union_or_intersection_of_the_parts_of_a_normal_form_is_that_normal_fo
         assert intersection(*parts) is intersection(one, ANY_TEXT) is intersection(*reversed(parts)) is one
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(LANGUAGES, LANGUAGES, st.sampled_from(ALPHABET))
 @example(union(EMPTY_TEXT, literal("a"), complement(EMPTY_TEXT)), EMPTY_TEXT, "a")
 def test_a_language_of_equal_structure_is_the_same_object(one: Language, other: Language, char: str) -> None:
@@ -442,7 +443,6 @@ def in_window(char_set: CharSet) -> set[str]:
     return {char for char in WINDOW if char in char_set}
 
 
-@settings(deadline=None)
 @given(RANGES)
 def test_a_character_set_holds_its_ranges_without_surrogates(pairs: list[tuple[int, int]]) -> None:
     char_set = CharSet((low, low + length) for low, length in pairs)
@@ -453,7 +453,6 @@ def test_a_character_set_holds_its_ranges_without_surrogates(pairs: list[tuple[i
     assert all(high + 1 < low for (_, high), (low, _) in itertools.pairwise(char_set.ranges))
 
 
-@settings(deadline=None)
 @given(SETS, SETS)
 def test_character_sets_are_sets(one: CharSet, other: CharSet) -> None:
     assert in_window(one | other) == in_window(one) | in_window(other)
@@ -466,7 +465,6 @@ def test_character_sets_are_sets(one: CharSet, other: CharSet) -> None:
         assert hash(one) == hash(other)
 
 
-@settings(deadline=None)
 @given(st.lists(SETS, max_size=4))
 def test_a_partition_is_the_coarsest(sets: list[CharSet]) -> None:
     partition = coarsest_partition(frozenset(sets))

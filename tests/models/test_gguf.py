@@ -13,6 +13,7 @@ from mlx_agent_llm.models import load_model
 from mlx_agent_llm.models.gguf.file import read_gguf
 from mlx_agent_llm.models.gguf.weights import read_tensors
 from tests.support import gguf_files as files
+from tests.support.search import examples
 
 TOKENS = mx.array([[5, 80, 3, 200, 41, 97, 13]])
 NAMES = {
@@ -265,7 +266,7 @@ def header_size(content: bytes) -> int:
     return content.rindex(b"blk.1.ffn_down.weight") + 21 + 4 + 16 + 4 + 8
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_truncated_file_is_a_load_error_wherever_it_ends(tmp_path: Path, whole: bytes, data: st.DataObject) -> None:
     header = header_size(whole)
@@ -277,7 +278,7 @@ def test_a_truncated_file_is_a_load_error_wherever_it_ends(tmp_path: Path, whole
         read_gguf(path)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_flipped_header_bytes_raise_nothing_but_load_errors(tmp_path: Path, whole: bytes, data: st.DataObject) -> None:
     content = bytearray(whole)

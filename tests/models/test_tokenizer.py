@@ -14,6 +14,7 @@ from mlx_agent_llm.models.gguf.file import read_gguf
 from mlx_agent_llm.models.gguf.tokenizer import build_tokenizer
 from mlx_agent_llm.models.source import find_demo
 from tests.support import gguf_files as files
+from tests.support.search import examples
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
 WORD_TEXTS = st.text(alphabet=" abthe\u00e9\U0001f600\n\u4e2d", max_size=30)
@@ -90,7 +91,7 @@ def joined_by_score(text: str) -> list[int]:
     return ids
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(text=TEXTS)
 def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(demo: HFTokenizer, text: str) -> None:
     """A few bytes have no token in this vocabulary, and its tokenizer drops them; control tokens are no text."""
@@ -216,7 +217,7 @@ def test_a_token_that_appears_twice_is_named(tmp_path: Path) -> None:
         built(tmp_path, {"tokenizer.ggml.tokens": tokens})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(text=WORD_TEXTS)
 def test_sentence_piece_merges_equal_the_procedure_over_scores(sp: HFTokenizer, text: str) -> None:
     token_ids = sp.encode(text, add_special_tokens=False)

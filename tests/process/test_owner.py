@@ -38,12 +38,12 @@ if child == 0:
     del stream, engine
     sys.exit(7)  # runs the finalizers
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-assert len(handle.result(timeout=20).token_ids) == 400
+assert len(handle.result(timeout=200).token_ids) == 400
 assert len(list(stream)) == 399
 engine.close()
 """
 
 
 def test_an_engine_in_a_forked_process_raises_and_never_hangs() -> None:
-    done = subprocess.run([sys.executable, "-c", FORKED_PROCESS], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FORKED_PROCESS], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,7 @@ from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import tiny_model
+from tests.support.search import examples
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,7 +113,7 @@ def run_core(core: EngineCore, arrivals: Sequence[Arrival]) -> list[list[int]]:
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 @pytest.mark.parametrize("prefix_cache", [True, False])
 @pytest.mark.parametrize("max_tokens_per_step", [16, 512])
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=examples(4))
 @given(arrivals=ARRIVALS, num_spare_blocks=st.sampled_from([0, 3, 100]))
 def test_tiny_models_say_what_mlx_lm_says_through_any_arrivals_and_preemptions(
     model_type: str, prefix_cache: bool, max_tokens_per_step: int, arrivals: list[Arrival], num_spare_blocks: int

@@ -1,4 +1,4 @@
-"""10,000 random requests among faults, cancellations, timeouts, full pools and full queues: each is answered once."""
+"""Random requests among faults, cancellations, timeouts, full pools and full queues: each is answered once."""
 
 import gc
 import os
@@ -17,8 +17,8 @@ from tests.support.traffic import Traffic, make_ask
 
 MakeEngine = Callable[..., Engine]
 
-NUM_REQUESTS = 2000  # of each config
-RATES = {"forward": 0.01, "sample": 0.01, "accept": 0.001, "reject": 0.001, "fill_mask": 0.001, "detokenize": 0.0005}
+NUM_REQUESTS = [1000, pytest.param(20_000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]  # of each config
+RATES = {"forward": 0.02, "sample": 0.02, "accept": 0.001, "reject": 0.001, "fill_mask": 0.001, "detokenize": 0.0005}
 CONFIGS: list[dict[str, object]] = [
     {"max_num_seqs": 16, "max_tokens_per_step": 64},
     {"max_num_seqs": 8, "max_tokens_per_step": 48, "kv_cache_tokens": 256, "block_size": 8},
@@ -28,31 +28,33 @@ CONFIGS: list[dict[str, object]] = [
 ]
 
 
+@pytest.mark.parametrize("num_requests", NUM_REQUESTS)
 @pytest.mark.parametrize("seed", range(len(CONFIGS)))
 def test_each_of_thousands_of_random_requests_is_answered_once_and_rightly_and_nothing_is_left(
-    make_engine: MakeEngine, seed: int
+    make_engine: MakeEngine, seed: int, num_requests: int
 ) -> None:
     before = open_resources()
     faults = Faults(seed, **RATES)
     engine = make_engine(ExactModel(faults), **CONFIGS[seed])
-    answers = rage(engine, faults, seed, make_engine)
+    answers = rage(engine, faults, seed, num_requests, make_engine)
     assert open_resources() == before
-    assert all(faults.counts[place] >= 3 for place in ("forward", "sample"))
-    assert all(answers[kind] >= 10 for kind in ("stop", "length", "GenerationError", "RequestTimeout", "cancelled"))
-    assert answers["QueueFullError"] + answers["CapacityError"] >= 20 or seed == 0
-    assert engine.stats().num_preemptions >= 20 or seed not in (1, 3)
+    # How often is a matter of the machine; each has happened, far from never.
+    assert all(faults.counts[place] >= 1 for place in ("forward", "sample"))
+    assert all(answers[kind] >= 5 for kind in ("stop", "length", "GenerationError", "RequestTimeout", "cancelled"))
+    assert answers["QueueFullError"] + answers["CapacityError"] >= 10 or seed == 0
+    assert engine.stats().num_preemptions >= 5 or seed not in (1, 3)
 
 
-def rage(engine: Engine, faults: Faults, seed: int, make_engine: MakeEngine) -> Counter[str]:
+def rage(engine: Engine, faults: Faults, seed: int, num_requests: int, make_engine: MakeEngine) -> Counter[str]:
     """Let the requests loose and check every answer; how often each kind of it was given."""
     ledger = Ledger()
-    traffic = Traffic(engine, (make_ask(seed, number) for number in range(NUM_REQUESTS)))
+    traffic = Traffic(engine, (make_ask(seed, number) for number in range(num_requests)))
     with faults.installed(), ledger.open():
-        traffic.run()
+        traffic.run(seconds=300 + num_requests / 10)
     engine.close()
-    assert traffic.answered == Counter(range(NUM_REQUESTS))
+    assert traffic.answered == Counter(range(num_requests))
     ledger.check(engine)
-    undisturbed = make_engine(ExactModel(), max_queue=NUM_REQUESTS)
+    undisturbed = make_engine(ExactModel(), max_queue=num_requests)
     compare(ledger.entries[::10], undisturbed)
     undisturbed.close()
     return traffic.answers

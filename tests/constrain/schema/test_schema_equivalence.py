@@ -18,9 +18,10 @@ from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from tests.support.grammar_walks import GrammarWalk
 from tests.support.json_schema_suite import texts_of
 from tests.support.random_schemas import INSTANCES, rooted_schemas, unenforced_schemas
+from tests.support.search import examples
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=20_000, suppress_health_check=list(HealthCheck))
 
 
 def open_rules(schema: dict[str, Any], strict: bool) -> SchemaRules:

@@ -11,6 +11,7 @@ from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing, bucket
 from mlx_agent_llm.core.batch.sharing import SharingCosts
 from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
+from tests.support.search import examples
 
 SIZE = 4
 CHEAP = SharingCosts(launches=0, copies=1)
@@ -128,7 +129,7 @@ def test_rows_whose_blocks_are_all_shared_keep_the_block_of_their_last_token() -
     assert values(span.seq_lens) == [4] * 3
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(FORESTS, st.booleans(), st.integers(1, 3))
 def test_what_a_row_reads_is_its_table_however_it_is_shared(
     paths: list[tuple[list[int], int]], in_buckets: bool, max_length: int

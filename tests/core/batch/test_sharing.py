@@ -13,6 +13,7 @@ from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.kv.layer_shape import KVShape
 from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
+from tests.support.search import examples
 
 SIZE = 4
 FREE = SharingCosts(launches=0, copies=1)
@@ -93,7 +94,7 @@ def test_rows_alone_share_nothing() -> None:
     assert levels_of([[1, 2, 3], [4, 5, 6]], FREE) == ()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(FORESTS, COSTS)
 def test_groups_agree_in_what_they_read_and_no_row_is_in_two_of_a_level(
     paths: list[tuple[list[int], int]], costs: SharingCosts
@@ -114,7 +115,7 @@ def test_groups_agree_in_what_they_read_and_no_row_is_in_two_of_a_level(
                 begins[row] = group.end
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(FORESTS, st.booleans(), st.integers(1, 4))
 def test_attention_by_groups_is_attention_row_by_row(
     paths: list[tuple[list[int], int]], in_buckets: bool, max_length: int

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm.core.batch.table_matrix import TableMatrix
+from tests.support.search import examples
 
 FILLER = -7
 
@@ -42,7 +43,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(STEPS)
 def test_after_any_joins_leaves_moves_and_growth_it_is_the_matrix_of_the_tables(steps: Any) -> None:
     matrix, tables, last = TableMatrix(FILLER), [table(name, name + 1) for name in range(6)], list[Any]()

@@ -15,6 +15,7 @@ from mlx_agent_llm import Delta, Engine, JSONSchema, RequestOutput, SamplingPara
 from mlx_agent_llm.core.output.logprobs import compute_logprobs, read_logprobs
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel, tiny_model
+from tests.support.search import examples
 
 MakeEngine = Callable[..., Engine]
 
@@ -174,7 +175,7 @@ def logprobs_of(
     return read_logprobs(arrays, tokens, requests_for(counts))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(
     st.lists(st.sampled_from([None, 0, 1, 7, 20]), min_size=1, max_size=6).filter(lambda counts: set(counts) != {None}),
     st.sampled_from([20, 21, 300]),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlx_agent_llm.core.output.penalties import change_logits
 from mlx_agent_llm.core.output.sampler import Sampler, SamplingRows, _keep_likely, sample
 from mlx_agent_llm.request import Delta, Request, SamplingParams
+from tests.support.search import examples
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -101,7 +102,7 @@ def test_draws_come_from_the_specified_tokens_in_the_specified_frequencies(row: 
     assert chi_square <= degrees + 5 * math.sqrt(2 * degrees) + 1e-6, "frequencies are off"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(
     st.integers(0, 100),
     st.lists(
@@ -155,7 +156,7 @@ def mask_of(allowed: list[set[int]], size: int) -> npt.NDArray[np.int32]:
     return np.packbits(bits, axis=1, bitorder="little").view(np.int32)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_a_forbidden_token_is_never_drawn_and_what_is_allowed_is_drawn_as_if_it_were_all(data: st.DataObject) -> None:
     size = data.draw(st.sampled_from([5, 32, 33, 70]))
@@ -276,7 +277,7 @@ REQUEST = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(REQUEST, min_size=1, max_size=6), st.integers(0, 100))
 def test_each_rows_logits_are_changed_as_its_parameters_say_and_no_other_bit(
     described: list[tuple[SamplingParams, list[int], list[list[int]]]], seed: int

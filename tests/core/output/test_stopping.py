@@ -11,6 +11,7 @@ from mlx_agent_llm.core.output.detokenizer import Detokenizer
 from mlx_agent_llm.core.output.stopping import Stopping, TextStop
 from mlx_agent_llm.errors import GenerationError
 from mlx_agent_llm.request import Delta, Matcher, Request, SamplingParams
+from tests.support.search import examples
 
 END = 256
 BYTES = [bytes([byte]) for byte in range(256)] + [b""]
@@ -39,7 +40,7 @@ BORDERS = st.lists(st.integers(0, 1000), max_size=12)
 STOPS = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000))
 @given(st.text("abc", max_size=30), STOPS, BORDERS)
 def test_the_shown_text_ends_before_the_first_stop_string_however_it_is_split(
     text: str, stop: list[str], borders: list[int]
@@ -56,7 +57,7 @@ def test_the_shown_text_ends_before_the_first_stop_string_however_it_is_split(
     assert shown + ("" if is_stopped else finder.finish()) == (text if expected is None else expected)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 @given(st.text("abc", max_size=30), STOPS, BORDERS)
 def test_no_more_is_held_back_than_could_begin_a_stop_string(text: str, stop: list[str], borders: list[int]) -> None:
     finder, seen, shown = TextStop(stop), "", ""
@@ -70,7 +71,7 @@ def test_no_more_is_held_back_than_could_begin_a_stop_string(text: str, stop: li
         assert not held or any(one.startswith(held) and one != held for one in stop)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 @given(st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode)), BORDERS)
 def test_the_pieces_of_a_text_add_up_to_what_decoding_at_once_gives(data: bytes, borders: list[int]) -> None:
     pieces = cut(data, borders)
@@ -79,7 +80,7 @@ def test_the_pieces_of_a_text_add_up_to_what_decoding_at_once_gives(data: bytes,
     assert "".join(shown) + detokenizer.finish() == data.decode(errors="replace")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.text(min_size=1, max_size=20), BORDERS)
 def test_no_piece_shows_half_a_character(text: str, borders: list[int]) -> None:
     pieces = cut(text.encode(), borders)
@@ -193,7 +194,7 @@ def test_a_stop_string_does_not_switch_the_end_tokens_off() -> None:
     assert outcome(feed([*b"ab", END], SamplingParams(stop=("zz",)))) == ("ab", 3, "stop")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.lists(st.integers(0, 256), min_size=1, max_size=40), STOPS, st.integers(1, 30))
 def test_the_text_of_a_request_is_the_text_of_its_tokens_up_to_the_stop(
     tokens: list[int], stop: list[str], max_tokens: int

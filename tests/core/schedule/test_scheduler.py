@@ -267,8 +267,6 @@ def test_no_random_operations_break_an_invariant(times: int) -> None:
         settings=settings(
             max_examples=600 * times,
             stateful_step_count=60,
-            deadline=None,
-            derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -20,7 +20,7 @@ from langchain_mlx_agent import ChatMLXAgent, EngineRegistry
 from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import ScriptedModel
-from tests.conftest import assert_is_clean
+from tests.support.engines import assert_is_clean
 from tests.support.langchain_chats import merged
 
 

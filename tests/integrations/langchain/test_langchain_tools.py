@@ -31,6 +31,7 @@ from mlx_agent_llm import (
 from mlx_agent_llm.chat import ToolCallDelta
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
 from tests.support.langchain_chats import ADD, CONFIG, Person, PersonDict, PersonV1, add, merged, now, scripted
+from tests.support.search import examples
 from tests.support.tool_templates import THINKING, TemplateTokenizer
 
 
@@ -121,7 +122,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_no_beginning_of_a_call_is_repaired_into_a_valid_call(data: st.DataObject) -> None:
     text = json.dumps(data.draw(st.dictionaries(st.text(), JSON)), ensure_ascii=data.draw(st.booleans()))

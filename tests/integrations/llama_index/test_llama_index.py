@@ -52,7 +52,7 @@ from mlx_agent_llm import (
 )
 from mlx_agent_llm.engine.registry import EngineRegistry
 from mlx_agent_llm.testing import ByteTokenizer, ScriptedModel, tiny_model
-from tests.conftest import MakeEngine, MakeLLM
+from tests.support.engines import MakeEngine, MakeLLM
 
 HELLO = [ChatMessage("Hello")]
 

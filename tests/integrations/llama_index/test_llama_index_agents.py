@@ -19,7 +19,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, Field
 from workflows.errors import WorkflowCancelledByUser
 
-from tests.conftest import MakeLLM
+from tests.support.engines import MakeLLM
 
 USER = "<|im_start|>user\n"
 

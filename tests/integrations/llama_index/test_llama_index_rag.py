@@ -23,7 +23,7 @@ from llama_index.retrievers.bm25 import BM25Retriever
 from pydantic import BaseModel
 
 from llama_index.llms.mlx_agent import LLMRequestError
-from tests.conftest import MakeLLM
+from tests.support.engines import MakeLLM
 
 PAGES = sorted((Path(__file__).parents[3] / "examples/island").glob("*.md"))
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from llama_index.llms.mlx_agent import AnswerError, LLMRequestError
 from mlx_agent_llm.testing import RandomLogitsModel
-from tests.conftest import MakeLLM
+from tests.support.engines import MakeLLM
 
 
 class Tone(Enum):

@@ -17,7 +17,7 @@ from llama_index.llms.mlx_agent.tools import as_tool_dict
 from mlx_agent_llm import ChatDelta, InvalidToolCall, Timings, Usage
 from mlx_agent_llm.chat import ToolCallDelta
 from mlx_agent_llm.testing import RandomLogitsModel
-from tests.conftest import MakeLLM
+from tests.support.engines import MakeLLM
 
 
 def add(a: int, b: int) -> int:

@@ -89,7 +89,7 @@ class HostKernels:
         source.write_text(program_text(self.dialect, self.texts))
         self.check_text(source)
         self.program = self.directory / self.dialect
-        compile_host(*_CHECKS.split(), *_UNUSED.split(), *_SANITIZERS.split(), "-O1", str(source),
+        compile_host(*_CHECKS.split(), *_UNUSED.split(), *_SANITIZERS.split(), "-O0", str(source),
                      str(HERE / "lanes.cpp"), "-o", str(self.program))  # fmt: skip
 
     def check_text(self, source: Path) -> None:

@@ -53,9 +53,9 @@ def test_heads_that_are_rotated_in_part_and_other_layouts_are_left_to_mlx() -> N
     holder.rope = fast
     adapt(holder, speed_up_modules)
     for x, offset in (
-        (mx.random.normal((3, 2, 1, 16)), mx.array([1, 2, 3])),
-        (mx.random.normal((1, 2, 5, 8)), 7),
-        (mx.random.normal((3, 2, 1, 8)).astype(mx.float16), mx.array([1, 2, 3])),
+        (mx.random.normal((3, 2, 1, 16), key=mx.random.key(0)), mx.array([1, 2, 3])),
+        (mx.random.normal((1, 2, 5, 8), key=mx.random.key(1)), 7),
+        (mx.random.normal((3, 2, 1, 8), key=mx.random.key(2)).astype(mx.float16), mx.array([1, 2, 3])),
     ):
         assert mx.array_equal(fast(x, offset=offset), plain(x, offset=offset))
 

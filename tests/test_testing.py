@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from mlx_agent_llm import Engine, GenerationError, RequestError, SamplingParams
 from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedModel, tiny_model
+from tests.support.search import examples
 
 MakeEngine = Callable[..., Engine]
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.text())
 def test_the_byte_tokenizer_gives_every_text_back(text: str) -> None:
     tokenizer = ByteTokenizer()

@@ -101,8 +101,8 @@ def test_every_result_is_valid_and_complete(engine: Engine) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_every_one_of_a_hundred_thousand_results_is_valid_and_complete(engine: Engine) -> None:
-    attack(engine, accepted_cases(engine, NUM_SCHEMAS), 100_000, seed=1)
+def test_every_one_of_a_hundred_thousand_results_is_valid_and_complete(engine: Engine, search_seed: int) -> None:
+    attack(engine, accepted_cases(engine, NUM_SCHEMAS), 100_000, seed=search_seed)
 
 
 OTHERS = [
