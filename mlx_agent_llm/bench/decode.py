@@ -29,6 +29,7 @@ from mlx_agent_llm.models import LoadedModel
 NUM_OWN = 32  # tokens of a row after the shared prefix
 NUM_WARM, NUM_MEASURED = 32, 96  # steps
 NUM_NEW = NUM_WARM + NUM_MEASURED
+GROUP_SIZE = 64  # of quantized weights
 _BANDWIDTH_BYTES = {"gpu": 2**31, "cpu": 2**27}
 
 
@@ -82,7 +83,7 @@ class Decoded(NamedTuple):
 
 
 def _measure(options: Options) -> Result:
-    loaded, rival = ((options.model or random_model)("auto") for _ in range(2))
+    loaded, rival = (_load(options) for _ in range(2))
     cases = _cases(options)
     for case in cases:
         check_context(loaded, case.context + NUM_NEW, f"decode of {case.name}")
@@ -95,6 +96,15 @@ def _measure(options: Options) -> Result:
         mine, theirs = _best([mine for mine, _ in runs]), peer.best([theirs for _, theirs in runs], _best)
         lines.append(Line(case, mine, theirs, least_bytes(loaded.model, case) / bandwidth))
     return _result(lines, bandwidth)
+
+
+def _load(options: Options) -> LoadedModel:
+    """The model, its weights quantized if that is asked for."""
+    loaded = (options.model or random_model)("auto")
+    if options.bits in (4, 8):
+        nn.quantize(loaded.model, group_size=GROUP_SIZE, bits=options.bits)
+        mx.eval(loaded.model.parameters())
+    return loaded
 
 
 class Line(NamedTuple):
@@ -227,4 +237,4 @@ def _numbers(line: Line) -> dict[str, Any]:
     }
 
 
-DECODE = Workload("decode", frozenset({"model", "rows", "prompt_tokens", "repeats"}), _measure)
+DECODE = Workload("decode", frozenset({"model", "rows", "prompt_tokens", "repeats", "bits"}), _measure)

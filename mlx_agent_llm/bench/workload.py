@@ -20,7 +20,8 @@ class Options:
 
     model: reads the weights anew at each call, by default the demo model's. rows: requests at the same time, instead of
     the workload's own number. repeats: runs of each, the best of which counts. prompt_tokens: the long prompt's length.
-    dtypes: what the weights are cast to, one run each.
+    dtypes: what the weights are cast to, one run each. bits: what they are quantized to, 4 or 8 in groups of 64, or 16,
+    which leaves them as they are.
     """
 
     model: Load | None = None
@@ -28,6 +29,7 @@ class Options:
     repeats: int | None = None
     prompt_tokens: int | None = None
     dtypes: tuple[DType, ...] | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows", "repeats", "prompt_tokens"):
@@ -35,6 +37,8 @@ class Options:
                 check_range(name, getattr(self, name), 1)
         if self.dtypes is not None and not self.dtypes:
             raise ValueError("dtypes=() must hold at least one dtype")
+        if self.bits not in (None, 4, 8, 16):
+            raise ValueError(f"bits={self.bits} must be 4, 8 or 16")
 
     def load(self, dtype: DType = "auto") -> LoadedModel:
         """A model that nobody else holds: the engine may change the one that it serves, so the peer has its own."""

@@ -15,6 +15,7 @@ from rich.table import Table
 from mlx_agent_llm.bench import WORKLOADS, Options, Result
 from mlx_agent_llm.bench.machine import describe_machine
 from mlx_agent_llm.bench.random_model import random_model
+from mlx_agent_llm.bench.workload import Load
 from mlx_agent_llm.cli.options import JSONFile, PlotFile
 from mlx_agent_llm.config import DType
 from mlx_agent_llm.models import LoadedModel, load_model
@@ -41,6 +42,9 @@ def bench(
         list[str] | None,
         typer.Option(help="What divergence casts the weights to; may be repeated.", show_default="float32"),
     ] = None,
+    bits: Annotated[
+        int | None, typer.Option(help="decode: 4, 8 or 16; the weights are quantized first.", show_default="16")
+    ] = None,
     json_file: JSONFile = None,
     plot_file: PlotFile = None,
 ) -> None:
@@ -50,7 +54,7 @@ def bench(
     if plot_file is not None:
         from mlx_agent_llm.bench.plot import write_plot  # an extra: what is missing is said before an hour of work
     load = None if model is None else partial(_load, model)
-    result = WORKLOADS[name].run(Options(load, rows, repeats, prompt_tokens, _dtypes(dtype)))
+    result = WORKLOADS[name].run(_options(load, rows, repeats, prompt_tokens, dtype, bits))
     machine = describe_machine()
     caption = f"{machine['device']}, {machine['platform']}, {machine['date']}"
     console = Console()
@@ -68,6 +72,20 @@ def bench(
 
 def _load(name: str, dtype: DType) -> LoadedModel:
     return random_model(dtype) if name == "random" else load_model(name, dtype=dtype)
+
+
+def _options(
+    load: Load | None,
+    rows: int | None,
+    repeats: int | None,
+    prompt_tokens: int | None,
+    dtype: list[str] | None,
+    bits: int | None,
+) -> Options:
+    try:
+        return Options(load, rows, repeats, prompt_tokens, _dtypes(dtype), bits)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _dtypes(names: list[str] | None) -> tuple[DType, ...] | None:

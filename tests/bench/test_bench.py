@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from typer.testing import CliRunner
 
@@ -194,6 +195,19 @@ def test_decode_tells_tokens_a_second_with_and_without_a_shared_prompt() -> None
         assert case["tokens_per_second"] == pytest.approx(3 / case["ours"]["step"])
         assert 0 < case["ours"]["host"] < case["ours"]["step"]
         assert case["floor"] > 0
+
+
+def test_decode_quantizes_the_weights_that_it_was_given() -> None:
+    def load(dtype: DType) -> LoadedModel:
+        return from_parts(tiny_model(hidden_size=64), ByteTokenizer())
+
+    result = WORKLOADS["decode"].run(Options(load, rows=2, prompt_tokens=40, bits=4))
+    bandwidth = result.numbers["bandwidth_bytes_per_second"]
+    [plain, _] = result.numbers["cases"]
+    assert plain["tokens_per_second"] > 0
+    packed = load("auto").model
+    nn.quantize(packed, group_size=64, bits=4)
+    assert plain["floor"] == pytest.approx(least_bytes(packed, Case(2, 40)) / bandwidth)
 
 
 NO_MEMORY = [
@@ -390,6 +404,7 @@ def test_every_kind_of_chart_is_drawn(tmp_path: Path) -> None:
         (["nothing"], "must be one of single, batch"),
         (["host", "--rows", "0"], "--rows"),
         (["divergence", "--dtype", "float8"], "must be one of auto, float32"),
+        (["decode", "--bits", "3"], "bits=3 must be 4, 8 or 16"),
         (["host", "--plot", "picture.jpg"], "must end in .png"),
         (["host", "--plot", "no/such/folder/picture.png"], "is no folder"),
     ],
