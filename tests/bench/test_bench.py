@@ -199,7 +199,7 @@ def test_decode_tells_tokens_a_second_with_and_without_a_shared_prompt() -> None
 
 def test_decode_quantizes_the_weights_that_it_was_given() -> None:
     def load(dtype: DType) -> LoadedModel:
-        return from_parts(tiny_model(hidden_size=64), ByteTokenizer())
+        return from_parts(tiny_model(hidden_size=64, num_attention_heads=8), ByteTokenizer())
 
     result = WORKLOADS["decode"].run(Options(load, rows=2, prompt_tokens=40, bits=4))
     bandwidth = result.numbers["bandwidth_bytes_per_second"]
