@@ -10,7 +10,8 @@ from concurrent.futures import Future
 
 import mlx.core as mx
 
-from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.core.answers import Emission
+from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
 from mlx_agent_llm.process.owner import OwnerProcess
 from mlx_agent_llm.process.switch_interval import short_switch_interval
@@ -110,8 +111,7 @@ class Worker:
     def _serve(self, core: EngineCore) -> None:
         """Step the core until the engine is closed, or until nothing more can be computed."""
         while self._obey(core):
-            _deliver(core, core.step())
-            core.meter.clock.mark("deliver")
+            _step(core)
             if core.fault is not None:
                 raise core.fault
 
@@ -132,6 +132,13 @@ class Worker:
         assert self._closed is not None
         _deliver(core, core.fail_all(self._closed))
         core.close()
+
+
+def _step(core: EngineCore) -> None:
+    """Step the core and deliver what comes of it; an idle engine holds nothing of that any more."""
+    outputs = core.step()
+    with core.meter.clock.phase("deliver"):
+        _deliver(core, outputs)
 
 
 def _deliver(core: EngineCore, outputs: list[Emission]) -> None:

@@ -11,7 +11,8 @@ import jsonschema
 
 import mlx_agent_llm.engine
 from mlx_agent_llm import Delta, Engine, JSONSchema
-from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.core.answers import Emission
+from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.request import Request
 from tests.support.exact_model import EOS_TOKEN_ID
 

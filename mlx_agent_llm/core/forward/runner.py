@@ -84,16 +84,17 @@ class ModelRunner:
 
         in_flight: (S',) the last step's samples on the device, which the batch's in-flight tokens are taken from.
         """
-        token_ids = batch.tokens.token_ids
-        if in_flight is not None and batch.has_in_flight:
-            sources = batch.tokens.in_flight_sources
-            token_ids = mx.where(sources < 0, token_ids, in_flight[sources])  # of -1 it reads the last one, for nobody
-        if batch.copies is not None:
-            self._copy(batch.copies)
-        logits = self._build(token_ids, batch)
-        self._clock.mark("forward")
-        self._wait_for_the_last(in_flight)
-        self._clock.mark("wait")
+        with self._clock.phase("forward"):
+            token_ids = batch.tokens.token_ids
+            if in_flight is not None and batch.has_in_flight:
+                sources = batch.tokens.in_flight_sources
+                # Of -1 it reads the last one, for nobody.
+                token_ids = mx.where(sources < 0, token_ids, in_flight[sources])
+            if batch.copies is not None:
+                self._copy(batch.copies)
+            logits = self._build(token_ids, batch)
+        with self._clock.phase("wait"):
+            self._wait_for_the_last(in_flight)
         # The pools are inputs of the logits and evaluated with them. Naming them here would keep a reference to each
         # until the forward is done, and the next write would copy the pool.
         mx.async_eval(logits)

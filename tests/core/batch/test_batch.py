@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlx_agent_llm.core.batch.batch import Batch, RowSpan
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing, bucket
 from mlx_agent_llm.core.batch.sharing import SharingCosts
-from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
+from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
 
 SIZE = 4
@@ -28,7 +28,7 @@ def grown(index: int, path: list[int], num_own: int, max_length: int) -> Chunk:
 
 def request(token_ids: list[int], block_table: list[int], *, num_in_flight: int = 0) -> Request:
     made = Request(0, token_ids, SamplingParams(), 0, lambda delta: None)
-    made.block_table, made.num_in_flight = block_table, num_in_flight
+    made.kv.block_table, made.num_in_flight = block_table, num_in_flight
     return made
 
 
@@ -137,7 +137,7 @@ def test_what_a_row_reads_is_its_table_however_it_is_shared(
     batch = make_batch(schedule, costs=CHEAP, in_buckets=in_buckets, max_row_chunk=max_length)
     assert batch.rows is not None and not batch.prompts
     expected = [
-        chunk.request.block_table[: position // SIZE + 1]
+        chunk.request.kv.block_table[: position // SIZE + 1]
         for chunk in [*schedule.rows, *schedule.prompts]
         for position in range(chunk.start, chunk.start + chunk.length)
     ]
@@ -154,17 +154,17 @@ def test_what_is_remembered_of_a_batch_never_shows_in_the_next_one() -> None:
     first = [request(list(range(13)), [1, 2, 3, 10 + index]) for index in range(3)]
     for step in range(12):
         if step == 5:
-            first[1].block_table = [7, 8, 9, 20]  # as after a preemption
+            first[1].kv.block_table = [7, 8, 9, 20]  # as after a preemption
         if step == 9:
             first.append(request(list(range(17)), [1, 2, 3, 4, 30]))
         for one in first:
             one.token_ids.append(0)
-            if len(one.token_ids) > SIZE * len(one.block_table):
-                one.block_table.append(40 + step)
+            if len(one.token_ids) > SIZE * len(one.kv.block_table):
+                one.kv.block_table.append(40 + step)
         schedule = Schedule([row(one) for one in first], [])
         batch, expected = maker.make(schedule, ()), BatchMaker(SIZE, fresh).make(schedule, ())
         assert batch.rows is not None and expected.rows is not None
-        assert full_tables(batch.rows) == full_tables(expected.rows) == [one.block_table for one in first]
+        assert full_tables(batch.rows) == full_tables(expected.rows) == [one.kv.block_table for one in first]
         assert values(batch.tokens.slot_mapping) == values(expected.tokens.slot_mapping)
 
 

@@ -19,7 +19,7 @@ def request(prompt: Sequence[int], request_id: int = 0, *, salt: str | None = No
 def test_a_new_request_gets_just_the_blocks_that_its_tokens_need() -> None:
     kv, one = manager(), request(range(9))
     assert kv.allocate(one, 100) == 9
-    assert len(one.block_table) == 3
+    assert len(one.kv.block_table) == 3
     assert kv.pool.num_used == 3
 
 
@@ -29,7 +29,7 @@ def test_a_prefix_match_leaves_at_least_one_token_to_compute(length: int, found:
     kv.allocate(first, 100)
     assert kv.allocate(second, 100) == length - found
     assert second.num_cached_tokens == found
-    assert second.block_table[: found // SIZE] == first.block_table[: found // SIZE]
+    assert second.kv.block_table[: found // SIZE] == first.kv.block_table[: found // SIZE]
 
 
 def test_a_prefix_is_shared_while_its_first_owner_still_computes_it() -> None:
@@ -59,11 +59,11 @@ def test_without_the_prefix_cache_nothing_is_shared_or_kept() -> None:
 def test_what_a_freed_request_computed_is_found_by_a_later_one() -> None:
     kv, first, second = manager(), request(range(9)), request(range(13), 1)
     kv.allocate(first, 100)
-    table = first.block_table[:2]
+    table = first.kv.block_table[:2]
     kv.free(first)
     assert kv.pool.num_cached == 2
     assert kv.allocate(second, 100) == 5
-    assert second.block_table[:2] == table
+    assert second.kv.block_table[:2] == table
 
 
 def test_a_block_with_a_token_in_flight_is_not_found_before_the_token_is_read() -> None:
@@ -93,7 +93,7 @@ def test_a_request_that_finds_no_room_holds_nothing_and_counts_nothing() -> None
     kv, first, second = manager(3), request(range(9)), request([*range(8), *range(50, 60)], 1)
     kv.allocate(first, 100)
     assert kv.allocate(second, 100) is None
-    assert (second.block_table, second.num_computed_tokens, second.num_cached_tokens) == ([], 0, 0)
+    assert (second.kv.block_table, second.kv.num_computed_tokens, second.num_cached_tokens) == ([], 0, 0)
     assert kv.pool.num_shared == 0
     assert (kv.stats.query_tokens, kv.stats.hit_tokens) == (9, 0)
 
@@ -147,7 +147,7 @@ def test_after_a_reset_nothing_is_found_of_what_was_there_or_is_added_by_who_hel
     running.token_ids += [31, 32]
     kv.allocate(running, 100)  # fills its third block
     kv.pool.check_integrity()
-    assert (running.num_published_blocks, kv.pool.num_cached) == (2, 0)
+    assert (running.kv.num_published_blocks, kv.pool.num_cached) == (2, 0)
     for number, prompt in enumerate([range(9), range(20, 40)]):
         later = request(prompt, 2 + number)
         kv.allocate(later, 100)
@@ -186,9 +186,9 @@ def test_a_child_shares_full_blocks_and_gets_a_copy_of_the_one_it_goes_on_in(
     child = child_of(parent, num_tokens=num_tokens)
     assert kv.num_missing_blocks(child) == 1
     assert kv.allocate(child, 100) == 1
-    assert kv.pool.num_shared == num_shared and len(child.block_table) == num_shared + 1
+    assert kv.pool.num_shared == num_shared and len(child.kv.block_table) == num_shared + 1
     copies = kv.take_copies()
-    assert copies == ([(parent.block_table[num_shared], child.block_table[num_shared])] if is_copied else [])
+    assert copies == ([(parent.kv.block_table[num_shared], child.kv.block_table[num_shared])] if is_copied else [])
     assert kv.take_copies() == [] and child.parent is None
 
 
@@ -197,7 +197,7 @@ def test_a_child_that_finds_no_room_holds_nothing_and_keeps_its_parent() -> None
     kv.allocate(parent, 100)
     child = child_of(parent)
     assert kv.allocate(child, 100) is None
-    assert (child.block_table, child.num_computed_tokens, child.parent) == ([], 0, parent)
+    assert (child.kv.block_table, child.kv.num_computed_tokens, child.parent) == ([], 0, parent)
     assert (kv.pool.num_shared, kv.take_copies()) == (0, [])
 
 
