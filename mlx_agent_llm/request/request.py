@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
 from mlx_agent_llm.request.kv_state import KVState
@@ -34,6 +33,8 @@ class Request:
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
     num_prompt_tokens: int = field(init=False)
+    rank: tuple[float, int] = field(init=False)  # the lower goes first
+    cache_key: bytes = field(init=False)  # sets its KV apart from that of the same tokens elsewhere, at most 64 bytes
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
     num_jumped_tokens: int = 0  # the last ones that the grammar forced at once, computed or not
@@ -48,6 +49,9 @@ class Request:
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.prompt_token_ids)
         self.token_ids = list(self.prompt_token_ids)
+        # Waiting raises every request's priority alike, so the order of two never changes.
+        self.rank = (self.submitted_at - PRIORITY_AGING_SECONDS * self.params.priority, self.request_id)
+        self.cache_key = b"" if self.params.cache_salt is None else _hash_salt(self.params.cache_salt)
 
     @property
     def num_tokens(self) -> int:
@@ -75,20 +79,6 @@ class Request:
         """Whether its last delta was made."""
         return self.finish_reason is not None
 
-    @cached_property
-    def rank(self) -> tuple[float, int]:
-        """Lower goes first. Waiting raises every request's priority alike, so the order of two never changes."""
-        return (self.submitted_at - PRIORITY_AGING_SECONDS * self.params.priority, self.request_id)
-
-    @cached_property
-    def cache_key(self) -> bytes:
-        """What sets its KV apart from that of the same tokens in other requests, at most 64 bytes.
-
-        No salt can be made to give the hash of a block: `person` tells what each is of.
-        """
-        salt = self.params.cache_salt
-        return b"" if salt is None else _hash_salt(salt)
-
     @property
     def deadline(self) -> float | None:
         """The time.perf_counter() value at which the request times out."""
@@ -111,4 +101,5 @@ class Request:
 
 
 def _hash_salt(salt: str) -> bytes:
+    """16 bytes that are the hash of no block, whatever the salt: `person` tells what each is of."""
     return hashlib.blake2b(salt.encode(errors="surrogatepass"), digest_size=16, person=b"cache_salt").digest()

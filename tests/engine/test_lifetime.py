@@ -245,7 +245,7 @@ def test_when_the_first_of_many_ends_half_way_through_a_common_prefix_the_next_g
     assert len(whole) == 5 or (end == "fault" and len(whole) >= 1)
     assert all(tokens_of(answers[number]) == tokens_of(expected[number]) for number in whole)
     num_computed = core.stats().num_prompt_tokens_computed
-    assert num_computed <= (2 if end == "fault" else 1) * (len(PREFIX) + 32) + 6 * core._block_size
+    assert num_computed <= (2 if end == "fault" else 1) * (len(PREFIX) + 32) + 6 * core.kv_manager.block_size
     core.check_integrity()
 
 

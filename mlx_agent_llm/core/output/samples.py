@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,14 +19,14 @@ class Samples(NamedTuple):
     """Of S rows, on the device."""
 
     tokens: mx.array  # (S,)
-    is_finite: mx.array  # (S,) whether the model's logits were numbers to sample from
+    highest: mx.array  # (S,) of the model's logits: NaN where there is one, -inf where there is nothing else
     logprobs: LogprobArrays | None
 
     def read(self) -> tuple[list[int], list[bool]]:
         """Tokens, and whether their logits were finite: the only point where a step waits for the device."""
         token_ids: list[int] = self.tokens.tolist()  # type: ignore[assignment]
-        is_finite: list[bool] = self.is_finite.tolist()  # type: ignore[assignment]
-        return token_ids, is_finite
+        highest: list[float] = self.highest.tolist()  # type: ignore[assignment]
+        return token_ids, list(map(math.isfinite, highest))
 
     def read_logprobs(self, token_ids: list[int], requests: Sequence[Request]) -> list[TokenLogprob | None]:
         """Those of tokens that were read: they were computed together, so that nothing is waited for."""
@@ -40,11 +41,6 @@ def dispatch_samples(logits: mx.array, bitmask: npt.NDArray[np.int32] | None, ro
     logprobs = None
     if rows.logprob_rows is not None:
         logprobs = compute_logprobs(logits, tokens, rows.logprob_rows, with_top=rows.with_top_logprobs)
-    is_finite = _is_finite(logits)
-    mx.async_eval(tokens, is_finite, *(logprobs.arrays if logprobs else ()))
-    return Samples(tokens, is_finite, logprobs)
-
-
-def _is_finite(logits: mx.array) -> mx.array:
-    """(S,) whether no logit of (S, V) is NaN or infinite and one at least is not -inf, in one pass over them."""
-    return mx.isfinite(mx.logsumexp(logits.astype(mx.float32), axis=-1))
+    highest = mx.max(logits, axis=-1)
+    mx.async_eval(tokens, highest, *(logprobs.arrays if logprobs else ()))
+    return Samples(tokens, highest, logprobs)

@@ -148,13 +148,13 @@ class Scheduler:
         settled = {request: count for request, count in settled.items() if request.kv.block_table}
         reserved = sum(self._kv.num_missing_blocks(running) for running in self.running)
         chunks: list[Chunk] = []
-        for request in list(self.waiting):
+        for request in self.waiting:
             if self._is_full(budget):
                 break
             try:
                 if self._waits_for_parent(request, settled):
                     continue
-                if self.running and self._kv.num_missing_blocks(request) + reserved > self._kv.pool.num_available:
+                if self.running and not self._fits(request, reserved):
                     break
                 length = self._kv.allocate(request, budget, may_split_block=may_split_block and not chunks)
             except Exception as fault:
@@ -166,15 +166,23 @@ class Scheduler:
                 if length == 0 and request.grammar is not None:
                     continue
                 break
-            self._start(request)
-            reserved += self._kv.num_missing_blocks(request)
+            insort(self.running, request, key=_RANK)
+            request.started_at = request.started_at or time.perf_counter()
+            reserved += 0 if chunk.is_sampled else self._kv.num_missing_blocks(request)
             budget -= chunk.length
             chunks.append(chunk)
+        if chunks:
+            self.waiting = [request for request in self.waiting if not request.kv.block_table]
         return chunks
 
     def _is_full(self, budget: int) -> bool:
         """Whether the step has no room for one more request."""
         return budget == 0 or len(self.running) == self._config.max_num_seqs
+
+    def _fits(self, request: Request, reserved: int) -> bool:
+        """Whether the pool has room for all tokens of a request beside so many blocks."""
+        room = self._kv.pool.num_available - reserved
+        return self._kv.num_blocks_for(request.num_tokens) <= room or self._kv.num_missing_blocks(request) <= room
 
     def _waits_for_parent(self, request: Request, settled: Mapping[Request, int]) -> bool:
         """Whether it is worth waiting for the parent's KV; a parent that has nothing to give is dropped.
@@ -190,11 +198,6 @@ class Scheduler:
             return True
         request.parent = None
         return False
-
-    def _start(self, request: Request) -> None:
-        _discard(self.waiting, request)
-        insort(self.running, request, key=_RANK)
-        request.started_at = request.started_at or time.perf_counter()
 
     def _allocate_or_preempt(self, request: Request, budget: int) -> Chunk | None:
         """Allocate, taking blocks from the last-ranked request until there is room.
@@ -226,7 +229,7 @@ def _chunk(request: Request, length: int | None) -> Chunk | None:
     if not length:
         return None
     end = request.kv.num_computed_tokens
-    return Chunk(request, end - length, length, is_sampled=end == request.num_tokens)
+    return Chunk(request, end - length, length, end == request.num_tokens)
 
 
 def _discard(requests: list[Request], request: Request) -> bool:
