@@ -7,14 +7,16 @@ order they are dispatched, and within one forward every layer writes all keys an
 that arrive together share a prefix as well as requests that come later (invariant 7).
 
 Keys and values that are not finite spoil every row that reads them, of whatever request. Nothing looks at them: they
-show in the logits of such a row, when others may have shared their blocks already. These fail the same way.
+show in the logits of such a row, when others may have shared their blocks already. These fail the same way. The
+reference kernels read a block's last slots too before they are written, so a spoiled block is cleaned for its next
+owner.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +55,8 @@ class KVManager:
         self.prefix_cache = prefix_cache
         self.stats = PrefixStats()
         self._copies: list[BlockCopy] = []
+        self._spoiled: set[int] = set()  # blocks that may hold what is not finite
+        self._clean_block = num_blocks  # the padding's, which no request gets
 
     def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
         """Extend the request's table by what it shares and by room for up to max_new_tokens further tokens.
@@ -80,7 +84,7 @@ class KVManager:
         if is_refused:
             return 0 if count == 0 else None
         if missing > 0:
-            kv.block_table += self.pool.allocate(missing)
+            kv.block_table += self._take_clean(missing)
         if request.parent is not None:
             self._copy_partial_block(request, request.parent)
             request.parent = None
@@ -96,7 +100,8 @@ class KVManager:
     def discard(self, request: Request) -> None:
         """Give back every block of a request whose allocation broke, and forget what was to be copied to them."""
         held = set(request.kv.block_table)
-        self._copies = [copy for copy in self._copies if copy.target not in held]
+        self._spoiled |= {target for _, target in self._copies if target in held}
+        self._drop_copies_to(held)
         self._release(request)
 
     def withdraw(self, requests: Sequence[Request], running: Sequence[Request]) -> None:
@@ -108,6 +113,7 @@ class KVManager:
         trusted = {block_id for request in running for block_id in self._trusted_blocks(request)}
         doubted = {block_id for request in requests for block_id in self._held_or_left(request)} - trusted
         doubted |= self.pool.withdraw(doubted)
+        self._spoiled |= doubted
         for request in running:
             if not doubted.isdisjoint(request.kv.block_table):
                 request.kv.may_publish = False
@@ -163,11 +169,24 @@ class KVManager:
             may_publish=parent.kv.may_publish,
         )
 
+    def _take_clean(self, count: int) -> list[int]:
+        """Allocate blocks whose content is finite when the forward reads them."""
+        block_ids = self.pool.allocate(count)
+        if self._spoiled:
+            self._copies += [BlockCopy(self._clean_block, one) for one in block_ids if one in self._spoiled]
+            self._spoiled.difference_update(block_ids)
+        return block_ids
+
     def _copy_partial_block(self, request: Request, parent: Request) -> None:
         """Both go on writing the block that holds their next token, so the child's is a copy."""
         index, num_filled = divmod(request.kv.num_computed_tokens, self.block_size)
         if num_filled:
-            self._copies.append(BlockCopy(parent.kv.block_table[index], request.kv.block_table[index]))
+            target = request.kv.block_table[index]
+            self._drop_copies_to({target})
+            self._copies.append(BlockCopy(parent.kv.block_table[index], target))
+
+    def _drop_copies_to(self, block_ids: Set[int]) -> None:
+        self._copies = [copy for copy in self._copies if copy.target not in block_ids]
 
     def _adopt_cached_blocks(self, request: Request) -> None:
         """Share every next block that is already there; at least one token is left to compute."""

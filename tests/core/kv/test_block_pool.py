@@ -137,3 +137,22 @@ def test_integrity_finds_a_block_that_is_in_two_states() -> None:
     pool._free.append(block_id)
     with pytest.raises(AssertionError, match="two states"):
         pool.check_integrity()
+
+
+def test_blocks_that_are_withdrawn_take_along_what_comes_after_them_and_nothing_else() -> None:
+    pool = BlockPool(6)
+    root, child, grandchild, sibling, other, plain = pool.allocate(6)
+    chain = [
+        (root, b"r", b""),
+        (child, b"c", b"r"),
+        (grandchild, b"g", b"c"),
+        (sibling, b"s", b"r"),
+        (other, b"o", b""),
+    ]
+    for block_id, block_hash, hash_before in chain:
+        pool.set_hash(block_id, block_hash, hash_before)
+    pool.release([grandchild, other])
+    assert pool.withdraw([child, plain]) == {child, grandchild}
+    pool.check_integrity()
+    assert [pool.find(block_hash) for _, block_hash, _ in chain] == [root, None, None, sibling, other]
+    assert (pool.num_free, pool.num_cached, pool.num_used) == (1, 1, 4)

@@ -1,4 +1,6 @@
+from array import array
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import pytest
 
@@ -213,3 +215,109 @@ def test_a_child_of_a_request_that_the_reset_made_private_is_private_too() -> No
     kv.free(parent)
     kv.free(child)
     assert kv.pool.num_cached == 0
+
+
+def test_no_salt_is_taken_for_a_block_of_another_prompt() -> None:
+    """The salt is the very bytes that the first block's hash is made of."""
+    kv, victim = manager(), request([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    kv.allocate(victim, 100)
+    thief = request([5, 6, 7, 8, 9], 1, salt=array("q", [1, 2, 3, 4]).tobytes().decode())
+    kv.allocate(thief, 100)
+    assert thief.num_cached_tokens == 0
+    assert thief.cache_key not in victim.kv.block_hashes
+
+
+def test_nothing_to_compute_is_not_taken_for_a_full_pool() -> None:
+    kv, leader, follower = manager(4), request(range(9)), request(range(9), 1)
+    follower.grammar = Future()  # its last token waits for the grammar
+    kv.allocate(leader, 100)
+    assert kv.allocate(follower, 100) == 0
+    assert kv.allocate(request(range(50, 90), 2), 100) is None
+
+
+def test_what_a_request_with_spoiled_logits_read_or_computed_is_not_found_again() -> None:
+    kv, spoiled = manager(), request(range(13))
+    kv.allocate(spoiled, 100)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    kv.pool.check_integrity()
+    assert kv.pool.num_cached == 0
+    again = request(range(13), 1)
+    assert kv.allocate(again, 100) == 13
+
+
+def test_what_rows_with_finite_logits_have_read_is_not_doubted() -> None:
+    kv, sound, spoiled = manager(), request(range(9)), request([*range(8), *range(90, 99)], 1)
+    kv.allocate(sound, 100)
+    sound.kv.num_trusted_tokens = 9
+    kv.allocate(spoiled, 100)
+    kv.withdraw([spoiled], [sound, spoiled])
+    kv.free(spoiled)
+    assert kv.pool.num_cached == 0 and kv.allocate(request([*range(8), 70], 2), 100) == 1
+    assert sound.kv.may_publish and not spoiled.kv.num_published_blocks
+
+
+def test_who_shares_a_spoiled_block_publishes_nothing_more_and_what_it_published_is_gone() -> None:
+    kv, spoiled, sharer = manager(), request(range(9)), request(range(21), 1)
+    kv.allocate(spoiled, 100)
+    kv.allocate(sharer, 4)  # shares two blocks and computes a third, which others can find
+    kv.withdraw([spoiled], [spoiled, sharer])
+    kv.free(spoiled)
+    kv.allocate(sharer, 100)
+    kv.free(sharer)
+    assert kv.pool.num_cached == 0
+
+
+def test_what_an_ended_request_computed_after_a_spoiled_block_is_not_found_when_that_one_is_right_again() -> None:
+    kv, spoiled, ended = manager(), request(range(9)), request(range(21), 1)
+    kv.allocate(spoiled, 100)
+    kv.allocate(ended, 100)
+    kv.free(ended)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    kv.allocate(request(range(9), 2), 100)
+    assert kv.allocate(request(range(21), 3), 100) == 21 - 8
+
+
+def test_the_blocks_of_a_spoiled_request_that_ended_before_that_was_known_are_withdrawn_too() -> None:
+    kv, spoiled = manager(), request(range(9))
+    kv.allocate(spoiled, 100)
+    kv.free(spoiled)
+    kv.withdraw([spoiled], [])
+    assert kv.pool.num_cached == 0
+
+
+def test_a_spoiled_block_is_cleaned_once_for_its_next_owner() -> None:
+    kv, spoiled, later, last = manager(2), request(range(5)), request(range(50, 55), 1), request(range(60, 65), 2)
+    kv.allocate(spoiled, 100)
+    blocks = set(spoiled.kv.block_table)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    assert kv.take_copies() == []
+    kv.allocate(later, 100)
+    assert {(source, target) for source, target in kv.take_copies()} == {(kv.pool.num_blocks, one) for one in blocks}
+    kv.free(later)
+    kv.allocate(last, 100)
+    assert kv.take_copies() == []
+
+
+def test_a_spoiled_block_that_a_fork_copies_to_is_written_once() -> None:
+    kv, spoiled, parent = manager(3), request([1]), request(range(11, 17), 1)
+    kv.allocate(spoiled, 100)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    kv.allocate(parent, 100)
+    kv.take_copies()
+    child = child_of(parent)
+    kv.allocate(child, 100)
+    assert kv.take_copies() == [(parent.kv.block_table[1], child.kv.block_table[1])]
+
+
+def test_an_allocation_that_breaks_gives_back_all_that_it_took() -> None:
+    kv, leader, broken = manager(), request(range(9)), request([*range(8), 2**70, 0, 0, 0], 1)
+    kv.allocate(leader, 100)
+    with pytest.raises(OverflowError):
+        kv.allocate(broken, 100)
+    kv.discard(broken)
+    kv.pool.check_integrity()
+    assert broken.kv.block_table == [] and kv.pool.num_used == 3 and kv.pool.num_shared == 0

@@ -6,6 +6,7 @@ and values depend on, and checks that every token attends to just the slots that
 
 import random
 from collections import Counter
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -129,6 +130,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert pool.num_free + pool.num_cached + pool.num_used == pool.num_blocks
         running, waiting = self.scheduler.running, self.scheduler.waiting
         assert sorted(map(id, running + waiting)) == sorted(map(id, self.open))
+        assert all(each == sorted(each, key=lambda request: request.rank) for each in (running, waiting))
         assert len(running) <= self.config.max_num_seqs
         assert all(request.kv.block_table for request in running) and not any(
             request.kv.block_table for request in waiting
@@ -432,3 +434,50 @@ def test_a_child_that_ranks_before_its_waiting_parent_goes_alone() -> None:
     child = fork(scheduler, parent, 1, priority=5)
     scheduler.schedule()
     assert scheduler.running == [child] and child.parent is None
+
+
+def test_a_prompt_with_nothing_left_to_compute_preempts_nobody() -> None:
+    """Its last token waits for its grammar, and what comes before was computed by another one meanwhile."""
+    scheduler = make_scheduler(budget=16, block_size=4)
+    [follower] = queue(scheduler, [list(range(33))], priority=1)
+    follower.grammar = Future()
+    run_step(scheduler)
+    [leader] = queue(scheduler, [list(range(33))], first_id=1, priority=2)
+    run_step(scheduler)  # the leader shares 16 tokens and computes 16 others
+    [last] = queue(scheduler, [[90, 91]], first_id=2)
+    run_step(scheduler)
+    run_step(scheduler)
+    assert scheduler.num_preemptions == 0
+    assert scheduler.running == [leader, follower, last]
+    assert follower.kv.num_computed_tokens == follower.num_ready_tokens == 32
+
+
+def test_a_waiting_request_that_cannot_be_scheduled_fails_alone_and_holds_nothing() -> None:
+    scheduler = make_scheduler()
+    first, broken, last = queue(scheduler, [[1] * 9, [1] * 4 + [2**70] * 4 + [1], [2] * 9])
+    schedule = scheduler.schedule()
+    assert schedule is not None and [chunk.request for chunk in schedule.chunks] == [first, last]
+    [failure] = scheduler.take_failures()
+    assert failure.request is broken and isinstance(failure.fault, OverflowError)
+    assert scheduler.take_failures() == []
+    scheduler.finish(broken)
+    assert scheduler.waiting == [] and scheduler._kv.pool.num_used == 3 + 3
+    scheduler._kv.pool.check_integrity()
+
+
+@pytest.mark.parametrize("num_requests", [32, 256])
+def test_admitting_many_at_once_asks_a_few_times_for_each_what_it_misses(
+    monkeypatch: pytest.MonkeyPatch, num_requests: int
+) -> None:
+    scheduler = make_scheduler(num_blocks=2 * num_requests, max_num_seqs=num_requests, budget=10 * num_requests)
+    queue(scheduler, [[7] * 4 + [i] * 4 for i in range(num_requests)])
+    calls: list[Request] = []
+    num_missing_blocks = KVManager.num_missing_blocks
+
+    def counted(kv: KVManager, request: Request) -> int:
+        calls.append(request)
+        return num_missing_blocks(kv, request)
+
+    monkeypatch.setattr(KVManager, "num_missing_blocks", counted)
+    assert len(run_step(scheduler).chunks) == num_requests
+    assert len(calls) <= 2 * num_requests
