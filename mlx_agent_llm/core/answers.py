@@ -6,7 +6,7 @@ A fault in one request's matcher or text is its own: the request fails, and whoe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mlx_agent_llm.core.faults import as_error
@@ -17,6 +17,7 @@ from mlx_agent_llm.core.output.stopping import Stopping
 from mlx_agent_llm.core.schedule.grammar_wait import take_matcher
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.stats import StepMeter
+from mlx_agent_llm.errors import RequestTimeout
 from mlx_agent_llm.request import Delta, FinishReason, Request, TokenLogprob
 
 
@@ -91,6 +92,18 @@ class Answers:
     def fail(self, request: Request, fault: Exception) -> None:
         """End a request with an error."""
         self._emit(request, self._stopping.fail(request, as_error(fault)))
+
+    def fail_each(self, requests: Iterable[Request], fault: Exception) -> None:
+        """End several requests with an error; it may be the very collection that they leave by that."""
+        for request in list(requests):
+            self.fail(request, fault)
+
+    def time_out(self) -> None:
+        """Fail the requests that are not done in their time."""
+        now = time.perf_counter()
+        for request in [one for one in self.open.values() if one.deadline is not None and one.deadline < now]:
+            timeout = f"timeout={request.params.timeout} s"
+            self.fail(request, RequestTimeout(f"request {request.request_id} did not finish within {timeout}"))
 
     def hand_out(self) -> list[Emission]:
         """What was given since the last call."""

@@ -8,7 +8,7 @@ turns out to have ended wasted one row of one forward.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -21,7 +21,6 @@ from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.answers import Answers, Emission
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker
-from mlx_agent_llm.core.faults import drop_locals
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.kv.kv_manager import KVManager
@@ -30,13 +29,14 @@ from mlx_agent_llm.core.output.masks import fill_masks
 from mlx_agent_llm.core.output.sampler import Sampler
 from mlx_agent_llm.core.output.samples import Samples, dispatch_samples
 from mlx_agent_llm.core.output.stopping import Stopping
+from mlx_agent_llm.core.recovery import Recovery
 from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for_grammars
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
-from mlx_agent_llm.errors import GenerationError, MLXAgentError, RequestTimeout, UnsupportedModelError
+from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
 from mlx_agent_llm.request import Request
 
 
@@ -90,6 +90,7 @@ class EngineCore:
         )
         self._sampler = Sampler(stopping.end_token_ids, shape.vocab_size)
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
+        self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
         self._kv_cache_bytes = num_blocks * config.block_size * sum(layer.num_bytes for layer in shape.layers)
         self._vocab_size = shape.vocab_size
@@ -133,19 +134,19 @@ class EngineCore:
     def step(self) -> list[Emission]:
         """Compute one batch and return what the batch before it produced."""
         self.meter.begin()
-        self._time_out()
+        self._answers.time_out()
         hand_out_matchers(self._answers.open.values(), self._answers.fail)
         try:
             batch = self._compute()
         except Exception as fault:
-            self._recover(fault)
+            self.fault = self._recovery.recover(fault)
         else:
             self.meter.end(batch, self.kv_manager)
         return self._hand_out()
 
     def fail_all(self, error: MLXAgentError) -> list[Emission]:
         """End every open request with an error."""
-        self._fail_each(self._answers.open.values(), error)
+        self._answers.fail_each(self._answers.open.values(), error)
         return self._hand_out()
 
     def close(self) -> None:
@@ -208,7 +209,7 @@ class EngineCore:
             token_ids, is_finite = samples.read()
         self._observe(batch)
         if not all(is_finite):
-            self._fail_spoiled(
+            self._recovery.fail_spoiled(
                 [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
             )
         logprobs = samples.read_logprobs(token_ids, batch.sampled)
@@ -249,51 +250,6 @@ class EngineCore:
         if not self._answers.open:
             self._in_flight = None  # or an idle engine would hold on to those it served last, and to their callers
         return self._answers.hand_out()
-
-    def _time_out(self) -> None:
-        now = time.perf_counter()
-        for request in [r for r in self._answers.open.values() if r.deadline is not None and r.deadline < now]:
-            timeout = f"timeout={request.params.timeout} s"
-            self._answers.fail(request, RequestTimeout(f"request {request.request_id} did not finish within {timeout}"))
-
-    def _fail_spoiled(self, requests: Sequence[Request]) -> None:
-        """Fail requests whose logits are not finite, and let nobody find what may have made them so."""
-        self.kv_manager.withdraw(requests, self.scheduler.running)
-        for request in requests:
-            if not request.is_finished:
-                self._answers.fail(
-                    request,
-                    GenerationError(
-                        f"request {request.request_id}: the model's logits are not finite "
-                        f"after {len(request.token_ids)} tokens"
-                    ),
-                )
-
-    def _recover(self, fault: Exception) -> None:
-        """Fail what ran; when not even that works, fail everything and say so in `fault`."""
-        try:
-            self._fail_running(fault)
-        except Exception as worse:
-            self.fault = worse
-            self._fail_each(self._answers.open.values(), worse)
-
-    def _fail_running(self, fault: Exception) -> None:
-        """After a fault in a forward nobody knows what the pools hold: running requests fail, the pools are made anew.
-
-        Waiting requests hold no blocks; they run as soon as the engine goes on.
-        """
-        self._in_flight = None
-        drop_locals(fault)
-        self._runner.reset()  # first: when that fails too, the requests are still open
-        self._fail_each(self.scheduler.running, fault)
-        for request in self.scheduler.waiting:
-            request.num_in_flight = 0  # a token lost in flight is sampled again, the same one
-        self.kv_manager.pool.forget()
-        self.kv_manager.take_copies()  # those of a step that broke before its forward
-
-    def _fail_each(self, requests: Iterable[Request], fault: Exception) -> None:
-        for request in list(requests):
-            self._answers.fail(request, fault)
 
     def _warm_up(self, config: EngineConfig, max_model_len: int) -> None:
         """Compute for nobody, so that no request pays for what MLX compiles when it is first used."""

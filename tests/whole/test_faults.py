@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from mlx_agent_llm import Delta, Engine, GenerationError, Handle, RequestTimeout, SamplingParams
+from mlx_agent_llm.core.answers import Answers
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.runner import ModelRunner
-from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.core.output.stopping import TextStop
 from mlx_agent_llm.request import Matcher, Request
 from mlx_agent_llm.testing import tiny_model
@@ -326,12 +326,12 @@ def test_a_bug_in_the_loop_itself_leaves_nobody_waiting(
 ) -> None:
     engine = make_engine()
 
-    def broken_time_out(self: EngineCore) -> None:
+    def broken_time_out(self: Answers) -> None:
         raise Fault("a bug")
 
     handles = [engine.submit("x", replace(PARAMS, max_tokens=4000)) for _ in range(3)]
     next(iter(handles[0]))
-    monkeypatch.setattr(EngineCore, "_time_out", broken_time_out)
+    monkeypatch.setattr(Answers, "time_out", broken_time_out)
     for handle in handles:
         with pytest.raises(GenerationError, match="the engine stopped: Fault: a bug"):
             handle.result(timeout=20)

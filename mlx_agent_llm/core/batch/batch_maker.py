@@ -256,9 +256,7 @@ def _level_arrays(
     members = np.zeros((num_groups, num_members), dtype=np.int32)
     places = np.full(num_rows, -1, dtype=np.int32)
     for index, (rows, begin, end) in enumerate(groups):
-        block_tables[index] = tables[
-            rows[0], begin
-        ]  # also after its end, where other requests' blocks could be spoiled
+        block_tables[index] = tables[rows[0], begin]  # after its end too: another request's block may be spoiled
         block_tables[index, : end - begin] = tables[rows[0], begin:end]
         seq_lens[index] = (end - begin) * block_size
         members[index, : len(rows)] = rows

@@ -119,6 +119,15 @@ def test_some_rows_share_more_than_all_do() -> None:
     assert full_tables(span) == tables
 
 
+def test_what_is_after_the_end_of_a_shorter_group_is_a_block_of_its_own() -> None:
+    """Another request's block may hold what is not finite, which no weight of zero cancels."""
+    tables = [[3, 4, 5, 6, 20], [3, 4, 5, 6, 21], [7, 8, 22, 23, 24], [7, 8, 25, 26, 27]]
+    span = make_batch(Schedule([row(request(list(range(18)), table)) for table in tables], []), costs=CHEAP).rows
+    assert span is not None
+    [level] = span.levels
+    assert sorted(values(level.block_tables)) == [[3, 4, 5, 6], [7, 8, 7, 7]]
+
+
 def test_rows_whose_blocks_are_all_shared_keep_the_block_of_their_last_token() -> None:
     rows = [row(request(list(range(8)), [1, 2])) for _ in range(3)]
     span = make_batch(Schedule(rows, []), costs=CHEAP).rows

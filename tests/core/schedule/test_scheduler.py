@@ -439,17 +439,13 @@ def test_a_child_that_ranks_before_its_waiting_parent_goes_alone() -> None:
 def test_a_prompt_with_nothing_left_to_compute_preempts_nobody() -> None:
     """Its last token waits for its grammar, and what comes before was computed by another one meanwhile."""
     scheduler = make_scheduler(budget=16, block_size=4)
-    [follower] = queue(scheduler, [list(range(33))], priority=1)
-    follower.grammar = Future()
+    [prompt] = queue(scheduler, [list(range(33))])
+    prompt.grammar = Future()
     run_step(scheduler)
-    [leader] = queue(scheduler, [list(range(33))], first_id=1, priority=2)
-    run_step(scheduler)  # the leader shares 16 tokens and computes 16 others
-    [last] = queue(scheduler, [[90, 91]], first_id=2)
-    run_step(scheduler)
-    run_step(scheduler)
-    assert scheduler.num_preemptions == 0
-    assert scheduler.running == [leader, follower, last]
-    assert follower.kv.num_computed_tokens == follower.num_ready_tokens == 32
+    scheduler._kv.allocate(Request(1, list(range(33)), SamplingParams(), 0, lambda delta: None), 100)
+    assert scheduler.schedule() is None
+    assert scheduler.num_preemptions == 0 and scheduler.running == [prompt]
+    assert prompt.kv.num_computed_tokens == prompt.num_ready_tokens == 32
 
 
 def test_a_waiting_request_that_cannot_be_scheduled_fails_alone_and_holds_nothing() -> None:
