@@ -217,7 +217,7 @@ class _ScriptReader(_FakeInner):
         positions = _integers(batch.tokens.positions)
         for row, request in zip(_integers(batch.tokens.sampled_rows), batch.sampled, strict=True):
             slots = [
-                request.block_table[position // block_size] * block_size + position % block_size
+                request.kv.block_table[position // block_size] * block_size + position % block_size
                 for position in range(positions[row] + 1)
             ]
             wanted[row] = self._next_token([self._slots[slot] for slot in slots], request.num_prompt_tokens)

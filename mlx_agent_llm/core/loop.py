@@ -7,11 +7,8 @@ turns out to have ended wasted one row of one forward.
 
 from __future__ import annotations
 
-import math
 import time
-import traceback
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -21,28 +18,27 @@ import numpy.typing as npt
 
 from mlx_agent_kernels import UnsupportedKernelError
 from mlx_agent_llm.config import EngineConfig
+from mlx_agent_llm.core.answers import Answers, Emission
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import num_pool_blocks
-from mlx_agent_llm.core.output.logprobs import LogprobArrays, compute_logprobs, read_logprobs
-from mlx_agent_llm.core.output.sampler import Sampler, sample
+from mlx_agent_llm.core.output.masks import fill_masks
+from mlx_agent_llm.core.output.sampler import Sampler
+from mlx_agent_llm.core.output.samples import Samples, dispatch_samples
 from mlx_agent_llm.core.output.stopping import Stopping
+from mlx_agent_llm.core.recovery import Recovery
+from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for_grammars
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
-from mlx_agent_llm.core.schedule.scheduler import Schedule, Scheduler
+from mlx_agent_llm.core.schedule.schedule import Schedule
+from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
-from mlx_agent_llm.errors import (
-    GenerationError,
-    MLXAgentError,
-    RequestError,
-    RequestTimeout,
-    UnsupportedModelError,
-)
+from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
 from mlx_agent_llm.process.default_device import default_device
-from mlx_agent_llm.request import Delta, FinishReason, Request, TokenLogprob
+from mlx_agent_llm.request import Request
 
 
 class Vocabulary(NamedTuple):
@@ -57,20 +53,19 @@ class Vocabulary(NamedTuple):
     spell_forced_text: SpellForcedText | None = None
 
 
-class Emission(NamedTuple):
-    """A delta and the request it belongs to."""
-
-    request: Request
-    delta: Delta
-
-
 class _InFlight(NamedTuple):
-    """Tokens that were sampled on the device and not yet read."""
+    """What the last step sampled and nobody has read yet."""
 
-    tokens: mx.array  # (S,)
+    samples: Samples
     receivers: Sequence[Request | None]  # (S,) whose they are; None of a row that ended, or whose next token was forced
-    logprobs: LogprobArrays | None
     batch: Batch  # that they were sampled from
+
+
+class _Forward(NamedTuple):
+    """What is being computed."""
+
+    batch: Batch
+    logits: mx.array  # (S, vocab)
 
 
 class EngineCore:
@@ -95,23 +90,23 @@ class EngineCore:
             model, shape.layers, num_blocks, config.block_size, self._clock, device, compile=config.compile
         )
         self._batch_maker = BatchMaker(config.block_size, self._runner.packing)
-        self._stopping = Stopping(
+        stopping = Stopping(
             vocabulary.token_bytes,
             vocabulary.eos_token_ids,
             max_model_len,
             strip_leading_space=vocabulary.strip_leading_space,
         )
-        self._sampler = Sampler(self._stopping.end_token_ids, shape.vocab_size)
+        self._sampler = Sampler(stopping.end_token_ids, shape.vocab_size)
+        self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
+        self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
         self._kv_cache_bytes = num_blocks * config.block_size * sum(layer.num_bytes for layer in shape.layers)
-        self._mask_words = -(-shape.vocab_size // 32)
-        self._block_size = config.block_size
-        self.fault: Exception | None = None  # after which nothing more can be computed
-        self._requests: dict[int, Request] = {}
+        self._vocab_size = shape.vocab_size
         self._in_flight: _InFlight | None = None
         self._ready_at: float | None = None  # when the last step's tokens were there
+        self.fault: Exception | None = None  # after which nothing more can be computed
         try:
-            self._warm_up(config.max_tokens_per_step, max_model_len)
+            self._warm_up(config, max_model_len)
         except BaseException:
             self.close()
             raise
@@ -119,53 +114,52 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._requests)
+        return bool(self._answers.open)
 
     def add(self, request: Request, parent_id: int | None = None) -> None:
         """Queue a request that the scheduler's check let through; it waits for an open parent, to share its KV.
 
         Its prompt is computed while its grammar is compiled, all but the last token.
         """
-        parent = None if parent_id is None else self._requests.get(parent_id)
+        parent = None if parent_id is None else self._answers.open.get(parent_id)
         if parent is not None and parent.cache_key == request.cache_key:
             request.parent = parent
-        self.scheduler.waiting.append(request)
-        self._requests[request.request_id] = request
+        self._answers.add(request)
 
     def fork(self, request: Request, parent_id: int) -> list[Emission]:
         """Queue a request that goes on from the tokens its parent has by now: they are its first delta.
 
-        One that ends with them is not queued, and one that cannot go on from them fails. A grammar has to be compiled.
+        One that ends with them is done at once, and one that cannot go on from them fails. Its grammar is compiled.
         """
-        try:
-            if request.grammar is not None:
-                request.matcher, request.grammar = request.grammar.result().matcher(), None
-            delta = self._replay(request, self._requests.get(parent_id))
-        except Exception as fault:  # the fault is this request's alone
-            return [Emission(request, self._stopping.fail(request, _as_error(fault)))]
-        if not request.is_finished:
-            self.add(request, parent_id)
-        return [Emission(request, delta)] if delta.token_ids else []
+        parent = self._answers.open.get(parent_id)
+        self.add(request, parent_id)
+        self._answers.fork(request, parent)
+        return self._hand_out()
 
     def abort(self, request_id: int) -> list[Emission]:
         """End a request as cancelled, with the text so far; its blocks are free at once. Unknown ids are none."""
-        request = self._requests.get(request_id)
-        return [] if request is None else [self._end(request, "cancelled")]
+        request = self._answers.open.get(request_id)
+        if request is not None:
+            self._answers.end(request, "cancelled")
+        return self._hand_out()
 
     def step(self) -> list[Emission]:
         """Compute one batch and return what the batch before it produced."""
         self.meter.begin()
-        outputs = self._time_out() + self._take_grammars()
+        self._answers.time_out()
+        hand_out_matchers(self._answers.open.values(), self._answers.fail)
         try:
-            batch = self._run_batch(outputs)
+            batch = self._compute()
         except Exception as fault:
-            return outputs + self._recover(fault)
-        self.meter.end(batch, self.kv_manager)
-        return outputs
+            self.fault = self._recovery.recover(fault)
+        else:
+            self.meter.end(batch, self.kv_manager)
+        return self._hand_out()
 
     def fail_all(self, error: MLXAgentError) -> list[Emission]:
         """End every open request with an error."""
-        return [self._fail(request, error) for request in list(self._requests.values())]
+        self._answers.fail_each(self._answers.open.values(), error)
+        return self._hand_out()
 
     def close(self) -> None:
         """Give the pools' memory and the model back; the counts stay."""
@@ -182,79 +176,63 @@ class EngineCore:
     def check_integrity(self) -> None:
         """Assert that the pool is whole and, when nothing is open, that no block is held."""
         self.kv_manager.pool.check_integrity()
-        assert self._requests or self.kv_manager.pool.num_used == 0, "blocks are held by nobody"
+        assert self._answers.open or self.kv_manager.pool.num_used == 0, "blocks are held by nobody"
 
-    def _run_batch(self, outputs: list[Emission]) -> Batch | None:
-        """Dispatch a forward, add to `outputs` what the one before it produced, and sample."""
-        schedule = self.scheduler.schedule()
-        self._clock.mark("schedule")
+    def _compute(self) -> Batch | None:
+        """The step itself; returns what it dispatched."""
         in_flight, self._in_flight = self._in_flight, None
-        batch: Batch | None = None
-        if schedule is not None:
-            batch = self._make_batch(schedule, in_flight)
-            self._clock.mark("batch")
-            logits = self._runner.forward(batch, in_flight.tokens if in_flight else None)
-            self._clock.mark("dispatch")
-        outputs += self._collect(in_flight)  # only here is the last step's token read
-        self._clock.mark("advance")
-        if batch is None and in_flight is None:
-            self._wait_for_grammars()
-        if batch is not None and batch.sampled and self._requests:
-            receivers, jumps = self._jump_forward(batch.sampled)
-            bitmask, failures = self._fill_masks(receivers)
-            outputs += jumps + failures
-            self._clock.mark("masks")
-            if self._requests:  # the last one may have ended or failed just now
-                self._in_flight = self._sample(batch, logits, bitmask, receivers)
-        return batch
+        with self._clock.phase("schedule"):
+            schedule = self._schedule()
+        forward = None if schedule is None else self._forward(schedule, in_flight)  # not yet waited for
+        with self._clock.phase("advance"):
+            self._advance(in_flight)  # only here is the last step's token read
+        if forward is None:
+            if in_flight is None:
+                wait_for_grammars(self._answers.open.values())
+            return None
+        if forward.batch.sampled:
+            with self._clock.phase("masks"):
+                receivers, bitmask = self._fill_masks(forward.batch.sampled)
+            if self._answers.open:  # the last one may have ended or failed just now
+                self._in_flight = self._sample(forward, receivers, bitmask)
+        return forward.batch
 
-    def _replay(self, request: Request, parent: Request | None) -> Delta:
-        """Take what the parent has put out so far, up to what ends the request."""
-        if parent is None:
-            raise RequestError("the request to fork has ended: only one that waits or runs can be forked")
-        token_ids = parent.token_ids[parent.num_prompt_tokens :]
-        logprobs = _inherit_logprobs(request, parent) if token_ids else []
-        request.first_token_at = time.perf_counter() if token_ids else None
-        try:
-            delta = self._stopping.advance_all(request, token_ids)
-        except GenerationError as rejection:
-            raise RequestError(f"the constraint of a fork must allow the output so far: {rejection}") from None
-        if request.params.logprobs is None:
-            return delta
-        num_same = _num_equal(delta.token_ids, token_ids)  # the others close the text
-        request.logprobs = logprobs[:num_same] + list(_closing_logprobs(delta.token_ids[num_same:]))
-        return delta._replace(logprobs=tuple(request.logprobs))
+    def _schedule(self) -> Schedule | None:
+        """Who runs, with its blocks; one that cannot be scheduled fails."""
+        schedule = self.scheduler.schedule()
+        for request, fault in self.scheduler.take_failures():
+            self._answers.fail(request, fault)
+        return schedule
 
-    def _warm_up(self, max_chunk: int, max_model_len: int) -> None:
-        """Compute for nobody, so that no request pays for what MLX compiles when it is first used."""
-        for schedule in warm_up_schedules(self._runner.packing, self._block_size, max_chunk, max_model_len):
-            batch = self._make_batch(schedule, None)
-            try:
-                mx.eval(self._runner.forward(batch, None))
-            except UnsupportedKernelError as error:
-                raise UnsupportedModelError(str(error)) from None
+    def _forward(self, schedule: Schedule, in_flight: _InFlight | None) -> _Forward:
+        """Dispatch what was scheduled."""
+        with self._clock.phase("batch"), self._runner.on_device():  # its arrays are views of one
+            batch = self._batch_maker.make(schedule, in_flight.receivers if in_flight else ())
+        with self._clock.phase("dispatch"):
+            return _Forward(batch, self._runner.forward(batch, in_flight.samples.tokens if in_flight else None))
 
-    def _make_batch(self, schedule: Schedule, in_flight: _InFlight | None) -> Batch:
-        with self._runner.on_device():  # its arrays are views of one
-            return self._batch_maker.make(schedule, in_flight.receivers if in_flight else ())
-
-    def _collect(self, in_flight: _InFlight | None) -> list[Emission]:
+    def _advance(self, in_flight: _InFlight | None) -> None:
         """Read the last step's tokens, let each request take its own, and end those that are done."""
         if in_flight is None:
             self._ready_at = None
-            return []
-        outputs = []
-        token_ids = _read(in_flight.tokens)
-        self._clock.mark("wait")
-        self._observe(in_flight.batch)
-        logprobs = _read_logprobs(in_flight, token_ids)
+            return
+        samples, batch = in_flight.samples, in_flight.batch
+        with self._clock.phase("wait"):
+            token_ids, is_finite = samples.read()
+        self._observe(batch)
+        if not all(is_finite):
+            self._recovery.fail_spoiled(
+                [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
+            )
+        logprobs = samples.read_logprobs(token_ids, batch.sampled)
         for request, token_id, logprob in zip(in_flight.receivers, token_ids, logprobs, strict=True):
             if request is None:
                 continue
             request.num_in_flight = 0
             if not request.is_finished:
-                outputs.append(self._advance(request, token_id, logprob))
-        return outputs
+                # What was computed before it is sound; of one that was preempted meanwhile, what is computed again.
+                request.kv.num_trusted_tokens = min(len(request.token_ids), request.kv.num_computed_tokens)
+                self._answers.advance(request, token_id, logprob)
 
     def _observe(self, batch: Batch) -> None:
         """Tell the pacer how long the step took whose tokens were read just now, if it came right after another."""
@@ -262,197 +240,38 @@ class EngineCore:
         if last_ready_at is not None and batch.num_rows > 0:
             self.scheduler.pacer.observe(batch.num_prompt_tokens, self._ready_at - last_ready_at)
 
-    def _advance(self, request: Request, token_id: int, logprob: TokenLogprob | None) -> Emission:
-        try:
-            delta = self._stopping.advance(request, token_id)
-        except Exception as fault:  # the fault is this request's alone
-            return self._fail(request, _as_error(fault))
-        if logprob is not None:
-            logprobs = _closing_logprobs(delta.token_ids) if delta.forced_close else (logprob,)
-            request.logprobs += logprobs
-            delta = delta._replace(logprobs=logprobs)
-        return self._emit(request, delta)
-
-    def _emit(self, request: Request, delta: Delta) -> Emission:
-        request.first_token_at = request.first_token_at or time.perf_counter()
-        self.meter.num_generated_tokens += len(delta.token_ids)
-        if request.is_finished:
-            self._forget(request)
-        return Emission(request, delta)
-
-    def _jump_forward(self, requests: Sequence[Request]) -> tuple[list[Request | None], list[Emission]]:
-        """Give each request the tokens that its grammar forces, and return whose next ones are to be sampled.
-
-        The forward of this step has computed what comes before those tokens, and its logits are not needed. The next
-        step computes them as one chunk.
-        """
-        receivers: list[Request | None] = [None if request.is_finished else request for request in requests]
-        outputs = []
-        for row, request in enumerate(requests):
-            if receivers[row] is None:
-                continue
-            try:
-                if token_ids := self._jumps.find(request):
-                    receivers[row] = None
-                    outputs.append(self._take_forced(request, token_ids))
-            except Exception as fault:  # the fault is this request's alone
-                receivers[row] = None
-                outputs.append(self._fail(request, _as_error(fault)))
-        return receivers, outputs
-
-    def _take_forced(self, request: Request, token_ids: list[int]) -> Emission:
-        delta = self._stopping.advance_all(request, token_ids)
-        request.num_jumped_tokens = len(token_ids)
-        self.meter.num_forced_tokens += 0 if delta.forced_close else len(delta.token_ids)
-        return self._emit(request, delta)
-
-    def _fill_masks(self, requests: Sequence[Request | None]) -> tuple[npt.NDArray[np.int32] | None, list[Emission]]:
-        """(S, ceil(V / 32)) of what the grammars allow next, all ones where there is none; None without any grammar."""
-        constrained = [(row, one) for row, one in enumerate(requests) if one is not None and one.matcher is not None]
-        if not constrained:
-            return None, []
-        bitmask = np.full((len(requests), self._mask_words), -1, dtype=np.int32)
-        failures = []
-        for row, request in constrained:
-            assert request.matcher is not None
-            try:
-                request.matcher.fill_mask(bitmask, row)
-                if not bitmask[row].any():
-                    raise GenerationError("the grammar allows no token here, although its text is not complete")
-            except Exception as fault:  # the fault is this request's alone
-                failures.append(self._fail(request, _as_error(fault)))
-        return bitmask, failures
+    def _fill_masks(self, requests: Sequence[Request]) -> tuple[Sequence[Request | None], npt.NDArray[np.int32] | None]:
+        """Whose next tokens are to be sampled, None where a grammar forces them, and what the grammars allow there."""
+        receivers = self._jumps.give(requests, self._answers.force, self._answers.fail)
+        return receivers, fill_masks(receivers, self._vocab_size, self._answers.fail)
 
     def _sample(
-        self,
-        batch: Batch,
-        logits: mx.array,
-        bitmask: npt.NDArray[np.int32] | None,
-        receivers: Sequence[Request | None],
+        self, forward: _Forward, receivers: Sequence[Request | None], bitmask: npt.NDArray[np.int32] | None
     ) -> _InFlight:
-        rows = self._sampler.rows(batch.sampled)
-        self._clock.mark("parameters")
-        logprobs = None
-        with self._runner.on_device():
-            tokens = sample(logits, bitmask, rows)
-            if rows.logprob_rows is not None:
-                logprobs = compute_logprobs(logits, tokens, rows.logprob_rows, with_top=rows.with_top_logprobs)
-        mx.async_eval(tokens, *(logprobs.arrays if logprobs else ()))
-        self._clock.mark("sample")
+        """Dispatch the sampling of a forward's logits."""
+        with self._clock.phase("parameters"):
+            rows = self._sampler.rows(forward.batch.sampled)
+        with self._clock.phase("sample"), self._runner.on_device():
+            samples = dispatch_samples(forward.logits, bitmask, rows)
         for request in receivers:
             if request is not None:
                 request.num_in_flight = 0 if request.is_finished else 1
-        return _InFlight(tokens, receivers, logprobs, batch)
+        return _InFlight(samples, receivers, forward.batch)
 
-    def _take_grammars(self) -> list[Emission]:
-        """Give the requests whose grammars are compiled by now their matchers; one that cannot be compiled fails."""
-        outputs = []
-        for request in [one for one in self._requests.values() if one.grammar is not None and one.grammar.done()]:
-            assert request.grammar is not None
-            try:
-                request.matcher, request.grammar = request.grammar.result().matcher(), None
-            except Exception as fault:  # the fault is this request's alone
-                outputs.append(self._fail(request, _as_error(fault)))
-        return outputs
-
-    def _wait_for_grammars(self) -> None:
-        """Nothing can be computed before one of them is there; not for long, because there may be new requests."""
-        wait([r.grammar for r in self._requests.values() if r.grammar is not None], 0.01, FIRST_COMPLETED)
-
-    def _time_out(self) -> list[Emission]:
-        now = time.perf_counter()
-        late = [r for r in self._requests.values() if r.deadline is not None and r.deadline < now]
-        return [
-            self._fail(r, RequestTimeout(f"request {r.request_id} did not finish within timeout={r.params.timeout} s"))
-            for r in late
-        ]
-
-    def _recover(self, fault: Exception) -> list[Emission]:
-        """Fail what ran; when not even that works, fail everything and say so in `fault`."""
-        try:
-            return self._fail_running(fault)
-        except Exception as worse:
-            self.fault = worse
-            return self.fail_all(_as_error(worse))
-
-    def _fail_running(self, fault: Exception) -> list[Emission]:
-        """After a fault in a forward nobody knows what the pools hold: running requests fail, the pools are made anew.
-
-        Waiting requests hold no blocks; they run as soon as the engine goes on.
-        """
-        self._in_flight = None
-        _drop_locals(fault)
-        self._runner.reset()  # first: when that fails too, the requests are still open
-        outputs = [self._fail(request, _as_error(fault)) for request in list(self.scheduler.running)]
-        for request in self.scheduler.waiting:
-            request.num_in_flight = 0  # a token lost in flight is sampled again, the same one
-        self.kv_manager.pool.forget()
-        self.kv_manager.take_copies()  # those of a step that broke before its forward
-        return outputs
-
-    def _fail(self, request: Request, error: MLXAgentError) -> Emission:
-        delta = self._stopping.fail(request, error)
-        self._forget(request)
-        return Emission(request, delta)
-
-    def _end(self, request: Request, reason: FinishReason) -> Emission:
-        try:
-            delta = self._stopping.end(request, reason)
-        except Exception as fault:  # the fault is this request's alone
-            return self._fail(request, _as_error(fault))
-        self._forget(request)
-        return Emission(request, delta)
-
-    def _forget(self, request: Request) -> None:
-        self.scheduler.finish(request)
-        self._sampler.forget(request)
-        del self._requests[request.request_id]
-        if not self._requests:
+    def _hand_out(self) -> list[Emission]:
+        if not self._answers.open:
             self._in_flight = None  # or an idle engine would hold on to those it served last, and to their callers
+        return self._answers.hand_out()
 
-
-def _read(tokens: mx.array) -> list[int]:
-    """Wait for sampled tokens: the only point of a step where the host waits for the device."""
-    token_ids: list[int] = tokens.tolist()  # type: ignore[assignment]
-    return token_ids
-
-
-def _read_logprobs(in_flight: _InFlight, token_ids: list[int]) -> list[TokenLogprob | None]:
-    """Those of tokens that were read: they were computed together, so that nothing is waited for."""
-    if in_flight.logprobs is None:
-        return [None] * len(token_ids)
-    return read_logprobs(in_flight.logprobs, token_ids, in_flight.batch.sampled)
-
-
-def _closing_logprobs(token_ids: Sequence[int]) -> tuple[TokenLogprob, ...]:
-    return tuple(TokenLogprob(token_id, math.nan, ()) for token_id in token_ids)
-
-
-def _inherit_logprobs(request: Request, parent: Request) -> list[TokenLogprob]:
-    """Those of the parent's output so far, with as many alternatives as the request asks for."""
-    wanted, known = request.params.logprobs, parent.params.logprobs
-    if wanted is None:
-        return []
-    if known is None or known < wanted:
-        raise RequestError(f"logprobs={wanted} of a fork must be at most those of its parent, logprobs={known}")
-    return [logprob._replace(top=logprob.top[:wanted]) for logprob in parent.logprobs]
-
-
-def _num_equal(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many items two lists begin with alike."""
-    return next((i for i, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), len(left))
-
-
-def _drop_locals(fault: BaseException | None) -> None:
-    """Empty the frames that a fault came through: they hold the pools, and whoever keeps the error keeps them."""
-    while fault is not None:
-        traceback.clear_frames(fault.__traceback__)
-        fault = fault.__cause__ or fault.__context__
-
-
-def _as_error(fault: Exception) -> MLXAgentError:
-    if isinstance(fault, MLXAgentError):
-        return fault
-    error = GenerationError(f"{type(fault).__name__}: {fault}")
-    error.__cause__ = fault
-    return error
+    def _warm_up(self, config: EngineConfig, max_model_len: int) -> None:
+        """Compute for nobody, so that no request pays for what MLX compiles when it is first used."""
+        packing = self._runner.packing
+        for schedule in warm_up_schedules(
+            packing.kernel_sizes, packing.padding_block, config.block_size, config.max_tokens_per_step, max_model_len
+        ):
+            with self._runner.on_device():
+                batch = self._batch_maker.make(schedule, ())
+            try:
+                mx.eval(self._runner.forward(batch, None))
+            except UnsupportedKernelError as error:
+                raise UnsupportedModelError(str(error)) from None

@@ -12,6 +12,8 @@ from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
 
+_NUM_KEPT_STEPS = 1000  # whose times are remembered
+
 
 @dataclass(frozen=True)
 class EngineStats:
@@ -60,7 +62,7 @@ class StepMeter:
     def __init__(self) -> None:
         self.num_generated_tokens = 0
         self.num_forced_tokens = 0
-        self.clock = StepClock()
+        self.clock = StepClock(_NUM_KEPT_STEPS)
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_sampled = 0
@@ -68,7 +70,7 @@ class StepMeter:
         self._max_batch_size = 0
         self._peak_shared_blocks = 0
         self._busy_time = 0.0
-        self._step_times: deque[float] = deque(maxlen=1000)
+        self._step_times: deque[float] = deque(maxlen=_NUM_KEPT_STEPS)
         self._began_at = 0.0
 
     def begin(self) -> None:
@@ -78,19 +80,13 @@ class StepMeter:
 
     def end(self, batch: Batch | None, kv_manager: KVManager) -> None:
         """The step that began is done; batch is what it dispatched."""
-        elapsed = time.perf_counter() - self._began_at
-        self._busy_time += elapsed
-        self._peak_shared_blocks = max(self._peak_shared_blocks, kv_manager.pool.num_shared)
-        if batch is None:
-            return
-        self.clock.keep(len(batch.sampled), batch.num_prompt_tokens)
-        self._num_steps += 1
-        self._step_times.append(elapsed)
-        self._num_prompt_tokens += batch.num_prompt_tokens
-        self._num_sampled += len(batch.sampled)
-        self._num_sampling_steps += bool(batch.sampled)
-        self._max_batch_size = max(self._max_batch_size, len(batch.sampled))
-        self.clock.mark("account")
+        with self.clock.phase("account"):
+            elapsed = time.perf_counter() - self._began_at
+            self._busy_time += elapsed
+            self._peak_shared_blocks = max(self._peak_shared_blocks, kv_manager.pool.num_shared)
+            if batch is not None:
+                self._step_times.append(elapsed)
+                self._count(batch)
 
     def snapshot(
         self, scheduler: Scheduler, kv_manager: KVManager, kv_cache_bytes: int, attention_backend: str
@@ -125,3 +121,12 @@ class StepMeter:
             mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
         )
+
+    def _count(self, batch: Batch) -> None:
+        num_sampled = len(batch.sampled)
+        self.clock.keep(num_sampled, batch.num_prompt_tokens)
+        self._num_steps += 1
+        self._num_prompt_tokens += batch.num_prompt_tokens
+        self._num_sampled += num_sampled
+        self._num_sampling_steps += bool(num_sampled)
+        self._max_batch_size = max(self._max_batch_size, num_sampled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -34,26 +35,28 @@ class StepRecord(NamedTuple):
 
 
 class StepClock:
-    """Each mark ends a phase, and the next one begins there: the phases of a step leave nothing out."""
+    """Times what happens within `with clock.phase(...)`, without the phases inside of that one.
 
-    def __init__(self, num_kept: int = 1000) -> None:
+    What happens between two phases is counted with the second: the phases of a step leave nothing out.
+    """
+
+    def __init__(self, num_kept: int) -> None:
         self._records: deque[StepRecord] = deque(maxlen=num_kept)
         self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
-        self._marked_at = 0.0
+        self._open: list[Phase] = []  # the innermost one last
+        self._counted_until = 0.0
 
     def begin(self) -> None:
         """A step begins."""
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        self._marked_at = time.perf_counter()
+        self._counted_until = time.perf_counter()
 
-    def mark(self, phase: Phase) -> None:
-        """What happened since the last mark was `phase`; a phase may come in several pieces."""
-        now = time.perf_counter()
-        self._seconds[phase] += now - self._marked_at
-        self._marked_at = now
+    def phase(self, phase: Phase) -> AbstractContextManager[None]:
+        """The time of one phase, which may come in several pieces."""
+        return _Timed(self, phase)
 
     def keep(self, num_sampled: int, num_prompt_tokens: int) -> None:
-        """Count the step among those that are remembered; marks that follow before the next one still belong to it."""
+        """Count the step among those that are remembered; phases that end before the next one still belong to it."""
         self._records.append(StepRecord(num_sampled, num_prompt_tokens, self._seconds))
 
     @property
@@ -68,3 +71,32 @@ class StepClock:
             return dict.fromkeys(PHASES, 0.0)
         means = np.mean([list(record.seconds.values()) for record in records], axis=0)
         return dict(zip(PHASES, means.tolist(), strict=True))
+
+    def enter(self, phase: Phase) -> None:
+        """A phase begins; one that it lies in goes on after it."""
+        if self._open:
+            self._count(self._open[-1])
+        self._open.append(phase)
+
+    def leave(self) -> None:
+        """The innermost phase ends."""
+        self._count(self._open.pop())
+
+    def _count(self, phase: Phase) -> None:
+        now = time.perf_counter()
+        self._seconds[phase] += now - self._counted_until
+        self._counted_until = now
+
+
+class _Timed(AbstractContextManager[None]):
+    """Written out, because a generator's context manager takes twice as long."""
+
+    def __init__(self, clock: StepClock, phase: Phase) -> None:
+        self._clock = clock
+        self._phase: Phase = phase
+
+    def __enter__(self) -> None:
+        self._clock.enter(self._phase)
+
+    def __exit__(self, *exception: object) -> None:
+        self._clock.leave()

@@ -10,7 +10,8 @@ from concurrent.futures import Future
 
 import mlx.core as mx
 
-from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.core.answers import Emission
+from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.engine.delivery import Delivery
 from mlx_agent_llm.engine.handle import copy_of
 from mlx_agent_llm.engine.queue_limit import QueueLimit
@@ -121,11 +122,16 @@ class Worker:
     def _serve(self, core: EngineCore) -> None:
         """Step the core until the engine is closed, or until nothing more can be computed."""
         while self._obey(core):
-            _deliver(core, core.step())
-            self.limit.admit()
-            core.meter.clock.mark("deliver")
+            self._step(core)
             if core.fault is not None:
                 raise core.fault
+
+    def _step(self, core: EngineCore) -> None:
+        """Step the core and deliver what comes of it; an idle engine holds nothing of that any more."""
+        outputs = core.step()
+        with core.meter.clock.phase("deliver"):
+            _deliver(core, outputs)
+            self.limit.admit()
 
     def _obey(self, core: EngineCore) -> bool:
         """Carry out the commands that are there, waiting for one when there is nothing to do; False to stop."""

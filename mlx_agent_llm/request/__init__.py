@@ -2,6 +2,7 @@
 
 from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, ForcedTokens, Matcher
+from mlx_agent_llm.request.kv_state import KVState
 from mlx_agent_llm.request.output import Delta, FinishReason, RequestOutput, Timings, TokenLogprob, Usage
 from mlx_agent_llm.request.params import MAX_LOGPROBS, SamplingParams
 from mlx_agent_llm.request.request import Request
@@ -18,6 +19,7 @@ __all__ = [
     "ForcedTokens",
     "Grammar",
     "JSONSchema",
+    "KVState",
     "Matcher",
     "Regex",
     "Request",

@@ -9,8 +9,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
+from mlx_agent_llm.request.kv_state import KVState
 from mlx_agent_llm.request.output import Delta, FinishReason, Timings, TokenLogprob, Usage
 from mlx_agent_llm.request.params import SamplingParams
+
+PRIORITY_AGING_SECONDS = 10.0  # of waiting raise a request by one level of priority
 
 
 @dataclass(eq=False)
@@ -30,16 +33,14 @@ class Request:
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
     num_prompt_tokens: int = field(init=False)
+    rank: tuple[float, int] = field(init=False)  # the lower goes first
+    cache_key: bytes = field(init=False)  # sets its KV apart from that of the same tokens elsewhere, at most 64 bytes
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
     num_jumped_tokens: int = 0  # the last ones that the grammar forced at once, computed or not
-    num_computed_tokens: int = 0  # tokens whose KV is written by the forwards dispatched so far
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0
-    block_table: list[int] = field(default_factory=list)
-    block_hashes: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they were asked for
-    num_published_blocks: int = 0  # leading blocks that other requests can find
-    may_publish: bool = True  # not after the prefix cache was reset while it held blocks
+    kv: KVState = field(default_factory=KVState)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens read so far, when they are asked for
     started_at: float | None = None
     first_token_at: float | None = None
@@ -48,6 +49,9 @@ class Request:
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.prompt_token_ids)
         self.token_ids = list(self.prompt_token_ids)
+        # Waiting raises every request's priority alike, so the order of two never changes.
+        self.rank = (self.submitted_at - PRIORITY_AGING_SECONDS * self.params.priority, self.request_id)
+        self.cache_key = b"" if self.params.cache_salt is None else _hash_salt(self.params.cache_salt)
 
     @property
     def num_tokens(self) -> int:
@@ -62,7 +66,7 @@ class Request:
     @property
     def is_decoding(self) -> bool:
         """Whether it has output and only its last token, or those that the grammar forced, are left to compute."""
-        num_left = self.num_tokens - self.num_computed_tokens
+        num_left = self.num_tokens - self.kv.num_computed_tokens
         return self.num_output_tokens > 0 and num_left <= max(self.num_jumped_tokens, 1)
 
     @property
@@ -74,12 +78,6 @@ class Request:
     def is_finished(self) -> bool:
         """Whether its last delta was made."""
         return self.finish_reason is not None
-
-    @property
-    def cache_key(self) -> bytes:
-        """What sets its KV apart from that of the same tokens in other requests, at most 64 bytes."""
-        salt = self.params.cache_salt
-        return b"" if salt is None else hashlib.blake2b(salt.encode(errors="surrogatepass"), digest_size=16).digest()
 
     @property
     def deadline(self) -> float | None:
@@ -100,3 +98,8 @@ class Request:
             ttft=(self.first_token_at or now) - self.submitted_at,
             total=now - self.submitted_at,
         )
+
+
+def _hash_salt(salt: str) -> bytes:
+    """16 bytes that are the hash of no block, whatever the salt: `person` tells what each is of."""
+    return hashlib.blake2b(salt.encode(errors="surrogatepass"), digest_size=16, person=b"cache_salt").digest()

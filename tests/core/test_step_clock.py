@@ -7,8 +7,13 @@ import time
 import pytest
 
 from mlx_agent_llm import JSONSchema, SamplingParams
-from mlx_agent_llm.core.step_clock import PHASES, StepClock
+from mlx_agent_llm.core.step_clock import PHASES, Phase, StepClock
 from tests.support.engines import MakeEngine
+
+
+def spend(clock: StepClock, phase: Phase) -> None:
+    with clock.phase(phase):
+        pass
 
 
 def test_the_phases_of_a_step_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,13 +21,13 @@ def test_the_phases_of_a_step_leave_nothing_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(time, "perf_counter", lambda: next(moments))
     clock = StepClock(num_kept=2)
     clock.begin()
-    clock.mark("wait")
-    clock.mark("advance")
-    clock.mark("wait")
+    spend(clock, "wait")
+    spend(clock, "advance")
+    spend(clock, "wait")
     clock.keep(num_sampled=3, num_prompt_tokens=7)
-    clock.mark("deliver")
+    spend(clock, "deliver")
     clock.begin()
-    clock.mark("wait")
+    spend(clock, "wait")
     clock.keep(num_sampled=1, num_prompt_tokens=0)
     first, second = clock.records
     nothing = dict.fromkeys(PHASES, 0.0)
@@ -35,12 +40,30 @@ def test_the_phases_of_a_step_leave_nothing_out(monkeypatch: pytest.MonkeyPatch)
     }
 
 
+def test_the_time_of_a_phase_is_without_that_of_the_phases_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(moments))
+    clock = StepClock(num_kept=1)
+    clock.begin()
+    with pytest.raises(ValueError, match="a fault"), clock.phase("dispatch"):
+        spend(clock, "forward")
+        with clock.phase("wait"):
+            raise ValueError("a fault")
+    clock.keep(0, 0)
+    [record] = clock.records
+    assert {phase: spent for phase, spent in record.seconds.items() if spent} == {
+        "dispatch": 1.0 + 4.0 + 16.0,
+        "forward": 2.0,
+        "wait": 8.0,
+    }
+
+
 def test_a_clock_forgets_the_oldest_steps_and_those_that_were_not_kept() -> None:
     clock = StepClock(num_kept=2)
     assert set(clock.mean_seconds().values()) == {0.0}
     for num_sampled in range(1, 5):
         clock.begin()
-        clock.mark("wait")
+        spend(clock, "wait")
         if num_sampled != 3:
             clock.keep(num_sampled, 0)
     assert [record.num_sampled for record in clock.records] == [2, 4]

@@ -50,7 +50,7 @@ def fork_after(
 
     def forking_step() -> Any:
         outputs = step()
-        request = engine._worker.core._requests.get(0)
+        request = engine._worker.core._answers.open.get(0)
         if not forked and request is not None and len(request.token_ids) - request.num_prompt_tokens >= num_tokens:
             forked.append(handle.fork(params))
             ready.set()

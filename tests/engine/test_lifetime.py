@@ -24,10 +24,13 @@ from mlx_agent_llm import (
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.core import loop
+from mlx_agent_llm.core.answers import Emission
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.forward.runner import ModelRunner
-from mlx_agent_llm.core.loop import Emission, EngineCore, Vocabulary
+from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.core.output import samples
+from mlx_agent_llm.core.output.samples import Samples
 from mlx_agent_llm.models import from_parts
 from mlx_agent_llm.request import Request
 from mlx_agent_llm.testing import ByteTokenizer, tiny_model
@@ -269,8 +272,8 @@ def test_when_the_first_of_many_ends_half_way_through_a_common_prefix_the_next_g
     answers = add_requests(core, prompts, replace(PARAMS, timeout=1000))
     for _ in range(num_steps):
         deliver(core.step())
-    first = core._requests[0]
-    assert 0 < first.num_computed_tokens < len(PREFIX)
+    first = core._answers.open[0]
+    assert 0 < first.kv.num_computed_tokens < len(PREFIX)
     if end == "cancel":
         deliver(core.abort(0))
     elif end == "timeout":
@@ -287,7 +290,7 @@ def test_when_the_first_of_many_ends_half_way_through_a_common_prefix_the_next_g
     assert len(whole) == 5 or (end == "fault" and len(whole) >= 1)
     assert all(tokens_of(answers[number]) == tokens_of(expected[number]) for number in whole)
     num_computed = core.stats().num_prompt_tokens_computed
-    assert num_computed <= (2 if end == "fault" else 1) * (len(PREFIX) + 32) + 6 * core._block_size
+    assert num_computed <= (2 if end == "fault" else 1) * (len(PREFIX) + 32) + 6 * core.kv_manager.block_size
     core.check_integrity()
 
 
@@ -306,7 +309,7 @@ def test_the_next_forward_is_dispatched_before_the_last_tokens_are_read_and_only
 
         monkeypatch.setattr(owner, name, recording)
 
-    for owner, name in ((ModelRunner, "forward"), (loop, "_read"), (EngineCore, "_fill_masks"), (loop, "sample")):
+    for owner, name in ((ModelRunner, "forward"), (Samples, "read"), (loop, "fill_masks"), (samples, "sample")):
         record(owner, name)
     model = ExactModel()
     core = make_core(model)
@@ -316,11 +319,11 @@ def test_the_next_forward_is_dispatched_before_the_last_tokens_are_read_and_only
         tokenizer.token_bytes, tokenizer.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_texts
     )
     schema = JSONSchema({"type": "string", "minLength": 30, "maxLength": 30})
-    core._requests[0].matcher = compiler.compile(constraint_grammar(schema)).matcher()
+    core._answers.open[0].matcher = compiler.compile(constraint_grammar(schema)).matcher()
     calls.clear()  # a core may compute for nobody when it is made
     for _ in range(12):
         deliver(core.step())
-    step = ["forward", "_read", "_fill_masks", "sample"]
-    assert calls == ["forward", "_fill_masks", "sample", *step * 11]
+    step = ["forward", "read", "fill_masks", "sample"]
+    assert calls == ["forward", "fill_masks", "sample", *step * 11]
     assert all(len(tokens_of(deltas)) == 11 for deltas in answers), "the constrained row is as far as the free one"
     deliver(core.fail_all(EngineClosedError("the test is over")))

@@ -12,8 +12,8 @@ import mlx.nn as nn
 import mlx_lm.models.base
 
 from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
-from mlx_agent_llm.core import loop
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.output import samples
 from mlx_agent_llm.core.output.detokenizer import Detokenizer
 from mlx_agent_llm.errors import GenerationError
 from mlx_agent_llm.testing import ByteTokenizer
@@ -51,13 +51,15 @@ class Faults:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Let the sampler, the matchers and the detokenizer break too, at their rates."""
-        sample, accept, fill_mask, add = loop.sample, GrammarMatcher.accept, GrammarMatcher.fill_mask, Detokenizer.add
+        sample, accept, fill_mask, add = (
+            samples.sample,
+            GrammarMatcher.accept,
+            GrammarMatcher.fill_mask,
+            Detokenizer.add,
+        )
 
-        def broken_sample(*arguments: Any) -> Any:
-            sampled = sample(*arguments)
-            if isinstance(sampled, mx.array):
-                return self.spoil("sample", sampled)
-            return type(sampled)(self.spoil("sample", sampled[0]), *sampled[1:])
+        def broken_sample(*arguments: Any) -> mx.array:
+            return self.spoil("sample", sample(*arguments))
 
         def broken_accept(matcher: GrammarMatcher, token_id: int) -> bool:
             return not self.strike("reject") and self._pass("accept", accept, matcher, token_id)
@@ -69,7 +71,7 @@ class Faults:
             return self._pass("detokenize", add, *arguments)
 
         with (
-            patch.object(loop, "sample", broken_sample),
+            patch.object(samples, "sample", broken_sample),
             patch.object(GrammarMatcher, "accept", broken_accept),
             patch.object(GrammarMatcher, "fill_mask", broken_fill_mask),
             patch.object(Detokenizer, "add", broken_add),

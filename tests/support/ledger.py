@@ -10,7 +10,8 @@ from unittest.mock import patch
 import jsonschema
 
 from mlx_agent_llm import Delta, Engine, JSONSchema
-from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.core.answers import Emission
+from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.engine import submission
 from mlx_agent_llm.request import Request
 from tests.support.exact_model import EOS_TOKEN_ID

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from mlx_agent_llm import Delta, Engine, GenerationError, Handle, RequestTimeout, SamplingParams
+from mlx_agent_llm.core.answers import Answers
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.runner import ModelRunner
-from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.core.output.stopping import TextStop
 from mlx_agent_llm.request import Matcher, Request
 from mlx_agent_llm.testing import tiny_model
@@ -24,6 +24,8 @@ MakeEngine = Callable[..., Engine]
 
 PARAMS = SamplingParams(max_tokens=30, temperature=1.0, seed=3, ignore_eos=True)
 VOCABULARY = 258
+SPOILING = 7
+NOT_FINITE = r"the model's logits are not finite"
 
 
 class Fault(Exception):
@@ -49,6 +51,34 @@ class FaultyModel(nn.Module):
             if self.calls_left == 0:
                 self.calls_left = None
                 raise Fault("the forward broke")
+        logits: mx.array = self._inner(inputs, cache=cache)
+        return logits
+
+
+class SpoilingModel(nn.Module):
+    """A tiny model that makes of token SPOILING what is no number, and in its next `spoils_left` calls of any token."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        inner: Any = tiny_model(tie_word_embeddings=False)
+        self.args, self.model, self._inner = inner.args, inner.model, inner
+        self._sound = inner.model.embed_tokens.weight
+        self._spoiling = mx.where((mx.arange(VOCABULARY) == SPOILING)[:, None], mx.nan, self._sound)
+        self._spoiled = mx.full(self._sound.shape, mx.nan)
+        mx.eval(self._spoiling, self._spoiled)
+        self.is_sound = False
+        self.spoils_left = 0
+
+    @property
+    def layers(self) -> Any:
+        return self._inner.layers
+
+    def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
+        weight = self._sound if self.is_sound else self._spoiling
+        if self.spoils_left:
+            self.spoils_left -= 1
+            weight = self._spoiled
+        self._inner.model.embed_tokens.weight = weight
         logits: mx.array = self._inner(inputs, cache=cache)
         return logits
 
@@ -297,12 +327,12 @@ def test_a_bug_in_the_loop_itself_leaves_nobody_waiting(
 ) -> None:
     engine = make_engine()
 
-    def broken_time_out(self: EngineCore) -> None:
+    def broken_time_out(self: Answers) -> None:
         raise Fault("a bug")
 
     handles = [engine.submit("x", replace(PARAMS, max_tokens=4000)) for _ in range(3)]
     next(iter(handles[0]))
-    monkeypatch.setattr(EngineCore, "_time_out", broken_time_out)
+    monkeypatch.setattr(Answers, "time_out", broken_time_out)
     for handle in handles:
         with pytest.raises(GenerationError, match="the engine stopped: Fault: a bug"):
             handle.result(timeout=20)
@@ -322,3 +352,95 @@ def test_what_ended_in_the_step_after_which_the_engine_stops_is_answered_too(
         late.result(timeout=20)
     with pytest.raises(GenerationError, match="no memory is left"):
         long.result(timeout=20)
+
+
+# --- logits that are not finite --------------------------------------------------------------------------------------
+
+SPOILED_PROMPT = [*range(100, 140), SPOILING, *range(140, 180)]
+
+
+def test_a_prompt_whose_logits_are_not_finite_fails_and_is_right_when_the_model_is(make_engine: MakeEngine) -> None:
+    model = SpoilingModel()
+    engine = make_engine(model)
+    model.is_sound = True
+    [expected] = make_engine(model).generate([SPOILED_PROMPT], PARAMS)
+    model.is_sound = False
+    with pytest.raises(GenerationError, match=NOT_FINITE):
+        engine.generate([SPOILED_PROMPT], PARAMS)
+    model.is_sound = True
+    [again] = engine.generate([SPOILED_PROMPT], PARAMS)
+    assert (again.usage.cached_tokens, again.token_ids) == (0, expected.token_ids)
+
+
+@pytest.mark.parametrize("chunk", [16, 2048])
+def test_prompts_that_get_the_blocks_of_a_spoiled_one_are_right(make_engine: MakeEngine, chunk: int) -> None:
+    model = SpoilingModel()
+    others = [[number] * (3 + 5 * number) for number in range(20, 26)]
+    params = replace(PARAMS, max_tokens=8)
+    expected = [output.token_ids for output in make_engine(model).generate(others, params)]
+    engine = make_engine(model, kv_cache_tokens=160, max_num_seqs=8, max_tokens_per_step=chunk)
+    for prompt, tokens in zip(others, expected, strict=True):
+        with pytest.raises(GenerationError, match=NOT_FINITE):
+            engine.generate([SPOILED_PROMPT], params)
+        assert engine.generate([prompt], params)[0].token_ids == tokens
+
+
+def test_requests_that_run_beside_a_spoiled_one_are_right(make_engine: MakeEngine) -> None:
+    model = SpoilingModel()
+    prefix = list(range(60, 100))
+    others = [[*prefix, number] for number in range(20, 26)] + [[number] * 40 for number in range(30, 34)]
+    expected = [output.token_ids for output in make_engine(model).generate(others, PARAMS)]
+    engine = make_engine(model)
+    handles = [engine.submit(prompt, PARAMS) for prompt in others]
+    spoiled = [engine.submit([*prefix, SPOILING, number], PARAMS) for number in range(3)]
+    for handle in spoiled:
+        with pytest.raises(GenerationError, match=NOT_FINITE):
+            handle.result(timeout=20)
+    assert [handle.result(timeout=20).token_ids for handle in handles] == expected
+
+
+def test_a_waiting_request_does_not_take_the_blocks_of_a_spoiled_one(make_engine: MakeEngine) -> None:
+    model = SpoilingModel()
+    prompt = list(range(100, 180))
+    [expected] = make_engine(model).generate([prompt], PARAMS)
+    engine = make_engine(model, max_num_seqs=1)
+    model.spoils_left = 1
+    first, waiting = engine.submit(prompt, PARAMS), engine.submit(prompt, PARAMS)
+    with pytest.raises(GenerationError, match=NOT_FINITE):
+        first.result(timeout=20)
+    output = waiting.result(timeout=20)
+    assert (output.usage.cached_tokens, output.token_ids) == (0, expected.token_ids)
+
+
+def test_a_stream_that_is_spoiled_later_keeps_what_came_before_and_its_prompt_is_still_found(
+    make_engine: MakeEngine,
+) -> None:
+    model = SpoilingModel()
+    prompt = list(range(100, 164))
+    engine = make_engine(model)
+    [expected] = engine.generate([prompt], PARAMS)
+    engine.reset_prefix_cache()
+    handle, deltas = engine.submit(prompt, replace(PARAMS, max_tokens=2000)), list[Delta]()
+    with pytest.raises(GenerationError, match=NOT_FINITE):
+        for delta in handle:
+            deltas.append(delta)
+            if len(deltas) == 3:
+                model.spoils_left = 1
+    seen = [token_id for delta in deltas for token_id in delta.token_ids]
+    assert tuple(seen[:30]) == expected.token_ids[: len(seen)]
+    [again] = engine.generate([prompt], PARAMS)
+    assert (again.usage.cached_tokens, again.token_ids) == (48, expected.token_ids)
+
+
+def test_a_waiting_request_that_cannot_be_scheduled_fails_alone_with_the_cause(make_engine: MakeEngine) -> None:
+    engine = make_engine()
+    [expected] = engine.generate(["x"], PARAMS)
+    handle = Handle(cancel=lambda: None)
+    stream = engine.submit("x", replace(PARAMS, max_tokens=200))
+    broken = Request(next(_IDS), [2**70] * 40, PARAMS, 3, handle.deliver)
+    engine._worker.call(lambda core: core.add(broken))
+    with pytest.raises(GenerationError, match="OverflowError") as caught:
+        handle.result(timeout=20)
+    assert isinstance(caught.value.__cause__, OverflowError)
+    assert len(stream.result(timeout=20).token_ids) == 200
+    assert engine.generate(["x"], PARAMS)[0].token_ids == expected.token_ids

@@ -14,7 +14,8 @@ from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, PromptSpan, RowSp
 from mlx_agent_llm.core.batch.sharing import Group, Levels, SharingCosts, find_levels
 from mlx_agent_llm.core.batch.table_matrix import IntArray, TableMatrix
 from mlx_agent_llm.core.kv.kv_manager import BlockCopy
-from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
+from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
+from mlx_agent_llm.core.schedule.warm_up import KernelSizes
 from mlx_agent_llm.request import Request
 
 Rounding = Callable[[int], int]  # how large an array's dimension is made
@@ -34,6 +35,17 @@ class Packing(NamedTuple):
     warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile...
     warm_blocks: int = 0  # ...and how many blocks a row has that is read in parts
 
+    @property
+    def kernel_sizes(self) -> KernelSizes:
+        """What has to be computed once before all kernels are compiled."""
+        most = max(self.warm_rows)
+        return KernelSizes(
+            self.max_row_chunk,
+            self.warm_rows,
+            max(self.warm_blocks, self.costs.num_worth_sharing(most) or 0),
+            self.costs.num_worth_two_levels(most),
+        )
+
 
 class BatchMaker:
     """Packs schedules; remembers the block tables of the last one and what they share."""
@@ -51,7 +63,7 @@ class BatchMaker:
         None is a row whose sample nobody takes.
         """
         layout = _Layout.of(schedule, self._packing)
-        tables, widths, is_same = self._tables.update([chunk.request.block_table for chunk in layout.chunks])
+        tables, widths, is_same = self._tables.update([chunk.request.kv.block_table for chunk in layout.chunks])
         self._levels_hold = self._levels_hold and is_same
         positions, (token_ids, sources) = layout.positions, layout.token_ids(in_flight)
         blocks, offsets = np.divmod(positions, self._block_size)
@@ -237,6 +249,7 @@ def _level_arrays(
     members = np.zeros((num_groups, num_members), dtype=np.int32)
     places = np.full(num_rows, -1, dtype=np.int32)
     for index, (rows, begin, end) in enumerate(groups):
+        block_tables[index] = tables[rows[0], begin]  # after its end too: another request's block may be spoiled
         block_tables[index, : end - begin] = tables[rows[0], begin:end]
         seq_lens[index] = (end - begin) * block_size
         members[index, : len(rows)] = rows

@@ -65,13 +65,12 @@ class ModelRunner:
 
         in_flight: (S',) the last step's samples on the device, which the batch's in-flight tokens are taken from.
         """
-        with self.on_device():
+        with self._clock.phase("forward"), self.on_device():
             if batch.copies is not None:
                 self._copy(batch.copies)
             logits = self._build(_token_ids(batch, in_flight), batch)
-        self._clock.mark("forward")
-        self._wait_for_the_last(in_flight)
-        self._clock.mark("wait")
+        with self._clock.phase("wait"):
+            self._wait_for_the_last(in_flight)
         # The pools are inputs of the logits and evaluated with them. Naming them here would keep a reference to each
         # until the forward is done, and the next write would copy the pool.
         mx.async_eval(logits)

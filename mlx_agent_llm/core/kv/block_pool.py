@@ -6,18 +6,19 @@ be found by hash) or used (ref_count > 0). free + cached + used = total after ev
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Block:
-    """One block of the pool; block_hash names the tokens whose KV it holds, once it is full."""
+    """One block of the pool; block_hash names the tokens whose KV it holds, once it is full, and all before them."""
 
     block_id: int
     ref_count: int = 0
     block_hash: bytes | None = None
+    hash_before: bytes = b""  # of the block before it, whose KV its own depends on
 
 
 class BlockPool:
@@ -90,13 +91,32 @@ class BlockPool:
             if block.ref_count == 0:
                 self._retire(block)
 
-    def set_hash(self, block_id: int, block_hash: bytes) -> None:
+    def set_hash(self, block_id: int, block_hash: bytes, hash_before: bytes) -> None:
         """Make a used, full block findable; the first block with this content stays the one that is found."""
         block = self._blocks[block_id]
         assert block.ref_count > 0, f"block {block_id} is not in use"
         if block.block_hash is None and block_hash not in self._by_hash:
-            block.block_hash = block_hash
+            block.block_hash, block.hash_before = block_hash, hash_before
             self._by_hash[block_hash] = block_id
+
+    def withdraw(self, block_ids: Iterable[int]) -> set[int]:
+        """Drop the hashes of these blocks and of all that come after them in a sequence; the blocks that had one."""
+        following = defaultdict[bytes, list[int]](list)
+        for block in self._blocks:
+            if block.block_hash is not None:
+                following[block.hash_before].append(block.block_id)
+        withdrawn: set[int] = set()
+        left = list(block_ids)
+        while left:
+            block = self._blocks[left.pop()]
+            if block.block_hash is not None:
+                left += following[block.block_hash]
+                withdrawn.add(block.block_id)
+                self._forget_content(block)
+                if block.ref_count == 0:
+                    del self._cached[block.block_id]
+                    self._free.append(block.block_id)
+        return withdrawn
 
     def forget(self) -> None:
         """Drop every hash: cached blocks become free, used ones are no longer found."""
@@ -129,12 +149,14 @@ class BlockPool:
 
     def _evict(self) -> int:
         block_id, _ = self._cached.popitem(last=False)
-        block = self._blocks[block_id]
-        assert block.block_hash is not None
-        del self._by_hash[block.block_hash]
-        block.block_hash = None
+        self._forget_content(self._blocks[block_id])
         self.num_evictions += 1
         return block_id
+
+    def _forget_content(self, block: Block) -> None:
+        assert block.block_hash is not None, f"block {block.block_id} has no hash"
+        del self._by_hash[block.block_hash]
+        block.block_hash = None
 
     def _retire(self, block: Block) -> None:
         if block.block_hash is None:

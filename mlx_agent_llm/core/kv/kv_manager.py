@@ -5,18 +5,23 @@ Blocks are shared in two ways: by content, through the hashes of full blocks, an
 A block becomes findable when the forward that fills it is scheduled, not when that forward is done: forwards run in the
 order they are dispatched, and within one forward every layer writes all keys and values before it attends. So requests
 that arrive together share a prefix as well as requests that come later (invariant 7).
+
+Keys and values that are not finite spoil every row that reads them, of whatever request. Nothing looks at them: they
+show in the logits of such a row, when others may have shared their blocks already. These fail the same way. The
+reference kernels read a block's last slots too before they are written, so a spoiled block is cleaned for its next
+owner.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlx_agent_llm.core.kv.block_pool import BlockPool
-from mlx_agent_llm.request import Request
+from mlx_agent_llm.request import KVState, Request
 
 
 class BlockCopy(NamedTuple):
@@ -50,6 +55,8 @@ class KVManager:
         self.prefix_cache = prefix_cache
         self.stats = PrefixStats()
         self._copies: list[BlockCopy] = []
+        self._spoiled: set[int] = set()  # blocks that may hold what is not finite
+        self._clean_block = num_blocks  # the padding's, which no request gets
 
     def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
         """Extend the request's table by what it shares and by room for up to max_new_tokens further tokens.
@@ -57,42 +64,59 @@ class KVManager:
         A request with a parent shares the parent's blocks, which have to hold all its tokens but the last one, and lets
         go of the parent; the others share what matches their prefix.
 
-        Returns how many tokens the coming forward computes for it (at least 1), or None when the pool has no room, or
-        when the tokens are too few to reach a block's border and may_split_block is False, or when none is ready; a
-        request that held no block then still holds none.
+        Returns how many tokens the coming forward computes for it: 0 when none is ready, or when they are too few to
+        reach a block's border and may_split_block is False; None when the pool has no room. In both cases a request
+        that held no block still holds none.
         """
-        was_empty, start = not request.block_table, request.num_computed_tokens
+        was_empty, start = not request.kv.block_table, request.kv.num_computed_tokens
         is_at_border = start % self.block_size == 0  # only there is a block next that could be shared
         if is_at_border:
             self._share(request)
+        kv = request.kv
         count = self._chunk_length(request, max_new_tokens, may_split_block)
-        missing = self.num_blocks_for(request.num_computed_tokens + count) - len(request.block_table)
+        missing = self.num_blocks_for(kv.num_computed_tokens + count) - len(kv.block_table)
         is_refused = count == 0 or missing > self.pool.num_available
         if is_refused and was_empty:
             self.free(request)
-            return None
-        if is_at_border and request.num_preemptions == 0:  # what it finds of its own KV after that is no saving
-            num_found = _num_prompt_tokens_in(request, start, request.num_computed_tokens)
+        elif is_at_border and request.num_preemptions == 0:  # what it finds of its own KV after that is no saving
+            num_found = _num_prompt_tokens_in(request, start, kv.num_computed_tokens)
             self.stats.count(request, num_found, is_first=was_empty)
         if is_refused:
-            return None
+            return 0 if count == 0 else None
         if missing > 0:
-            request.block_table += self.pool.allocate(missing)
+            kv.block_table += self._take_clean(missing)
         if request.parent is not None:
             self._copy_partial_block(request, request.parent)
             request.parent = None
-        request.num_computed_tokens += count
+        kv.num_computed_tokens += count
         self._publish_full_blocks(request)
         return count
 
     def free(self, request: Request) -> None:
         """Give back every block of the request; what was computed stays findable until it is evicted."""
         self._publish_full_blocks(request)
-        self.pool.release(request.block_table)
-        request.block_table = []
-        request.num_computed_tokens = 0
-        request.num_published_blocks = 0
-        request.may_publish = True
+        self._release(request)
+
+    def discard(self, request: Request) -> None:
+        """Give back every block of a request whose allocation broke, and forget what was to be copied to them."""
+        held = set(request.kv.block_table)
+        self._spoiled |= {target for _, target in self._copies if target in held}
+        self._drop_copies_to(held)
+        self._release(request)
+
+    def withdraw(self, requests: Sequence[Request], running: Sequence[Request]) -> None:
+        """Let nobody find what requests whose logits are not finite have read or computed, nor what followed from it.
+
+        Since when it was wrong nobody knows: all is given up but what rows with finite logits have read, as far as
+        those run that they were of. Who holds a block that was given up publishes no more.
+        """
+        trusted = {block_id for request in running for block_id in self._trusted_blocks(request)}
+        doubted = {block_id for request in requests for block_id in self._held_or_left(request)} - trusted
+        doubted |= self.pool.withdraw(doubted)
+        self._spoiled |= doubted
+        for request in running:
+            if not doubted.isdisjoint(request.kv.block_table):
+                request.kv.may_publish = False
 
     def take_copies(self) -> list[BlockCopy]:
         """Hand over the copies that the coming forward needs, once."""
@@ -103,14 +127,14 @@ class KVManager:
         """Forget the content of every block; what the requests that hold blocks compute from now on stays theirs."""
         self.pool.forget()
         for request in running:
-            request.may_publish = False
+            request.kv.may_publish = False
 
     def num_missing_blocks(self, request: Request) -> int:
         """Available blocks that computing all of its tokens would take; those it can share are not counted."""
         if request.parent is not None:
             return 1
-        missing = self.num_blocks_for(request.num_tokens) - len(request.block_table)
-        index = len(request.block_table)
+        index = len(request.kv.block_table)
+        missing = self.num_blocks_for(request.num_tokens) - index
         while self.prefix_cache and missing > 0 and self._is_known(request, index):
             block_id = self.pool.find(self._block_hash(request, index))
             if block_id is None or not self.pool.is_used(block_id):
@@ -132,62 +156,98 @@ class KVManager:
     def _share_with_parent(self, request: Request, parent: Request) -> None:
         """Take a reference to each block of the parent that the child will never write: the full ones."""
         assert request.cache_key == parent.cache_key, "the KV of parent and child differs"
-        assert not request.block_table and parent.num_computed_tokens >= request.num_tokens - 1
+        assert not request.kv.block_table and parent.kv.num_computed_tokens >= request.num_tokens - 1
         num_full = (request.num_tokens - 1) // self.block_size
-        request.block_table = parent.block_table[:num_full]
-        for block_id in request.block_table:
+        block_table = parent.kv.block_table[:num_full]
+        for block_id in block_table:
             self.pool.share(block_id)
-        request.block_hashes = parent.block_hashes[:num_full]
-        request.num_published_blocks = min(parent.num_published_blocks, num_full)
-        request.may_publish = parent.may_publish
-        request.num_computed_tokens = request.num_tokens - 1
+        request.kv = KVState(
+            block_table=block_table,
+            num_computed_tokens=request.num_tokens - 1,
+            block_hashes=parent.kv.block_hashes[:num_full],
+            num_published_blocks=min(parent.kv.num_published_blocks, num_full),
+            may_publish=parent.kv.may_publish,
+        )
+
+    def _take_clean(self, count: int) -> list[int]:
+        """Allocate blocks whose content is finite when the forward reads them."""
+        block_ids = self.pool.allocate(count)
+        if self._spoiled:
+            self._copies += [BlockCopy(self._clean_block, one) for one in block_ids if one in self._spoiled]
+            self._spoiled.difference_update(block_ids)
+        return block_ids
 
     def _copy_partial_block(self, request: Request, parent: Request) -> None:
         """Both go on writing the block that holds their next token, so the child's is a copy."""
-        index, num_filled = divmod(request.num_computed_tokens, self.block_size)
+        index, num_filled = divmod(request.kv.num_computed_tokens, self.block_size)
         if num_filled:
-            self._copies.append(BlockCopy(parent.block_table[index], request.block_table[index]))
+            target = request.kv.block_table[index]
+            self._drop_copies_to({target})
+            self._copies.append(BlockCopy(parent.kv.block_table[index], target))
+
+    def _drop_copies_to(self, block_ids: Set[int]) -> None:
+        self._copies = [copy for copy in self._copies if copy.target not in block_ids]
 
     def _adopt_cached_blocks(self, request: Request) -> None:
         """Share every next block that is already there; at least one token is left to compute."""
-        while request.num_computed_tokens + self.block_size < request.num_tokens:
-            index = request.num_computed_tokens // self.block_size
+        kv = request.kv
+        while kv.num_computed_tokens + self.block_size < request.num_tokens:
+            index = kv.num_computed_tokens // self.block_size
             block_id = self.pool.find(self._block_hash(request, index)) if self._is_known(request, index) else None
             if block_id is None:
                 break
             self.pool.share(block_id)
-            request.block_table.append(block_id)
-            request.num_computed_tokens += self.block_size
+            kv.block_table.append(block_id)
+            kv.num_computed_tokens += self.block_size
 
     def _chunk_length(self, request: Request, max_new_tokens: int, may_split_block: bool) -> int:
         """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
-        start, left = request.num_computed_tokens, request.num_ready_tokens - request.num_computed_tokens
+        start = request.kv.num_computed_tokens
+        left = request.num_ready_tokens - start
         if left <= max_new_tokens:
             return left
         aligned = (start + max_new_tokens) // self.block_size * self.block_size - start
         return aligned if aligned > 0 else max_new_tokens * may_split_block
 
     def _publish_full_blocks(self, request: Request) -> None:
-        if not self.prefix_cache or not request.may_publish:
+        kv = request.kv
+        if not self.prefix_cache or not kv.may_publish:
             return
-        for index in range(request.num_published_blocks, request.num_computed_tokens // self.block_size):
+        for index in range(kv.num_published_blocks, kv.num_computed_tokens // self.block_size):
             if not self._is_known(request, index):
                 break
-            self.pool.set_hash(request.block_table[index], self._block_hash(request, index))
-            request.num_published_blocks = index + 1
+            block_hash = self._block_hash(request, index)
+            self.pool.set_hash(kv.block_table[index], block_hash, self._hash_before(request, index))
+            kv.num_published_blocks = index + 1
+
+    def _release(self, request: Request) -> None:
+        self.pool.release(request.kv.block_table)
+        request.kv = KVState(block_hashes=request.kv.block_hashes)
+
+    def _trusted_blocks(self, request: Request) -> list[int]:
+        return request.kv.block_table[: request.kv.num_trusted_tokens // self.block_size]
+
+    def _held_or_left(self, request: Request) -> list[int]:
+        """The blocks that a request holds, or that it left where they can be found when it ended or was preempted."""
+        found = (self.pool.find(block_hash) for block_hash in request.kv.block_hashes)
+        return [*request.kv.block_table, *(block_id for block_id in found if block_id is not None)]
 
     def _is_known(self, request: Request, index: int) -> bool:
         """Whether every token of the block was read; one sampled on the device may still be in flight."""
         return (index + 1) * self.block_size <= len(request.token_ids)
 
     def _block_hash(self, request: Request, index: int) -> bytes:
-        """The hash of block `index`: of its tokens and, through its parent, of everything before them."""
-        hashes = request.block_hashes
+        """The hash of block `index`: of its tokens and, through the hash before it, of everything before them."""
+        hashes = request.kv.block_hashes
         while len(hashes) <= index:
             start = len(hashes) * self.block_size
-            parent = hashes[-1] if hashes else request.cache_key
-            hashes.append(_hash_block(parent, request.token_ids[start : start + self.block_size]))
+            before = self._hash_before(request, len(hashes))
+            hashes.append(_hash_block(before, request.token_ids[start : start + self.block_size]))
         return hashes[index]
+
+    def _hash_before(self, request: Request, index: int) -> bytes:
+        """What block `index` follows: the block before it, or else what sets the request apart."""
+        return request.kv.block_hashes[index - 1] if index else request.cache_key
 
 
 def _num_prompt_tokens_in(request: Request, start: int, end: int) -> int:
@@ -195,5 +255,6 @@ def _num_prompt_tokens_in(request: Request, start: int, end: int) -> int:
     return max(min(end, request.num_prompt_tokens) - start, 0)
 
 
-def _hash_block(parent: bytes, token_ids: Sequence[int]) -> bytes:
-    return hashlib.blake2b(array("q", token_ids).tobytes(), digest_size=16, key=parent).digest()
+def _hash_block(before: bytes, token_ids: Sequence[int]) -> bytes:
+    """16 bytes that no hash of anything else, such as a salt, can be made equal to: `person` tells what they are of."""
+    return hashlib.blake2b(array("q", token_ids).tobytes(), digest_size=16, key=before, person=b"kv_block").digest()

@@ -5,6 +5,7 @@ Every row that asks for alternatives ranks as many as anybody may ask for: its o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,6 +56,11 @@ def read_logprobs(
         top = tuple(tops[index][: requests[row].params.logprobs]) if tops else ()
         logprobs[row] = TokenLogprob(token_ids[row], sampled[index], top)
     return logprobs
+
+
+def closing_logprobs(token_ids: Sequence[int]) -> tuple[TokenLogprob, ...]:
+    """Those of tokens that close a text, for which nothing was computed."""
+    return tuple(TokenLogprob(token_id, math.nan, ()) for token_id in token_ids)
 
 
 def _best_first(arrays: LogprobArrays) -> list[list[tuple[int, float]]]:

@@ -88,7 +88,7 @@ class Stopping:
                 f"and {output.num_left(request)} are left"
             )
         # A forward that was dispatched already has computed the token that is not taken.
-        request.num_computed_tokens = min(request.num_computed_tokens, len(request.token_ids))
+        request.kv.num_computed_tokens = min(request.kv.num_computed_tokens, len(request.token_ids))
         request.token_ids += token_ids
         text, is_stopped = output.text_stop.feed("".join(map(output.detokenizer.add, token_ids)))
         if is_stopped:

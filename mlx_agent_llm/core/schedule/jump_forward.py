@@ -20,6 +20,31 @@ class JumpForward:
     def __init__(self, spell: SpellForcedText | None) -> None:
         self._spell = spell
 
+    def give(
+        self,
+        requests: Sequence[Request],
+        force: Callable[[Request, list[int]], None],
+        fail: Callable[[Request, Exception], None],
+    ) -> list[Request | None]:
+        """Let `force` give each open request what its grammar forces; the requests whose next tokens are to be sampled.
+
+        None stands in the place of the others. `fail` is told of a request whose matcher breaks. The step's forward has
+        computed what comes before the forced tokens, and its logits are not needed; the next step computes them as one
+        chunk.
+        """
+        receivers: list[Request | None] = []
+        for request in requests:
+            token_ids: list[int] = []
+            if not request.is_finished:
+                try:
+                    token_ids = self.find(request)
+                except Exception as fault:  # the fault is this request's alone
+                    fail(request, fault)
+            if token_ids:
+                force(request, token_ids)
+            receivers.append(None if token_ids or request.is_finished else request)
+        return receivers
+
     def find(self, request: Request) -> list[int]:
         """The tokens that have to come next, or none where they are too few to be worth it.
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlx_agent_llm.core.batch.batch import Batch, RowSpan
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing, bucket
 from mlx_agent_llm.core.batch.sharing import SharingCosts
-from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
+from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
 from tests.support.search import examples
 
@@ -30,7 +30,7 @@ def grown(index: int, path: list[int], num_own: int, max_length: int) -> Chunk:
 
 def request(token_ids: list[int], block_table: list[int], *, num_in_flight: int = 0) -> Request:
     made = Request(0, token_ids, SamplingParams(), 0, lambda delta: None)
-    made.block_table, made.num_in_flight = block_table, num_in_flight
+    made.kv.block_table, made.num_in_flight = block_table, num_in_flight
     return made
 
 
@@ -121,6 +121,15 @@ def test_some_rows_share_more_than_all_do() -> None:
     assert full_tables(span) == tables
 
 
+def test_what_is_after_the_end_of_a_shorter_group_is_a_block_of_its_own() -> None:
+    """Another request's block may hold what is not finite, which no weight of zero cancels."""
+    tables = [[3, 4, 5, 6, 20], [3, 4, 5, 6, 21], [7, 8, 22, 23, 24], [7, 8, 25, 26, 27]]
+    span = make_batch(Schedule([row(request(list(range(18)), table)) for table in tables], []), costs=CHEAP).rows
+    assert span is not None
+    [level] = span.levels
+    assert sorted(values(level.block_tables)) == [[3, 4, 5, 6], [7, 8, 7, 7]]
+
+
 def test_rows_whose_blocks_are_all_shared_keep_the_block_of_their_last_token() -> None:
     rows = [row(request(list(range(8)), [1, 2])) for _ in range(3)]
     span = make_batch(Schedule(rows, []), costs=CHEAP).rows
@@ -139,7 +148,7 @@ def test_what_a_row_reads_is_its_table_however_it_is_shared(
     batch = make_batch(schedule, costs=CHEAP, in_buckets=in_buckets, max_row_chunk=max_length)
     assert batch.rows is not None and not batch.prompts
     expected = [
-        chunk.request.block_table[: position // SIZE + 1]
+        chunk.request.kv.block_table[: position // SIZE + 1]
         for chunk in [*schedule.rows, *schedule.prompts]
         for position in range(chunk.start, chunk.start + chunk.length)
     ]
@@ -156,17 +165,17 @@ def test_what_is_remembered_of_a_batch_never_shows_in_the_next_one() -> None:
     first = [request(list(range(13)), [1, 2, 3, 10 + index]) for index in range(3)]
     for step in range(12):
         if step == 5:
-            first[1].block_table = [7, 8, 9, 20]  # as after a preemption
+            first[1].kv.block_table = [7, 8, 9, 20]  # as after a preemption
         if step == 9:
             first.append(request(list(range(17)), [1, 2, 3, 4, 30]))
         for one in first:
             one.token_ids.append(0)
-            if len(one.token_ids) > SIZE * len(one.block_table):
-                one.block_table.append(40 + step)
+            if len(one.token_ids) > SIZE * len(one.kv.block_table):
+                one.kv.block_table.append(40 + step)
         schedule = Schedule([row(one) for one in first], [])
         batch, expected = maker.make(schedule, ()), BatchMaker(SIZE, fresh).make(schedule, ())
         assert batch.rows is not None and expected.rows is not None
-        assert full_tables(batch.rows) == full_tables(expected.rows) == [one.block_table for one in first]
+        assert full_tables(batch.rows) == full_tables(expected.rows) == [one.kv.block_table for one in first]
         assert values(batch.tokens.slot_mapping) == values(expected.tokens.slot_mapping)
 
 

@@ -11,7 +11,7 @@ from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing
 from mlx_agent_llm.core.batch.sharing import Group, Levels, SharingCosts, find_levels
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.kv.layer_shape import KVShape
-from mlx_agent_llm.core.schedule.scheduler import Chunk, Schedule
+from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams
 from tests.support.search import examples
 
@@ -125,7 +125,7 @@ def test_attention_by_groups_is_attention_row_by_row(
         table = [pool_ids.setdefault(block, len(pool_ids)) for block in named(index, path, num_own)]
         num_tokens = len(path) * SIZE + num_own
         request = Request(index, list(range(num_tokens)), SamplingParams(), 0, lambda delta: None)
-        request.block_table = table
+        request.kv.block_table = table
         length = min(1 + index % max_length, num_own)
         chunks.append(Chunk(request, num_tokens - length, length, is_sampled=True))
     schedule = Schedule([c for c in chunks if c.length == 1], [c for c in chunks if c.length > 1])

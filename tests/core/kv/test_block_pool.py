@@ -19,7 +19,7 @@ def test_free_cached_and_used_add_up_after_every_one_of_many_random_operations()
         elif action == "release" and held:
             pool.release(held.pop(rng.randrange(len(held))))
         elif action == "hash" and held:
-            pool.set_hash(rng.choice(rng.choice(held)), str(rng.randint(0, 20)).encode())
+            pool.set_hash(rng.choice(rng.choice(held)), str(rng.randint(0, 20)).encode(), b"")
         elif action == "forget" and number % 10 == 0:
             pool.forget()
         pool.check_integrity()
@@ -45,7 +45,7 @@ def test_allocating_more_than_is_available_is_refused() -> None:
 def test_a_released_block_with_a_hash_is_found_and_shared_again() -> None:
     pool = BlockPool(2)
     [block_id] = pool.allocate(1)
-    pool.set_hash(block_id, b"content")
+    pool.set_hash(block_id, b"content", b"")
     pool.release([block_id])
     assert (pool.num_free, pool.num_cached, pool.num_used) == (1, 1, 0)
     assert pool.find(b"content") == block_id
@@ -86,7 +86,7 @@ def test_sharing_a_free_block_is_refused() -> None:
 def test_free_blocks_are_taken_before_any_cached_one_is_evicted() -> None:
     pool = BlockPool(3)
     [block_id] = pool.allocate(1)
-    pool.set_hash(block_id, b"content")
+    pool.set_hash(block_id, b"content", b"")
     pool.release([block_id])
     pool.allocate(2)
     assert pool.find(b"content") == block_id
@@ -100,7 +100,7 @@ def test_the_least_recently_used_table_is_evicted_first_and_its_end_before_its_s
     pool = BlockPool(4)
     old, new = pool.allocate(2), pool.allocate(2)
     for block_id in old + new:
-        pool.set_hash(block_id, b"%d" % block_id)
+        pool.set_hash(block_id, b"%d" % block_id, b"")
     pool.release(old)
     pool.release(new)
     assert [pool.allocate(1)[0] for _ in range(4)] == [old[1], old[0], new[1], new[0]]
@@ -109,8 +109,8 @@ def test_the_least_recently_used_table_is_evicted_first_and_its_end_before_its_s
 def test_the_first_block_with_a_content_stays_the_one_that_is_found() -> None:
     pool = BlockPool(2)
     first, second = pool.allocate(2)
-    pool.set_hash(first, b"content")
-    pool.set_hash(second, b"content")
+    pool.set_hash(first, b"content", b"")
+    pool.set_hash(second, b"content", b"")
     assert pool.find(b"content") == first
     pool.release([second])
     assert (pool.num_free, pool.num_cached) == (1, 0)  # nobody could find it: not worth keeping
@@ -120,8 +120,8 @@ def test_the_first_block_with_a_content_stays_the_one_that_is_found() -> None:
 def test_forget_frees_cached_blocks_and_leaves_used_ones_to_their_holders() -> None:
     pool = BlockPool(3)
     cached, used = pool.allocate(1), pool.allocate(1)
-    pool.set_hash(cached[0], b"a")
-    pool.set_hash(used[0], b"b")
+    pool.set_hash(cached[0], b"a", b"")
+    pool.set_hash(used[0], b"b", b"")
     pool.release(cached)
     pool.forget()
     assert (pool.num_free, pool.num_cached, pool.num_used) == (2, 0, 1)
@@ -137,3 +137,22 @@ def test_integrity_finds_a_block_that_is_in_two_states() -> None:
     pool._free.append(block_id)
     with pytest.raises(AssertionError, match="two states"):
         pool.check_integrity()
+
+
+def test_blocks_that_are_withdrawn_take_along_what_comes_after_them_and_nothing_else() -> None:
+    pool = BlockPool(6)
+    root, child, grandchild, sibling, other, plain = pool.allocate(6)
+    chain = [
+        (root, b"r", b""),
+        (child, b"c", b"r"),
+        (grandchild, b"g", b"c"),
+        (sibling, b"s", b"r"),
+        (other, b"o", b""),
+    ]
+    for block_id, block_hash, hash_before in chain:
+        pool.set_hash(block_id, block_hash, hash_before)
+    pool.release([grandchild, other])
+    assert pool.withdraw([child, plain]) == {child, grandchild}
+    pool.check_integrity()
+    assert [pool.find(block_hash) for _, block_hash, _ in chain] == [root, None, None, sibling, other]
+    assert (pool.num_free, pool.num_cached, pool.num_used) == (1, 1, 4)

@@ -1,4 +1,6 @@
+from array import array
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import pytest
 
@@ -19,7 +21,7 @@ def request(prompt: Sequence[int], request_id: int = 0, *, salt: str | None = No
 def test_a_new_request_gets_just_the_blocks_that_its_tokens_need() -> None:
     kv, one = manager(), request(range(9))
     assert kv.allocate(one, 100) == 9
-    assert len(one.block_table) == 3
+    assert len(one.kv.block_table) == 3
     assert kv.pool.num_used == 3
 
 
@@ -29,7 +31,7 @@ def test_a_prefix_match_leaves_at_least_one_token_to_compute(length: int, found:
     kv.allocate(first, 100)
     assert kv.allocate(second, 100) == length - found
     assert second.num_cached_tokens == found
-    assert second.block_table[: found // SIZE] == first.block_table[: found // SIZE]
+    assert second.kv.block_table[: found // SIZE] == first.kv.block_table[: found // SIZE]
 
 
 def test_a_prefix_is_shared_while_its_first_owner_still_computes_it() -> None:
@@ -59,11 +61,11 @@ def test_without_the_prefix_cache_nothing_is_shared_or_kept() -> None:
 def test_what_a_freed_request_computed_is_found_by_a_later_one() -> None:
     kv, first, second = manager(), request(range(9)), request(range(13), 1)
     kv.allocate(first, 100)
-    table = first.block_table[:2]
+    table = first.kv.block_table[:2]
     kv.free(first)
     assert kv.pool.num_cached == 2
     assert kv.allocate(second, 100) == 5
-    assert second.block_table[:2] == table
+    assert second.kv.block_table[:2] == table
 
 
 def test_a_block_with_a_token_in_flight_is_not_found_before_the_token_is_read() -> None:
@@ -93,7 +95,7 @@ def test_a_request_that_finds_no_room_holds_nothing_and_counts_nothing() -> None
     kv, first, second = manager(3), request(range(9)), request([*range(8), *range(50, 60)], 1)
     kv.allocate(first, 100)
     assert kv.allocate(second, 100) is None
-    assert (second.block_table, second.num_computed_tokens, second.num_cached_tokens) == ([], 0, 0)
+    assert (second.kv.block_table, second.kv.num_computed_tokens, second.num_cached_tokens) == ([], 0, 0)
     assert kv.pool.num_shared == 0
     assert (kv.stats.query_tokens, kv.stats.hit_tokens) == (9, 0)
 
@@ -147,7 +149,7 @@ def test_after_a_reset_nothing_is_found_of_what_was_there_or_is_added_by_who_hel
     running.token_ids += [31, 32]
     kv.allocate(running, 100)  # fills its third block
     kv.pool.check_integrity()
-    assert (running.num_published_blocks, kv.pool.num_cached) == (2, 0)
+    assert (running.kv.num_published_blocks, kv.pool.num_cached) == (2, 0)
     for number, prompt in enumerate([range(9), range(20, 40)]):
         later = request(prompt, 2 + number)
         kv.allocate(later, 100)
@@ -186,9 +188,9 @@ def test_a_child_shares_full_blocks_and_gets_a_copy_of_the_one_it_goes_on_in(
     child = child_of(parent, num_tokens=num_tokens)
     assert kv.num_missing_blocks(child) == 1
     assert kv.allocate(child, 100) == 1
-    assert kv.pool.num_shared == num_shared and len(child.block_table) == num_shared + 1
+    assert kv.pool.num_shared == num_shared and len(child.kv.block_table) == num_shared + 1
     copies = kv.take_copies()
-    assert copies == ([(parent.block_table[num_shared], child.block_table[num_shared])] if is_copied else [])
+    assert copies == ([(parent.kv.block_table[num_shared], child.kv.block_table[num_shared])] if is_copied else [])
     assert kv.take_copies() == [] and child.parent is None
 
 
@@ -197,7 +199,7 @@ def test_a_child_that_finds_no_room_holds_nothing_and_keeps_its_parent() -> None
     kv.allocate(parent, 100)
     child = child_of(parent)
     assert kv.allocate(child, 100) is None
-    assert (child.block_table, child.num_computed_tokens, child.parent) == ([], 0, parent)
+    assert (child.kv.block_table, child.kv.num_computed_tokens, child.parent) == ([], 0, parent)
     assert (kv.pool.num_shared, kv.take_copies()) == (0, [])
 
 
@@ -213,3 +215,109 @@ def test_a_child_of_a_request_that_the_reset_made_private_is_private_too() -> No
     kv.free(parent)
     kv.free(child)
     assert kv.pool.num_cached == 0
+
+
+def test_no_salt_is_taken_for_a_block_of_another_prompt() -> None:
+    """The salt is the very bytes that the first block's hash is made of."""
+    kv, victim = manager(), request([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    kv.allocate(victim, 100)
+    thief = request([5, 6, 7, 8, 9], 1, salt=array("q", [1, 2, 3, 4]).tobytes().decode())
+    kv.allocate(thief, 100)
+    assert thief.num_cached_tokens == 0
+    assert thief.cache_key not in victim.kv.block_hashes
+
+
+def test_nothing_to_compute_is_not_taken_for_a_full_pool() -> None:
+    kv, leader, follower = manager(4), request(range(9)), request(range(9), 1)
+    follower.grammar = Future()  # its last token waits for the grammar
+    kv.allocate(leader, 100)
+    assert kv.allocate(follower, 100) == 0
+    assert kv.allocate(request(range(50, 90), 2), 100) is None
+
+
+def test_what_a_request_with_spoiled_logits_read_or_computed_is_not_found_again() -> None:
+    kv, spoiled = manager(), request(range(13))
+    kv.allocate(spoiled, 100)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    kv.pool.check_integrity()
+    assert kv.pool.num_cached == 0
+    again = request(range(13), 1)
+    assert kv.allocate(again, 100) == 13
+
+
+def test_what_rows_with_finite_logits_have_read_is_not_doubted() -> None:
+    kv, sound, spoiled = manager(), request(range(9)), request([*range(8), *range(90, 99)], 1)
+    kv.allocate(sound, 100)
+    sound.kv.num_trusted_tokens = 9
+    kv.allocate(spoiled, 100)
+    kv.withdraw([spoiled], [sound, spoiled])
+    kv.free(spoiled)
+    assert kv.pool.num_cached == 0 and kv.allocate(request([*range(8), 70], 2), 100) == 1
+    assert sound.kv.may_publish and not spoiled.kv.num_published_blocks
+
+
+def test_who_shares_a_spoiled_block_publishes_nothing_more_and_what_it_published_is_gone() -> None:
+    kv, spoiled, sharer = manager(), request(range(9)), request(range(21), 1)
+    kv.allocate(spoiled, 100)
+    kv.allocate(sharer, 4)  # shares two blocks and computes a third, which others can find
+    kv.withdraw([spoiled], [spoiled, sharer])
+    kv.free(spoiled)
+    kv.allocate(sharer, 100)
+    kv.free(sharer)
+    assert kv.pool.num_cached == 0
+
+
+def test_what_an_ended_request_computed_after_a_spoiled_block_is_not_found_when_that_one_is_right_again() -> None:
+    kv, spoiled, ended = manager(), request(range(9)), request(range(21), 1)
+    kv.allocate(spoiled, 100)
+    kv.allocate(ended, 100)
+    kv.free(ended)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    kv.allocate(request(range(9), 2), 100)
+    assert kv.allocate(request(range(21), 3), 100) == 21 - 8
+
+
+def test_the_blocks_of_a_spoiled_request_that_ended_before_that_was_known_are_withdrawn_too() -> None:
+    kv, spoiled = manager(), request(range(9))
+    kv.allocate(spoiled, 100)
+    kv.free(spoiled)
+    kv.withdraw([spoiled], [])
+    assert kv.pool.num_cached == 0
+
+
+def test_a_spoiled_block_is_cleaned_once_for_its_next_owner() -> None:
+    kv, spoiled, later, last = manager(2), request(range(5)), request(range(50, 55), 1), request(range(60, 65), 2)
+    kv.allocate(spoiled, 100)
+    blocks = set(spoiled.kv.block_table)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    assert kv.take_copies() == []
+    kv.allocate(later, 100)
+    assert {(source, target) for source, target in kv.take_copies()} == {(kv.pool.num_blocks, one) for one in blocks}
+    kv.free(later)
+    kv.allocate(last, 100)
+    assert kv.take_copies() == []
+
+
+def test_a_spoiled_block_that_a_fork_copies_to_is_written_once() -> None:
+    kv, spoiled, parent = manager(3), request([1]), request(range(11, 17), 1)
+    kv.allocate(spoiled, 100)
+    kv.withdraw([spoiled], [spoiled])
+    kv.free(spoiled)
+    kv.allocate(parent, 100)
+    kv.take_copies()
+    child = child_of(parent)
+    kv.allocate(child, 100)
+    assert kv.take_copies() == [(parent.kv.block_table[1], child.kv.block_table[1])]
+
+
+def test_an_allocation_that_breaks_gives_back_all_that_it_took() -> None:
+    kv, leader, broken = manager(), request(range(9)), request([*range(8), 2**70, 0, 0, 0], 1)
+    kv.allocate(leader, 100)
+    with pytest.raises(OverflowError):
+        kv.allocate(broken, 100)
+    kv.discard(broken)
+    kv.pool.check_integrity()
+    assert broken.kv.block_table == [] and kv.pool.num_used == 3 and kv.pool.num_shared == 0

@@ -198,7 +198,7 @@ def test_the_room_of_the_context_is_a_budget_too(make_engine: MakeEngine) -> Non
 
 def fork_of(engine: Engine, parent: Handle, grammar: ContextFreeGrammar, params: SamplingParams) -> Handle:
     """Fork the request of a handle that `submit` gave."""
-    [parent_id] = [request_id for request_id in engine._worker.core._requests if request_id >= 10**6]
+    [parent_id] = [request_id for request_id in engine._worker.core._answers.open if request_id >= 10**6]
     handle = Handle(cancel=lambda: None)
     request = make_request(engine, grammar, params, "x", handle)
 

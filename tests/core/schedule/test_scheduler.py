@@ -6,6 +6,7 @@ and values depend on, and checks that every token attends to just the slots that
 
 import random
 from collections import Counter
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.kv.kv_manager import KVManager
-from mlx_agent_llm.core.schedule.scheduler import PRIORITY_AGING_SECONDS, Chunk, Schedule, Scheduler
+from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
+from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.errors import CapacityError, ContextLengthError
 from mlx_agent_llm.request import Request, SamplingParams
+from mlx_agent_llm.request.request import PRIORITY_AGING_SECONDS
 
 MAX_MODEL_LEN = 64
 
@@ -127,9 +130,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert pool.num_free + pool.num_cached + pool.num_used == pool.num_blocks
         running, waiting = self.scheduler.running, self.scheduler.waiting
         assert sorted(map(id, running + waiting)) == sorted(map(id, self.open))
+        assert all(each == sorted(each, key=lambda request: request.rank) for each in (running, waiting))
         assert len(running) <= self.config.max_num_seqs
-        assert all(request.block_table for request in running) and not any(request.block_table for request in waiting)
-        held = {block_id for request in running for block_id in request.block_table}
+        assert all(request.kv.block_table for request in running) and not any(
+            request.kv.block_table for request in waiting
+        )
+        held = {block_id for request in running for block_id in request.kv.block_table}
         assert len(held) == pool.num_used
 
     def teardown(self) -> None:
@@ -161,7 +167,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if parent is not None:
             request.token_ids = parent.token_ids[:num_tokens]
         self.next_id += 1
-        self.scheduler.waiting.append(request)
+        self.scheduler.add(request)
         self.open.append(request)
 
     def _step(self, rng: random.Random) -> None:
@@ -198,7 +204,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(id(r) in scheduled or r in self.scheduler.waiting for r in decoding), "a decode row was left out"
         for chunk in schedule.chunks:
             end = chunk.start + chunk.length
-            assert chunk.request.num_computed_tokens == end <= chunk.request.num_tokens
+            assert chunk.request.kv.num_computed_tokens == end <= chunk.request.num_tokens
             assert chunk.is_sampled == (end == chunk.request.num_tokens)
 
     def _compute(self, schedule: Schedule) -> None:
@@ -209,7 +215,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             tokens = self._tokens(chunk.request)
             for position in range(chunk.start, chunk.start + chunk.length):
                 slot = self._slot(chunk, position)
-                block = self.kv.pool._blocks[chunk.request.block_table[position // self.kv.block_size]]
+                block = self.kv.pool._blocks[chunk.request.kv.block_table[position // self.kv.block_size]]
                 assert slot not in written, "two tokens of one forward go to one slot"
                 assert block.ref_count == 1 or self._makes_full(chunk, position), "a block in use is written"
                 written.add(slot)
@@ -238,7 +244,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _slot(self, chunk: Chunk, position: int) -> int:
         size = self.kv.block_size
-        return chunk.request.block_table[position // size] * size + position % size
+        return chunk.request.kv.block_table[position // size] * size + position % size
 
     def _tokens(self, request: Request) -> tuple[int, ...]:
         in_flight = self.in_flight.get(id(request))
@@ -254,7 +260,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 def is_decoding(request: Request) -> bool:
-    return request.num_output_tokens > 0 and request.num_tokens - request.num_computed_tokens == 1
+    return request.num_output_tokens > 0 and request.num_tokens - request.kv.num_computed_tokens == 1
 
 
 @pytest.mark.parametrize(
@@ -284,7 +290,8 @@ def make_scheduler(*, num_blocks: int = 64, max_num_seqs: int = 16, budget: int 
 def queue(scheduler: Scheduler, prompts: list[list[int]], *, priority: int = 0, first_id: int = 0) -> list[Request]:
     params = SamplingParams(priority=priority)
     requests = [Request(first_id + i, prompt, params, 0, lambda delta: None) for i, prompt in enumerate(prompts)]
-    scheduler.waiting += requests
+    for request in requests:
+        scheduler.add(request)
     return requests
 
 
@@ -358,10 +365,10 @@ def test_a_request_that_could_never_fit_the_pool_is_refused_with_both_sizes() ->
 def test_a_low_priority_request_finishes_under_an_endless_stream_of_higher_ones(levels: int) -> None:
     scheduler = make_scheduler(max_num_seqs=1)
     low = Request(0, [1, 2], SamplingParams(priority=0), 0, lambda delta: None, submitted_at=0.0)
-    scheduler.waiting.append(low)
+    scheduler.add(low)
     for second in range(1, 1000):  # each one takes a second, and the next one is there before it ends
         params = SamplingParams(priority=levels)
-        scheduler.waiting.append(Request(second, [3], params, 0, lambda delta: None, submitted_at=second - 0.5))
+        scheduler.add(Request(second, [3], params, 0, lambda delta: None, submitted_at=second - 0.5))
         run_step(scheduler)
         if low in scheduler.running:
             break
@@ -373,7 +380,7 @@ def test_requests_of_one_moment_go_by_priority_and_then_by_their_number() -> Non
     scheduler = make_scheduler(max_num_seqs=1)
     for request_id, priority in [(3, 0), (2, 0), (1, -1), (4, 1)]:
         params = SamplingParams(priority=priority)
-        scheduler.waiting.append(Request(request_id, [1], params, 0, lambda delta: None, submitted_at=5.0))
+        scheduler.add(Request(request_id, [1], params, 0, lambda delta: None, submitted_at=5.0))
     scheduler.schedule()
     assert [request.request_id for request in scheduler.running + scheduler.waiting] == [4, 2, 3, 1]
 
@@ -381,7 +388,7 @@ def test_requests_of_one_moment_go_by_priority_and_then_by_their_number() -> Non
 def fork(scheduler: Scheduler, parent: Request, request_id: int, **params: Any) -> Request:
     child = Request(request_id, parent.prompt_token_ids, SamplingParams(**params), 0, lambda delta: None, parent=parent)
     child.token_ids = list(parent.token_ids)
-    scheduler.waiting.append(child)
+    scheduler.add(child)
     return child
 
 
@@ -393,8 +400,8 @@ def test_a_fork_takes_one_block_and_computes_one_token() -> None:
     before = scheduler._kv.pool.num_used
     schedule = run_step(scheduler)
     assert [(chunk.request, chunk.length) for chunk in schedule.chunks] == [(parent, 1), (child, 1)]
-    assert schedule.copies == [(parent.block_table[2], child.block_table[2])]
-    assert child.block_table[:2] == parent.block_table[:2] and scheduler._kv.pool.num_used == before + 1
+    assert schedule.copies == [(parent.kv.block_table[2], child.kv.block_table[2])]
+    assert child.kv.block_table[:2] == parent.kv.block_table[:2] and scheduler._kv.pool.num_used == before + 1
     assert child.parent is None and child.num_cached_tokens == 10
 
 
@@ -405,7 +412,7 @@ def test_a_fork_at_the_border_of_a_block_copies_nothing() -> None:
     child = fork(scheduler, parent, 1)
     schedule = run_step(scheduler)
     assert schedule.copies == []
-    assert child.block_table[:2] == parent.block_table[:2] and child.block_table[2] != parent.block_table[2]
+    assert child.kv.block_table[:2] == parent.kv.block_table[:2] and child.kv.block_table[2] != parent.kv.block_table[2]
 
 
 def test_a_sibling_waits_until_the_step_after_its_leaders_prompt_and_others_go_on_meanwhile() -> None:
@@ -425,3 +432,46 @@ def test_a_child_that_ranks_before_its_waiting_parent_goes_alone() -> None:
     child = fork(scheduler, parent, 1, priority=5)
     scheduler.schedule()
     assert scheduler.running == [child] and child.parent is None
+
+
+def test_a_prompt_with_nothing_left_to_compute_preempts_nobody() -> None:
+    """Its last token waits for its grammar, and what comes before was computed by another one meanwhile."""
+    scheduler = make_scheduler(budget=16, block_size=4)
+    [prompt] = queue(scheduler, [list(range(33))])
+    prompt.grammar = Future()
+    run_step(scheduler)
+    scheduler._kv.allocate(Request(1, list(range(33)), SamplingParams(), 0, lambda delta: None), 100)
+    assert scheduler.schedule() is None
+    assert scheduler.num_preemptions == 0 and scheduler.running == [prompt]
+    assert prompt.kv.num_computed_tokens == prompt.num_ready_tokens == 32
+
+
+def test_a_waiting_request_that_cannot_be_scheduled_fails_alone_and_holds_nothing() -> None:
+    scheduler = make_scheduler()
+    first, broken, last = queue(scheduler, [[1] * 9, [1] * 4 + [2**70] * 4 + [1], [2] * 9])
+    schedule = scheduler.schedule()
+    assert schedule is not None and [chunk.request for chunk in schedule.chunks] == [first, last]
+    [failure] = scheduler.take_failures()
+    assert failure.request is broken and isinstance(failure.fault, OverflowError)
+    assert scheduler.take_failures() == []
+    scheduler.finish(broken)
+    assert scheduler.waiting == [] and scheduler._kv.pool.num_used == 3 + 3
+    scheduler._kv.pool.check_integrity()
+
+
+@pytest.mark.parametrize("num_requests", [32, 256])
+def test_admitting_many_at_once_asks_a_few_times_for_each_what_it_misses(
+    monkeypatch: pytest.MonkeyPatch, num_requests: int
+) -> None:
+    scheduler = make_scheduler(num_blocks=2 * num_requests, max_num_seqs=num_requests, budget=10 * num_requests)
+    queue(scheduler, [[7] * 4 + [i] * 4 for i in range(num_requests)])
+    calls: list[Request] = []
+    num_missing_blocks = KVManager.num_missing_blocks
+
+    def counted(kv: KVManager, request: Request) -> int:
+        calls.append(request)
+        return num_missing_blocks(kv, request)
+
+    monkeypatch.setattr(KVManager, "num_missing_blocks", counted)
+    assert len(run_step(scheduler).chunks) == num_requests
+    assert len(calls) <= 2 * num_requests

@@ -39,11 +39,11 @@ def make_core(max_model_len: int) -> EngineCore:
 def test_tokens_are_within_the_context_and_are_written_to_nobody_s_block(
     packing: Packing, block_size: int, max_chunk: int, max_model_len: int
 ) -> None:
-    for schedule in warm_up_schedules(packing, block_size, max_chunk, max_model_len):
+    for schedule in warm_up_schedules(packing.kernel_sizes, NOBODY, block_size, max_chunk, max_model_len):
         for request, start, length, is_sampled in schedule.chunks:
             assert length <= max_chunk and start + length <= max_model_len and not is_sampled
-            assert len(request.block_table) == -(-(start + length) // block_size)
-            assert set(request.block_table[start // block_size :]) == {NOBODY}
+            assert len(request.kv.block_table) == -(-(start + length) // block_size)
+            assert set(request.kv.block_table[start // block_size :]) == {NOBODY}
 
 
 def test_chunks_of_both_kinds_and_rows_alone_and_in_one_and_in_two_levels(monkeypatch: pytest.MonkeyPatch) -> None:
