@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from mlx_agent_llm.core.loop import Emission, EngineCore
+from mlx_agent_llm.core.answers import Emission
+from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.engine.queue_limit import QueueLimit
 from mlx_agent_llm.engine.resampling import CheckedDelivery
 from mlx_agent_llm.engine.submission import ForkOf, New, Receiver, SampleOf, Submission
