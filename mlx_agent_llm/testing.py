@@ -46,14 +46,14 @@ class ByteTokenizer:
         return [bytes([byte]) for byte in range(256)] + [b""] * len(_SPECIAL_TOKENS)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the bytes of `text`; special tokens that are written out in it become their ids."""
+        """The bytes of `text`; special tokens that are written out in it become their ids."""
         token_ids: list[int] = []
         for part in re.split(f"({'|'.join(map(re.escape, _SPECIAL_TOKENS))})", text):
             token_ids += [256 + _SPECIAL_TOKENS.index(part)] if part in _SPECIAL_TOKENS else part.encode()
         return token_ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of `token_ids` without special tokens."""
+        """The text of `token_ids` without special tokens."""
         return b"".join(self.token_bytes[token_id] for token_id in token_ids).decode(errors="replace")
 
     def apply_chat_template(

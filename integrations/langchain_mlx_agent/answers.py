@@ -46,7 +46,7 @@ class AnswerReader:
         self._blocks_before: set[str] = set()  # kinds of content before the first call: they take the first indices
 
     def message(self, deltas: Sequence[ChatDelta]) -> AIMessage:
-        """Return all deltas of an answer as one message."""
+        """All deltas of an answer as one message."""
         output = fold_chat(deltas)
         for delta in deltas:
             if delta.tool_call is not None:
@@ -61,7 +61,7 @@ class AnswerReader:
         )
 
     def chunk(self, delta: ChatDelta) -> ChatGenerationChunk | None:
-        """Return the chunk that a delta becomes; None for a valid call, whose pieces came before it."""
+        """The chunk that a delta becomes; None for a valid call, whose pieces came before it."""
         if delta.finish_reason is not None:
             return self._end(delta)
         if delta.tool_call is not None:
@@ -120,7 +120,7 @@ class AnswerReader:
         }
 
     def _logprobs(self, logprobs: Sequence[TokenLogprob] | None) -> dict[str, Any]:
-        """Return OpenAI's form, whose lists grow when chunks are merged; nothing where nobody asked."""
+        """OpenAI's form, whose lists grow when chunks are merged; nothing where nobody asked."""
         if logprobs is None:
             return {}
         content = [
@@ -138,7 +138,7 @@ class AnswerReader:
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:
-    """Return token counts as LangChain has them; cache_read are prompt tokens whose KV was found, not computed."""
+    """Token counts as LangChain has them; cache_read are prompt tokens whose KV was found, not computed."""
     return UsageMetadata(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
@@ -149,7 +149,7 @@ def usage_metadata(usage: Usage) -> UsageMetadata:
 
 
 def breaking(arguments: str) -> str:
-    """Return what to append to a beginning of JSON so that LangChain does not repair it into an object."""
+    """What to append to a beginning of JSON so that LangChain does not repair it into an object."""
     return next(end for end in _BREAKS if not isinstance(_repaired(arguments + end), dict))
 
 

@@ -93,7 +93,7 @@ class ChatMLXAgent(EngineChatModel):
         response_format: Any = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Return this model with tools: LangChain tools, functions, pydantic classes, TypedDicts or OpenAI dicts.
+        """The model with tools: LangChain tools, functions, pydantic classes, TypedDicts or OpenAI dicts.
 
         tool_choice: None, False or "auto"; "none"; "any", "required" or True; a tool's name;
         {"type": "function", "function": {"name": ...}}. An unknown name is a ToolChoiceError.
@@ -122,7 +122,7 @@ class ChatMLXAgent(EngineChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Return a runnable that answers with values of a pydantic class, a TypedDict or a JSON Schema (as a dict).
+        """A runnable that answers with values of a pydantic class, a TypedDict or a JSON Schema (as a dict).
 
         method: "json_schema" has the grammar in the sampler, "function_calling" forces a call of a tool with that
         schema, "json_mode" guarantees a JSON object only. An answer that does not fit is an OutputParserException; with
@@ -196,13 +196,13 @@ class ChatMLXAgent(EngineChatModel):
         )
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the tokens of a text, without any that the tokenizer would put around it."""
+        """The tokens of a text, without any that the tokenizer would put around it."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         return self._open(self.model).tokenizer.encode(text, add_special_tokens=False)
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Tools | None = None) -> int:
-        """Return the length of the prompt that the chat template makes of the messages and tools.
+        """The length of the prompt that the chat template makes of the messages and tools.
 
         Any part of a conversation can be counted, in any order: trim_messages asks for that.
         """

@@ -22,7 +22,7 @@ _UNREPEATED_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking", "i
 
 
 def as_dicts(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Return the messages as role, content, name, reasoning_content, tool_calls and tool_call_id.
+    """The messages as role, content, name, reasoning_content, tool_calls and tool_call_id.
 
     Content is text, as a string or in blocks of type "text"; any other block is a RequestError that names
     messages[i].content[j]. An assistant's invalid calls are not repeated to it.
@@ -60,7 +60,7 @@ def _role(message: BaseMessage, place: str) -> str:
 
 
 def _reasoning(message: AIMessage) -> str:
-    """Return what was thought before the answer; the chat template decides what of it is shown again."""
+    """What was thought before the answer; the chat template decides what of it is shown again."""
     blocks = message.content if isinstance(message.content, list) else []
     thoughts = [block.get(block["type"]) for block in blocks if isinstance(block, dict) and block["type"] in _THOUGHTS]
     given = message.additional_kwargs.get("reasoning_content")

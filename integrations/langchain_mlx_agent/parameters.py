@@ -123,7 +123,7 @@ class EngineChatModel(BaseChatModel):
         return model_profile(self._find(self.model))
 
     def _find(self, model: str) -> Engine | None:
-        """Return the engine that serves a model when it is there already."""
+        """The engine that serves a model when it is there already."""
         if self.engine is not None and model == self.engine.model_name:
             return self.engine
         return self.engines.find(model, self.engine_config or EngineConfig())

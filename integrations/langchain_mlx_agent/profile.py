@@ -9,7 +9,7 @@ from mlx_agent_llm.chat import tool_format
 
 
 def model_profile(engine: Engine | None) -> ModelProfile:
-    """Return what every model here can do; only an engine knows how long its context is and whether it reasons."""
+    """What every model here can do; only an engine knows how long its context is and whether it reasons."""
     profile = ModelProfile(
         text_inputs=True,
         text_outputs=True,

@@ -71,7 +71,7 @@ def read_request(
 
 
 def read_sampling(values: Mapping[str, Any]) -> SamplingParams:
-    """Return the parameters with SamplingParams' defaults for those that are None."""
+    """The parameters with SamplingParams' defaults for those that are None."""
     given = dict(values)
     wanted, num_top = given.pop("logprobs", None) or False, given.pop("top_logprobs", None)
     if not isinstance(wanted, bool):

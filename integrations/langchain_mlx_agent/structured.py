@@ -24,7 +24,7 @@ _FORMATS = frozenset({"text", "json_object", "json_schema"})
 
 
 def json_schema_of(schema: Schema) -> dict[str, Any]:
-    """Return the JSON Schema of a pydantic class (v1 or v2), a TypedDict, an OpenAI function or a JSON Schema dict."""
+    """The JSON Schema of a pydantic class (v1 or v2), a TypedDict, an OpenAI function or a JSON Schema dict."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
     if isinstance(schema, dict) and not ({"name", "function"} & schema.keys()):
@@ -33,7 +33,7 @@ def json_schema_of(schema: Schema) -> dict[str, Any]:
 
 
 def tool_of(schema: Schema) -> dict[str, Any]:
-    """Return an OpenAI tool whose arguments are a value of the schema; a JSON Schema dict needs a title, its name."""
+    """An OpenAI tool whose arguments are a value of the schema; a JSON Schema dict needs a title, its name."""
     function = convert_to_openai_tool(schema)["function"]
     if "parameters" in function:
         function = {**function, "parameters": _with_required_keys(schema, function["parameters"])}
@@ -41,7 +41,7 @@ def tool_of(schema: Schema) -> dict[str, Any]:
 
 
 def response_format_of(value: Any, strict: bool | None = None) -> dict[str, Any] | None:
-    """Return OpenAI's response_format dict for one, or for a schema of any kind; None asks for no format."""
+    """OpenAI's response_format dict for one, or for a schema of any kind; None asks for no format."""
     if value is None or (isinstance(value, Mapping) and value.get("type") in _FORMATS):
         return value if value is None else dict(value)
     if not isinstance(value, dict | type):
@@ -64,7 +64,7 @@ class StructuredOutputParser(BaseGenerationOutputParser[Any]):
     tool_name: str | None = None
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the value of one chat generation."""
+        """The value of one chat generation."""
         generation = result[0]
         if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
             raise OutputParserException("structured output is read from chat messages only")
@@ -79,7 +79,7 @@ class StructuredOutputParser(BaseGenerationOutputParser[Any]):
         return self.parse_result(result, partial=partial)
 
     def beside_raw(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Return {"raw", "parsed", "parsing_error"} for {"raw": message}; one of the last two is None."""
+        """{"raw", "parsed", "parsing_error"} for {"raw": message}; one of the last two is None."""
         try:
             return {**answer, "parsed": self.invoke(answer["raw"]), "parsing_error": None}
         except OutputParserException as error:

@@ -20,7 +20,7 @@ _LOWEST = -1e30  # finite, for a group of no tokens
 
 
 def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.array:
-    """Return `pool` with row slot_mapping[t] set to values[t].
+    """`pool` with row slot_mapping[t] set to values[t].
 
     pool: (slots, K, D); slot_mapping: (T,) int32; values: (T, K, D). In place when the caller keeps no other
     reference to `pool`, which MLX then donates to the scatter.

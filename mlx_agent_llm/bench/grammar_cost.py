@@ -35,7 +35,7 @@ class GrammarCost:
 
 
 def measure_grammars(loaded: LoadedModel) -> list[GrammarCost]:
-    """Return the cost of the library that is taken ("chosen"), and of each one for all schemas."""
+    """The cost of the library that is taken ("chosen"), and of each one for all schemas."""
     tokenizer = loaded.tokenizer
     compiler = GrammarCompiler(
         tokenizer.token_bytes, loaded.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_texts
@@ -47,7 +47,7 @@ def measure_grammars(loaded: LoadedModel) -> list[GrammarCost]:
 
 
 def describe(cost: GrammarCost) -> str:
-    """Return the cost as a line."""
+    """The cost as a line."""
     refused = f", {cost.num_refused} refused" if cost.num_refused else ""
     return (
         f"{cost.num_schemas} tool schemas, {cost.backend}{refused}: compiled in {cost.compile_p50 * 1e3:.1f} ms (p50), "
@@ -88,7 +88,7 @@ class _Walker:
             self._is_closing[token_id] = bool(data) and CLOSING.issuperset(data)
 
     def walk(self, compiled: CompiledConstraint, rng: random.Random) -> list[float]:
-        """Return the seconds that each mask took."""
+        """The seconds that each mask took."""
         matcher, seconds = compiled.matcher(), list[float]()
         while not matcher.is_finished and len(seconds) < NUM_STEPS:
             begin = time.perf_counter()

@@ -98,7 +98,7 @@ def _run(engine: Engine, rows: int, num_shared: int, at_once: bool) -> Shift:
 
 
 async def _work(engine: Engine, rows: int, at_once: bool = True) -> list[AIMessage]:
-    """Return the answers of all agents."""
+    """The answers of all agents."""
     if at_once:
         answers = await asyncio.gather(*(_agent(engine, number) for number in range(rows)))
     else:

@@ -58,7 +58,7 @@ class _WordTokenizer(ByteTokenizer):
         return [*super().token_bytes, *(_word(number) for number in range(self.vocab_size - first))]
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the tokens of `text`, words where they are known."""
+        """The tokens of `text`, words where they are known."""
         token_ids: list[int] = []
         for part in _WORD.split(text):
             word = ByteTokenizer.vocab_size + _number(part) if _WORD.fullmatch(part) else self.vocab_size

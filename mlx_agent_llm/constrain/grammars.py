@@ -51,13 +51,13 @@ def check_of(constraint: Constraint) -> Check | None:
 
 
 def checked_keywords(constraint: Constraint) -> CheckedKeywords:
-    """Return the (pointer, keyword) pairs that the grammar leaves out, so that a finished value has to be checked."""
+    """The (pointer, keyword) pairs that the grammar leaves out, so that a finished value has to be checked."""
     check = check_of(constraint)
     return () if check is None else schema_grammar(check.schema.json_schema, strict=False).checked
 
 
 def constraint_grammar(constraint: Constraint) -> ContextFreeGrammar:
-    """Return the grammar; raises ConstraintError or UnsupportedSchemaError for what is wrong with the constraint."""
+    """The grammar; raises ConstraintError or UnsupportedSchemaError for what is wrong with the constraint."""
     match constraint:
         case JSONSchema(json_schema=schema, strict=strict):
             return schema_grammar(schema, strict).grammar

@@ -27,7 +27,7 @@ _CONTEXT_KEYS = (
 
 
 def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int]:
-    """Return the model with its weights not yet evaluated, the tokenizer and the context length."""
+    """The model with its weights not yet evaluated, the tokenizer and the context length."""
     config = _read_json(path / "config.json")
     max_model_len = _context_length(path, config)
     end_tokens = _end_tokens(path, config)

@@ -46,10 +46,10 @@ class Tokenizer(Protocol):
         """The source of the chat template; None when there is none."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of `text`; special tokens that are written out in it become their ids."""
+        """The token ids of `text`; special tokens that are written out in it become their ids."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of `token_ids` without special tokens."""
+        """The text of `token_ids` without special tokens."""
 
     def apply_chat_template(
         self,
@@ -125,12 +125,12 @@ class HFTokenizer:
         return template.get("default") if isinstance(template, dict) else template
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of `text`; special tokens that are written out in it become their ids."""
+        """The token ids of `text`; special tokens that are written out in it become their ids."""
         token_ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         return token_ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of `token_ids` without special tokens."""
+        """The text of `token_ids` without special tokens."""
         text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
         return text
 

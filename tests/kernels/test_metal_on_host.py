@@ -32,7 +32,7 @@ from tests.support.metal_on_host.wrapper import Description, cuda_text, metal_te
 
 
 def is_body(name: str) -> bool:
-    return name.endswith(".h") and not name.startswith(("dialect_", "indices_", "matrix_"))
+    return name.endswith(".h") and not name.startswith(("dialect_", "indices_", "matrix_", "packed_"))
 
 
 pytestmark = pytest.mark.skipif(missing_tools() is not None, reason=str(missing_tools()))

@@ -61,7 +61,7 @@ class GGUFFile:
     tensors: Mapping[str, TensorInfo]
 
     def get(self, key: str, kind: type[T]) -> T | None:
-        """Return the value of `key`, None when it is absent; a value of another type is a ModelLoadError."""
+        """The value of `key`, None when it is absent; a value of another type is a ModelLoadError."""
         value = self.metadata.get(key)
         if value is None:
             return None
@@ -72,14 +72,14 @@ class GGUFFile:
         return kind(value)  # type: ignore[call-arg]
 
     def require(self, key: str, kind: type[T]) -> T:
-        """Return the value of `key`; an absent one is a ModelLoadError too."""
+        """The value of `key`; an absent one is a ModelLoadError too."""
         value = self.get(key, kind)
         if value is None:
             raise ModelLoadError(f"{self.path}: the metadata has no {key}")
         return value
 
     def require_texts(self, key: str) -> list[str]:
-        """Return the value of `key`, which must be a list of strings."""
+        """The value of `key`, which must be a list of strings."""
         value = self.require(key, list)
         if not all(isinstance(item, str) for item in value):
             raise ModelLoadError(f"{self.path}: {key} must be a list of strings")

@@ -47,7 +47,7 @@ _NEUTRAL_VALUES: Mapping[str, object] = {"expert_count": 0, "expert_used_count":
 
 
 def build_llama(gguf: GGUFFile) -> tuple[nn.Module, ModelArgs, mx.Dtype]:
-    """Return the model with its weights not yet evaluated, its arguments, and the type of its embeddings."""
+    """The model with its weights not yet evaluated, its arguments, and the type of its embeddings."""
     check_llama(gguf)
     args = read_args(gguf)
     check_tensors(gguf, args)

@@ -150,7 +150,7 @@ def _add_ends(gguf: GGUFFile, backend: Backend, bos: str | None, eos: str | None
 
 
 def _token_types(gguf: GGUFFile, tokens: list[str]) -> list[TokenType]:
-    """Return the type of each token; the ones that the metadata names as beginning or end are control tokens."""
+    """The type of each token; the ones that the metadata names as beginning or end are control tokens."""
     numbers = gguf.require(f"{_PREFIX}.token_type", list)
     if len(numbers) != len(tokens):
         raise ModelLoadError(f"{gguf.path}: {_PREFIX}.token_type has {len(numbers)} entries for {len(tokens)} tokens")
@@ -186,7 +186,7 @@ def _merge(gguf: GGUFFile, line: str) -> tuple[str, str]:
 
 
 def _token(gguf: GGUFFile, name: str, tokens: list[str]) -> str | None:
-    """Return the text of the token that a key names by its id; None when the key is absent."""
+    """The text of the token that a key names by its id; None when the key is absent."""
     token_id = _token_id(gguf, name, tokens)
     return None if token_id is None else tokens[token_id]
 

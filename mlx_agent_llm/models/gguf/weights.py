@@ -58,7 +58,7 @@ def _read_plain(tensor: TensorInfo, raw: Bytes) -> mx.array:
 
 
 def _read_quantized(tensor: TensorInfo, raw: Bytes) -> tuple[mx.array, mx.array, mx.array]:
-    """Return weight (..., items * bits / 32), scales and biases (..., items / 32): scale * integer + bias."""
+    """The weight (..., items * bits / 32), scales and biases (..., items / 32): scale * integer + bias."""
     blocks = raw.reshape(-1, BLOCKS[tensor.type][1])
     scales = _half(blocks[:, :2])
     biases = _biases(tensor, blocks, scales)

@@ -142,12 +142,12 @@ class MLXAgentLLM(SchemaDecodingLLM):
         )
 
     def to_payload(self) -> dict[str, Any]:
-        """Return what observers are told: the metadata, and the sampling parameters that were set."""
+        """What observers are told: the metadata, and the sampling parameters that were set."""
         given = {name: value for name, value in self._sampling.items() if value is not None}
         return {**super().to_payload(), **given}
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text; as Settings.tokenizer, LlamaIndex fills contexts by the model's own count."""
+        """The tokens of a text; as Settings.tokenizer, LlamaIndex fills contexts by the model's own count."""
         return self._engine.tokenizer.encode(text, add_special_tokens=False)
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class MLXAgentLLM(SchemaDecodingLLM):
         tool_choice: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the arguments of chat; tools and choices that make no sense are refused here already.
+        """The arguments of chat; tools and choices that make no sense are refused here already.
 
         tool_choice: "auto", "none", "required" (or "any", True), a tool's name or OpenAI's dict.
         """
@@ -232,7 +232,7 @@ class MLXAgentLLM(SchemaDecodingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Return the calls of an answer, or as much of them as a streamed one holds so far.
+        """The calls of an answer, or as much of them as a streamed one holds so far.
 
         AnswerError: a call broke off, or there is none although there has to be.
         """

@@ -31,7 +31,7 @@ _ROLES = {
 
 
 def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Return the messages as role, content, tool_calls and tool_call_id.
+    """The messages as role, content, tool_calls and tool_call_id.
 
     Text comes from the TextBlocks, calls from the ToolCallBlocks and from additional_kwargs["tool_calls"], each id
     once. What an assistant thought is not repeated to it, and a CachePoint asks for what the engine does anyway. Any
@@ -72,7 +72,7 @@ def _calls(message: ChatMessage, place: str) -> list[dict[str, Any]]:
 
 
 def openai_call(call_id: str | None, name: Any, arguments: Any) -> dict[str, Any]:
-    """Return a call in OpenAI's form."""
+    """A call in OpenAI's form."""
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 

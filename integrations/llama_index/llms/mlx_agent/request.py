@@ -13,7 +13,7 @@ _CHAT_OPTIONS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "respo
 
 
 def chat_options(sampling: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a chat; None leaves one to the sampling parameters of the LLM, or to the engine.
+    """The options of a chat; None leaves one to the sampling parameters of the LLM, or to the engine.
 
     An unknown option is a RequestError that names it.
     """
@@ -25,7 +25,7 @@ def chat_options(sampling: Mapping[str, Any], options: Mapping[str, Any]) -> dic
 
 
 def completion_options(sampling: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a prompt that is no chat: sampling parameters alone."""
+    """The options of a prompt that is no chat: sampling parameters alone."""
     return {"params": sampling_params({**sampling, **_known(options, SAMPLING_OPTIONS)})}
 
 

@@ -26,7 +26,7 @@ AsyncDeltas = AsyncIterator[ChatDelta] | AsyncIterator[Delta]
 
 
 def whole_response(deltas: Deltas, model_name: str) -> ChatResponse:
-    """Return the answer that the deltas add up to."""
+    """The answer that the deltas add up to."""
     writer = ResponseWriter(model_name)
     for delta in deltas:
         writer.add(delta)
@@ -100,7 +100,7 @@ class ResponseWriter:
         return bool(delta.text or delta.reasoning or delta.tool_call or delta.finish_reason)
 
     def response(self, delta: ChatDelta | Delta | None = None) -> ChatResponse:
-        """Return the answer so far, beside the delta that was added last."""
+        """The answer so far, beside the delta that was added last."""
         thought = delta.reasoning if isinstance(delta, ChatDelta) else ""
         return ChatResponse(
             message=self._message(),

@@ -139,7 +139,7 @@ class ObjectReader(Generic[Model]):
         yield self.whole(last)
 
     def partial(self, response: ChatResponse) -> FlexibleModel | None:
-        """Return the fields so far, or None when there is nothing new.
+        """The fields so far, or None when there is nothing new.
 
         A FlexibleModel, also where the class would do: its last text or number may be half of what it will be.
         """
@@ -151,7 +151,7 @@ class ObjectReader(Generic[Model]):
         return self._flexible_cls.model_validate(value)
 
     def whole(self, response: ChatResponse) -> Model:
-        """Return the object; AnswerError when its class does not accept what its schema allows."""
+        """The object; AnswerError when its class does not accept what its schema allows."""
         try:
             return self._output_cls.model_validate_json(response.message.content or "")
         except ValidationError as error:

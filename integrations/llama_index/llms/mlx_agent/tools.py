@@ -14,7 +14,7 @@ from mlx_agent_llm.errors import ToolChoiceError
 
 
 def as_tool_dict(tool: Any) -> Any:
-    """Return a LlamaIndex tool in OpenAI's form, with all that its schema demands; other forms are the engine's own.
+    """A LlamaIndex tool in OpenAI's form, with all that its schema demands; other forms are the engine's own.
 
     The name is not changed, because LlamaIndex looks the called tool up by it.
     """
@@ -30,7 +30,7 @@ def as_tool_dict(tool: Any) -> Any:
 
 
 def tool_choice_of(tool_choice: Any, tool_required: bool) -> Any:
-    """Return the engine's tool_choice for LlamaIndex's two parameters; "none" contradicts a required tool."""
+    """The engine's tool_choice for LlamaIndex's two parameters; "none" contradicts a required tool."""
     if not tool_required:
         return tool_choice
     if tool_choice == "none":
@@ -39,7 +39,7 @@ def tool_choice_of(tool_choice: Any, tool_required: bool) -> Any:
 
 
 def read_selections(response: ChatResponse) -> list[ToolSelection]:
-    """Return the calls of an answer, or what is there of them while it streams.
+    """The calls of an answer, or what is there of them while it streams.
 
     Raises AnswerError for a whole answer with a call that was cut off or is broken: half of it must not be run.
     """
