@@ -1,7 +1,7 @@
 """Microseconds of a layer's products from packed weights on a CUDA GPU, ours beside MLX's: the table of docs/gpu.md.
 
-python tests/kernels/time_projections.py. Times are those of the kernels alone, by CUPTI through torch's profiler, on weights
-that no cache has; random numbers in Qwen3-0.6B's shapes.
+python tests/kernels/time_projections.py. Times are those of the kernels alone, by CUPTI through torch's profiler, on
+weights that no cache has; random numbers in Qwen3-0.6B's shapes.
 """
 
 from __future__ import annotations
