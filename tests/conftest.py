@@ -47,11 +47,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)  # before the tests that are not asked for are left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Every test that searches is part of a long run; whole engines come first, so that none is left for the end.
-
-    The last test of a run has one process for itself, and the longest ones are among those.
-    """
-    items.sort(key=lambda item: "whole" not in item.path.parts)
+    """Every test that searches is part of a long run, where it takes its time."""
     for item in items:
         if is_long(config) and is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker("long")
