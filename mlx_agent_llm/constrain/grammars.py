@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mlx_agent_llm.constrain.schema import schema_grammar
+from mlx_agent_llm.constrain.schema import SchemaGrammar, schema_grammar
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages import context_free
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar, PatternNode, TextNode
 from mlx_agent_llm.languages.context_free.ebnf_parser import parse_ebnf
 from mlx_agent_llm.languages.regex import parse_full_match
-from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
+from mlx_agent_llm.request.constraints import Choice, Constraint, Grammar, JSONSchema, Regex
 
 
 class Check(NamedTuple):
@@ -50,23 +50,26 @@ def check_of(constraint: Constraint) -> Check | None:
     return None
 
 
-def checked_keywords(constraint: Constraint) -> CheckedKeywords:
-    """The (pointer, keyword) pairs that the grammar leaves out, so that a finished value has to be checked."""
-    check = check_of(constraint)
-    return () if check is None else schema_grammar(check.schema.json_schema, strict=False).checked
-
-
 def constraint_grammar(constraint: Constraint) -> ContextFreeGrammar:
     """The grammar; raises ConstraintError or UnsupportedSchemaError for what is wrong with the constraint."""
+    return read_constraint(constraint).grammar
+
+
+def read_constraint(constraint: Constraint) -> SchemaGrammar:
+    """The grammar, and the (pointer, keyword) pairs that it leaves out, so that a finished value has to be checked.
+
+    Raises ConstraintError or UnsupportedSchemaError for what is wrong with the constraint.
+    """
     match constraint:
         case JSONSchema(json_schema=schema, strict=strict):
-            return schema_grammar(schema, strict).grammar
+            return schema_grammar(schema, strict)
         case Regex(pattern=pattern):
-            return ContextFreeGrammar(PatternNode(parse_full_match(pattern)))
+            return SchemaGrammar(ContextFreeGrammar(PatternNode(parse_full_match(pattern))))
         case Choice(texts=texts):
-            return ContextFreeGrammar(context_free.ChoiceNode(tuple(map(TextNode, texts))))
+            return SchemaGrammar(ContextFreeGrammar(context_free.ChoiceNode(tuple(map(TextNode, texts)))))
         case Grammar(ebnf=ebnf):
-            return parse_ebnf(ebnf)
-        case GrammarConstraint(build=build):
-            return build()
+            return SchemaGrammar(parse_ebnf(ebnf))
+        case GrammarConstraint(build=build, check=check):
+            checked = () if check is None else schema_grammar(check.schema.json_schema, strict=False).checked
+            return SchemaGrammar(build(), checked)
     raise ConstraintError(f"constraint={constraint!r} must be a JSONSchema, Regex, Grammar or Choice")

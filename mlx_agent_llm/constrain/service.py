@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.closing.spelling import Spelling
-from mlx_agent_llm.constrain.grammars import checked_keywords, constraint_grammar
+from mlx_agent_llm.constrain.grammars import read_constraint
 from mlx_agent_llm.constrain.single_flight import SingleFlight
 from mlx_agent_llm.errors import ConstraintError, EngineClosedError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
@@ -64,7 +64,8 @@ class ConstraintService:
 
     def _entry_of(self, constraint: Constraint) -> _Entry:
         def check() -> _Entry:
-            return _Entry(constraint_grammar(constraint), checked_keywords(constraint))
+            read = read_constraint(constraint)
+            return _Entry(read.grammar, read.checked)
 
         return self._entries.get(constraint.key, check)
 

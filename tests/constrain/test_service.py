@@ -25,7 +25,8 @@ from mlx_agent_llm import (
 from mlx_agent_llm.constrain import service as service_module
 from mlx_agent_llm.constrain.backends import CompiledConstraint, GrammarCompiler
 from mlx_agent_llm.constrain.closing.spelling import Spelling
-from mlx_agent_llm.constrain.grammars import constraint_grammar
+from mlx_agent_llm.constrain.grammars import read_constraint
+from mlx_agent_llm.constrain.schema import SchemaGrammar
 from mlx_agent_llm.constrain.service import ConstraintService
 from mlx_agent_llm.errors import UnsupportedSchemaError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
@@ -123,11 +124,11 @@ def test_threads_compile_the_same_and_different_constraints_at_once() -> None:
 def test_a_constraint_that_was_checked_is_prepared_from_the_same_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Constraint] = []
 
-    def count(constraint: Constraint) -> ContextFreeGrammar:
+    def count(constraint: Constraint) -> SchemaGrammar:
         read.append(constraint)
-        return constraint_grammar(constraint)
+        return read_constraint(constraint)
 
-    monkeypatch.setattr(service_module, "constraint_grammar", count)
+    monkeypatch.setattr(service_module, "read_constraint", count)
     service = byte_service()
     assert service.check(UNIQUE) == (("", "uniqueItems"),) == service.check(UNIQUE)
     assert service.prepare(UNIQUE).checked == (("", "uniqueItems"),) and read == [UNIQUE]
@@ -152,11 +153,11 @@ def test_the_schemas_of_tools_and_answers_are_checked_once_an_engine(
 ) -> None:
     read: list[Constraint] = []
 
-    def count(constraint: Constraint) -> ContextFreeGrammar:
+    def count(constraint: Constraint) -> SchemaGrammar:
         read.append(constraint)
-        return constraint_grammar(constraint)
+        return read_constraint(constraint)
 
-    monkeypatch.setattr(service_module, "constraint_grammar", count)
+    monkeypatch.setattr(service_module, "read_constraint", count)
     engine = make_engine(ScriptedModel(["1"]))
     answer, tool = JSONSchema({"type": "integer"}), Tool("add", parameters={"type": "object", "properties": {"a": {}}})
     for _ in range(2):

@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_agent_llm import Engine, InvalidOutputError, JSONSchema, SamplingParams, Tool
-from mlx_agent_llm.constrain.grammars import checked_keywords
+from mlx_agent_llm.constrain.grammars import read_constraint
 from mlx_agent_llm.engine.resampling import CheckedDelivery
 from mlx_agent_llm.models import from_parts
 from mlx_agent_llm.request import Delta
@@ -150,7 +150,7 @@ def test_a_text_that_is_nested_too_deeply_to_be_read_is_an_error_of_its_request(
     deltas: list[Delta] = []
     schema = JSONSchema({"type": "array", "items": {"$ref": "#"}, "uniqueItems": True}, strict=False)
     params = SamplingParams(constraint=schema)
-    take = CheckedDelivery(params, 0, checked_keywords(schema), deltas.append, lambda seed: None)
+    take = CheckedDelivery(params, 0, read_constraint(schema).checked, deltas.append, lambda seed: None)
     take(Delta("[" * 100_000 + "]" * 100_000, finish_reason="stop"))
     [delta] = deltas
     assert isinstance(delta.error, InvalidOutputError) and "the output is no JSON" in str(delta.error)

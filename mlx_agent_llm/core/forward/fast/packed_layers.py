@@ -6,8 +6,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_agent_kernels import QuantizedWeight, project
+from mlx_agent_kernels import project
 from mlx_agent_llm.core.forward.fast.adaptation import Form
+from mlx_agent_llm.core.forward.fast.projections import quantized_weight
 
 
 class PackedLinear(Form):
@@ -18,7 +19,7 @@ class PackedLinear(Form):
         if not _is_rows(x):
             output: mx.array = super().__call__(x)  # type: ignore[misc]
             return output
-        return project(x, _weight(self), bias=self.get("bias"))
+        return project(x, quantized_weight(self, self), bias=self.get("bias"))
 
 
 class PackedEmbedding(Form):
@@ -29,14 +30,8 @@ class PackedEmbedding(Form):
         if not _is_rows(x):
             output: mx.array = super().as_linear(x)  # type: ignore[misc]
             return output
-        return project(x, _weight(self))
+        return project(x, quantized_weight(self, self))
 
 
 def _is_rows(x: mx.array) -> bool:
     return x.ndim == 3 and x.shape[1] == 1
-
-
-def _weight(layer: Any) -> QuantizedWeight:
-    return QuantizedWeight(
-        layer.weight, layer.scales, layer.get("biases"), layer.group_size, layer.bits, getattr(layer, "mode", "affine")
-    )

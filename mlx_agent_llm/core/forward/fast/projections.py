@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -46,9 +46,13 @@ def join(layers: Sequence[Any]) -> Projection:
     bias = arrays.pop("bias", None)
     if type(layers[0]) is nn.Linear:
         return Projection(arrays["weight"], bias)
-    first = layers[0]
+    return Projection(quantized_weight(layers[0], arrays), bias)
+
+
+def quantized_weight(layer: Any, arrays: Mapping[str, mx.array]) -> QuantizedWeight:
+    """Arrays in the form of a quantized layer, its own or those of several like it."""
     quantized = arrays["weight"], arrays["scales"], arrays.get("biases")
-    return Projection(QuantizedWeight(*quantized, first.group_size, first.bits, first.mode), bias)
+    return QuantizedWeight(*quantized, layer.group_size, layer.bits, layer.mode)
 
 
 def _join_arrays(layers: Sequence[Any], name: str) -> mx.array:
