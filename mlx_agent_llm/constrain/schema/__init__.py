@@ -3,7 +3,6 @@
 from mlx_agent_llm.constrain.schema.grammar import (
     SchemaGrammar,
     SchemaRules,
-    check_schema,
     schema_grammar,
     schema_rules,
 )
@@ -15,7 +14,6 @@ __all__ = [
     "JSONNotation",
     "SchemaGrammar",
     "SchemaRules",
-    "check_schema",
     "schema_grammar",
     "schema_rules",
     "write_json",

@@ -32,19 +32,12 @@ class SchemaRules:
     checked: CheckedKeywords = ()
 
 
-def check_schema(schema: dict[str, Any] | bool, strict: bool = True) -> None:
-    """Raise unless the grammar of `schema` is exact and some value is valid.
-
-    UnsupportedSchemaError names the pointer and the keyword that cannot be enforced; ConstraintError is raised for what
-    is no JSON Schema, contradicts itself, refers to nothing, or has no end.
-    """
-    schema_grammar(schema, strict)
-
-
 def schema_grammar(schema: dict[str, Any] | bool, strict: bool = True) -> SchemaGrammar:
-    """The grammar of the values that are valid for a schema.
+    """The grammar of the values that are valid for a schema; it is exact, and there is such a value.
 
-    With strict=False what cannot be enforced is left out and listed: the values must be checked afterwards.
+    With strict=False what cannot be enforced is left out and listed: the values must be checked afterwards. Otherwise
+    UnsupportedSchemaError names the pointer and the keyword. ConstraintError is raised for what is no JSON Schema,
+    contradicts itself, refers to nothing, or has no end.
     """
     rules = schema_rules(schema, strict=strict)
     return SchemaGrammar(ContextFreeGrammar(rules.root, rules.rules), rules.checked)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from mlx_agent_llm.constrain.schema import check_schema, schema_grammar
+from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.errors import ConstraintError, RequestError, UnsupportedSchemaError
 
 STRING = {"type": "string"}
@@ -49,7 +49,7 @@ class Node(BaseModel):
     ],
 )
 def test_what_the_grammar_enforces_is_allowed(schema: dict[str, Any]) -> None:
-    check_schema(schema)
+    schema_grammar(schema)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_cannot_be_enforced_is_refused_with_its_place_and_reason(
     schema: dict[str, Any], pointer: str, keyword: str, reason: str
 ) -> None:
     with pytest.raises(UnsupportedSchemaError) as caught:
-        check_schema(schema)
+        schema_grammar(schema)
     assert (caught.value.pointer, caught.value.keyword) == (pointer, keyword)
     assert reason in caught.value.reason
     relaxed = schema_grammar(schema, strict=False) if keyword != "$schema" else None
@@ -180,7 +180,7 @@ def test_what_cannot_be_enforced_is_refused_with_its_place_and_reason(
 def test_schemas_that_make_no_sense_are_constraint_errors(schema: Any, message: str) -> None:
     for strict in (True, False):
         with pytest.raises(ConstraintError, match=message):
-            check_schema(schema, strict)
+            schema_grammar(schema, strict)
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -224,11 +224,13 @@ def meeting_circles() -> dict[str, Any]:
 )
 def test_hostile_schemas_are_refused_after_bounded_work(schema: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
-        check_schema(schema)
+        schema_grammar(schema)
 
 
 def test_large_schemas_of_the_usual_kind_are_no_problem() -> None:
     branches = [{"properties": {"kind": {"const": f"k{n}"}, "v": STRING}, "required": ["kind"]} for n in range(150)]
-    check_schema({"type": "object", "oneOf": branches})
-    check_schema({"enum": [f"value {index}" for index in range(5000)]})
-    check_schema({"type": "object", "properties": {f"p{index}": {"type": ["string", "null"]} for index in range(500)}})
+    schema_grammar({"type": "object", "oneOf": branches})
+    schema_grammar({"enum": [f"value {index}" for index in range(5000)]})
+    schema_grammar(
+        {"type": "object", "properties": {f"p{index}": {"type": ["string", "null"]} for index in range(500)}}
+    )
