@@ -35,7 +35,7 @@ class Stopping:
         """
         if request.matcher is not None and not request.matcher.accept(token_id):
             raise GenerationError(f"request {request.request_id}: the grammar rejected sampled token {token_id}")
-        output = self._open(request)
+        output = self._outputs.get(request.request_id) or self._open(request)
         is_end = token_id in output.end_token_ids
         if request.budget is not None and not is_end:
             if not request.budget.take(token_id, output.num_left(request) - 1):
@@ -43,12 +43,14 @@ class Stopping:
         request.token_ids.append(token_id)
         if is_end:
             return self.end(request, "stop", token_ids=(token_id,))
-        text, is_stopped = output.text_stop.feed(output.detokenizer.add(token_id))
-        if is_stopped:
-            return self._close(request, "stop", text, (token_id,))
+        text = output.detokenizer.add(token_id)
+        if request.params.stop:
+            text, is_stopped = output.text_stop.feed(text)
+            if is_stopped:
+                return self._close(request, "stop", text, (token_id,))
         if request.matcher is not None and request.matcher.is_finished:
             return self.end(request, "stop", text, (token_id,))
-        if output.num_left(request) <= 0:
+        if len(request.token_ids) >= output.max_num_tokens:
             return self.end(request, "length", text, (token_id,))
         return Delta(text, (token_id,))
 
