@@ -95,7 +95,7 @@ class StateBatch(NamedTuple):
 
     rows: StateRows | None
     chunks: tuple[StateChunk, ...]
-    empty_slots: frozenset[int]  # of states that nobody wants any more
+    empty_slots: frozenset[int]  # of states that nobody wants any more after the forward
 
 
 class SlotCopies(NamedTuple):

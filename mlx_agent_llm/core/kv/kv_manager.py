@@ -48,10 +48,10 @@ class PrefixStats:
 
 
 class StepChanges(NamedTuple):
-    """What the coming forward has to do before it computes anything."""
+    """What the coming forward has to do beside what it computes."""
 
     copies: list[BlockCopy]
-    empty_slots: frozenset[int]  # of states that nobody wants any more
+    empty_slots: frozenset[int]  # of states that nobody wants any more after it
 
 
 class KVManager:

@@ -40,8 +40,6 @@ class StateLayer(Layer):
 
     def load(self, states: StateBatch) -> None:
         """Get ready what the forward begins from."""
-        for slot in states.empty_slots:
-            self._places.pop(slot, None)
         if states.rows is not None:
             self._num_rows = states.rows.num_rows
             self._rows.cache = self._gather(states.rows)
@@ -73,6 +71,8 @@ class StateLayer(Layer):
             if chunk.span.target is not None:
                 self._places[chunk.span.target] = _Place(chunk.cache.cache, 0)
                 made += chunk.cache.cache
+        for slot in states.empty_slots:
+            self._places.pop(slot, None)
         self._num_rows, self._chunks = 0, []
         return made
 
