@@ -295,7 +295,9 @@ def test_a_spoiled_block_is_cleaned_once_for_its_next_owner() -> None:
     kv.free(spoiled)
     assert kv.end_step().copies == []
     kv.allocate(later, 100)
-    assert {(source, target) for source, target in kv.end_step().copies} == {(kv.pool.num_blocks, one) for one in blocks}
+    assert {(source, target) for source, target in kv.end_step().copies} == {
+        (kv.pool.num_blocks, one) for one in blocks
+    }
     kv.free(later)
     kv.allocate(last, 100)
     assert kv.end_step().copies == []
