@@ -11,6 +11,7 @@ import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache
 
 from mlx_agent_llm.core.forward.layers.served_cache import ServedCache
+from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.seam import install_seam
 from mlx_agent_llm.core.kv.layer_shape import ArrayShape, KVShape, LayerShape, StateShape
 from mlx_agent_llm.errors import UnsupportedModelError
@@ -41,6 +42,11 @@ def probe_model(model: nn.Module) -> ModelShape:
     Raises UnsupportedModelError for layers that are neither plain full attention nor recurrent.
     """
     install_seam()
+    with refuse_faults_of(model):
+        return _probe(model)
+
+
+def _probe(model: Any) -> ModelShape:
     caches: list[Any] = model.make_cache() if hasattr(model, "make_cache") else [KVCache() for _ in model.layers]
     nesting = tuple(len(cache.caches) if isinstance(cache, CacheList) else None for cache in caches)
     leaves = [leaf for cache in caches for leaf in (cache.caches if isinstance(cache, CacheList) else (cache,))]
@@ -70,6 +76,7 @@ class _Probe(ServedCache):
     def __init__(self, name: str) -> None:
         self._name = name
         self._shape: KVShape | None = None
+        self._is_served = False
 
     def make_mask(self, num_tokens: int, return_array: bool = False, window_size: int | None = None) -> None:
         if window_size is not None:
@@ -82,6 +89,7 @@ class _Probe(ServedCache):
     def serve(self, queries: mx.array, values: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
         if sinks is not None:
             raise UnsupportedModelError(f"{self._name}: attention sinks; only plain full attention is served")
+        self._is_served = True
         return mx.zeros((*queries.shape[:3], values.shape[3]), dtype=queries.dtype)
 
     @property
@@ -90,6 +98,8 @@ class _Probe(ServedCache):
             raise UnsupportedModelError(
                 f"{self._name}: a layer keeps no keys and values; only full attention is served"
             )
+        if not self._is_served:
+            raise UnsupportedModelError(f"{self._name}: its attention is not computed by mlx-lm's common function")
         return self._shape
 
 

@@ -17,6 +17,7 @@ from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.state import StateLayer
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
+from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows
 from mlx_agent_llm.core.kv.layer_shape import LayerShape, StateShape
@@ -51,7 +52,8 @@ class ModelRunner:
         with self.on_device():
             self.profile = profile_here()
             by_states = run_by_states(shape.state_modules)
-            self._adaptation = adapt(model, by_states, keep_only_sampled_rows, self.profile.speed_up)
+            with refuse_faults_of(model):
+                self._adaptation = adapt(model, by_states, keep_only_sampled_rows, self.profile.speed_up)
         # Models that look at values cannot be traced.
         is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
         self._compiled = CompiledForward(model) if is_compiled else None
