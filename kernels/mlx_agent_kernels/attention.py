@@ -8,7 +8,14 @@ from typing import Literal, overload
 import mlx.core as mx
 
 from mlx_agent_kernels import gpu, reference
-from mlx_agent_kernels.checks import check_kernel, check_levels, check_options, check_pools, check_rows
+from mlx_agent_kernels.checks import (
+    check_kernel,
+    check_levels,
+    check_options,
+    check_pools,
+    check_rows,
+    is_for_products,
+)
 from mlx_agent_kernels.levels import SharedLevel
 from mlx_agent_kernels.loader import backend
 
@@ -84,6 +91,9 @@ def shared_prefix_attention(
     *,
     scale: float,
     block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
 ) -> mx.array:
     """Attention of decode rows that have blocks in common, as reference.shared_prefix_attention says.
 
@@ -92,13 +102,14 @@ def shared_prefix_attention(
     check_pools(queries, k_pool, v_pool, block_size)
     check_rows(queries, block_tables, seq_lens)
     check_levels(queries, levels)
+    check_options(queries, window, sinks, softcap)
     attend = (
         gpu.shared_prefix_attention
         if _uses_kernels(queries, k_pool, v_pool, block_size)
         else reference.shared_prefix_attention
     )
     rows = (queries, k_pool, v_pool, levels, block_tables, seq_lens)
-    return attend(*rows, scale=scale, block_size=block_size)
+    return attend(*rows, scale=scale, block_size=block_size, window=window, sinks=sinks, softcap=softcap)
 
 
 def chunk_attention(
@@ -110,20 +121,29 @@ def chunk_attention(
     *,
     scale: float,
     block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
 ) -> mx.array:
     """Causal attention of a prompt chunk over its sequence, as reference.chunk_attention says.
 
     Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
     """
     check_pools(queries, k_pool, v_pool, block_size)
-    uses_kernels = _uses_kernels(queries, k_pool, v_pool, block_size)
+    check_options(queries, window, sinks, softcap)
+    uses_kernels = _uses_kernels(queries, k_pool, v_pool, block_size) and softcap is None  # MLX's attention has none
     attend = gpu.chunk_attention if uses_kernels else reference.chunk_attention
-    return attend(queries, k_pool, v_pool, block_table, seq_len, scale=scale, block_size=block_size)
+    rows = (queries, k_pool, v_pool, block_table, seq_len)
+    return attend(*rows, scale=scale, block_size=block_size, window=window, sinks=sinks, softcap=softcap)
 
 
 def _uses_kernels(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> bool:
-    """Whether the arrays go to the GPU kernels, which must then be made for them: nothing falls back in silence."""
-    if backend() == "reference":
+    """Whether the arrays go to the GPU kernels, which must then be made for them: nothing falls back in silence.
+
+    Heads whose keys and values differ in width (latent attention: 576 and 512), or are very wide, are the reference's
+    on a GPU too: matrix products, which so many query heads a KV head fill.
+    """
+    if backend() == "reference" or is_for_products(k_pool, v_pool):
         return False
     check_kernel(queries, k_pool, v_pool, block_size)
     return True

@@ -112,15 +112,16 @@ def check_projected(
         raise _misfit(f"positions and slot_mapping must be ({tokens},)", positions, slot_mapping)
 
 
+def is_for_products(k_pool: mx.array, v_pool: mx.array) -> bool:
+    """Whether heads are of a shape that is computed by matrix products rather than by a kernel."""
+    return k_pool.shape[2] != v_pool.shape[2] or k_pool.shape[2] > HEAD_SIZES[-1]
+
+
 def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
     """Raise UnsupportedKernelError for what the GPU kernels are not made for, naming it and what they are made for."""
     dim, group = k_pool.shape[2], queries.shape[1] // k_pool.shape[1]
     if dim not in HEAD_SIZES:
         raise UnsupportedKernelError(f"head size {dim}: the GPU kernels serve {_listed(HEAD_SIZES)}")
-    if v_pool.shape[2] != dim:
-        raise UnsupportedKernelError(
-            f"values of width {v_pool.shape[2]} beside keys of {dim}: the GPU kernels serve equal ones"
-        )
     if k_pool.dtype not in DTYPES:
         raise UnsupportedKernelError(f"pools of {k_pool.dtype}: the GPU kernels serve {_listed(DTYPES)}")
     if not queries.dtype == k_pool.dtype == v_pool.dtype:
