@@ -24,7 +24,7 @@ from mlx_agent_llm.core.batch.batch_maker import BatchMaker
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.kv.kv_manager import KVManager
-from mlx_agent_llm.core.kv.memory import num_pool_blocks
+from mlx_agent_llm.core.kv.memory import pool_sizes
 from mlx_agent_llm.core.output.masks import fill_masks
 from mlx_agent_llm.core.output.sampler import Sampler
 from mlx_agent_llm.core.output.samples import Samples, dispatch_samples
@@ -81,13 +81,19 @@ class EngineCore:
         device: mx.Device | None = None,  # MLX's default one when it is not given
     ) -> None:
         device = device or default_device.own
-        num_blocks = num_pool_blocks(shape.layers, config, max_model_len, device)
-        self.kv_manager = KVManager(num_blocks, config.block_size, prefix_cache=config.prefix_cache)
+        sizes = pool_sizes(shape.layers, config, max_model_len, device)
+        self.kv_manager = KVManager(
+            sizes.num_blocks,
+            config.block_size,
+            prefix_cache=config.prefix_cache,
+            num_slots=sizes.num_slots,
+            snapshot_tokens=config.state_snapshot_tokens,
+        )
         self.scheduler = Scheduler(config, self.kv_manager, max_model_len)
         self.meter = StepMeter()
         self._clock = self.meter.clock
         self._runner = ModelRunner(
-            model, shape.layers, num_blocks, config.block_size, self._clock, device, compile=config.compile
+            model, shape, sizes.num_blocks, config.block_size, self._clock, device, compile=config.compile
         )
         self._batch_maker = BatchMaker(config.block_size, self._runner.packing)
         stopping = Stopping(
@@ -100,7 +106,7 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
-        self._kv_cache_bytes = num_blocks * config.block_size * sum(layer.num_bytes for layer in shape.layers)
+        self._kv_cache_bytes = sizes.num_bytes(shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
         self._in_flight: _InFlight | None = None
         self._ready_at: float | None = None  # when the last step's tokens were there
@@ -174,9 +180,8 @@ class EngineCore:
         return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_cache_bytes, self._runner.profile.backend)
 
     def check_integrity(self) -> None:
-        """Assert that the pool is whole and, when nothing is open, that no block is held."""
-        self.kv_manager.pool.check_integrity()
-        assert self._answers.open or self.kv_manager.pool.num_used == 0, "blocks are held by nobody"
+        """Assert that the pools are whole and, when nothing is open, that nothing of them is held."""
+        self.kv_manager.check_integrity(is_idle=not self._answers.open)
 
     def _compute(self) -> Batch | None:
         """The step itself; returns what it dispatched."""

@@ -70,6 +70,34 @@ class PromptSpan(NamedTuple):
     block_table: mx.array  # (W,)
 
 
+class StateRows(NamedTuple):
+    """Packed tokens [0, R) that each take one state on; idle ones at the end have no slots."""
+
+    num_rows: int
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+class StateChunk(NamedTuple):
+    """Packed tokens [begin, end) that take one state on, after another chunk's where its source is that one's target.
+
+    source None: they begin a sequence.
+    """
+
+    begin: int
+    end: int
+    source: int | None
+    target: int | None
+
+
+class StateBatch(NamedTuple):
+    """What recurrent layers make of a batch's tokens: the rows in one call, then the chunks in their order."""
+
+    rows: StateRows | None
+    chunks: tuple[StateChunk, ...]
+    empty_slots: frozenset[int]  # of states that nobody wants any more after the forward
+
+
 class SlotCopies(NamedTuple):
     """Pool slots whose keys and values go to other slots before the forward writes anything; (C,) each."""
 
@@ -95,6 +123,7 @@ class Batch(NamedTuple):
     has_in_flight: bool = False  # any token is still on the device
     sampled: tuple[Request, ...] = ()  # (S,) whose the sampled rows are
     copies: SlotCopies | None = None
+    states: StateBatch | None = None  # where the model has recurrent layers
     packed: Packed | None = None  # what the arrays are views of
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from mlx_agent_kernels import SharedLevel
 from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, PromptSpan, RowSpan, SlotCopies, TokenArrays, pack
 from mlx_agent_llm.core.batch.sharing import Group, Levels, SharingCosts, find_levels
+from mlx_agent_llm.core.batch.states import are_rows_alone, put_rows_first, state_batch
 from mlx_agent_llm.core.batch.table_matrix import IntArray, TableMatrix
 from mlx_agent_llm.core.kv.kv_manager import BlockCopy
 from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
@@ -32,6 +33,7 @@ class Packing(NamedTuple):
     max_bucket_of_chunks: int = 64
     max_row_chunk: int = 1  # tokens of a chunk that are rows of their own rather than a prompt chunk
     costs: SharingCosts = SharingCosts(launches=4, copies=1)
+    has_states: bool = False  # the model has recurrent layers
     warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile...
     warm_blocks: int = 0  # ...and how many blocks a row has that is read in parts
 
@@ -85,6 +87,9 @@ class BatchMaker:
             has_in_flight=max(sources) >= 0,
             sampled=tuple(chunk.request for chunk in layout.chunks if chunk.is_sampled),
             copies=_slot_copies(schedule.copies, self._block_size) if schedule.copies else None,
+            states=state_batch(layout.chunks, layout.num_idle, schedule.empty_slots)
+            if self._packing.has_states
+            else None,
             packed=packed,
         )
 
@@ -141,11 +146,13 @@ class _Layout(NamedTuple):
     def of(schedule: Schedule, packing: Packing) -> _Layout:
         prompts = [chunk for chunk in schedule.prompts if chunk.length > packing.max_row_chunk]
         short = [chunk for chunk in schedule.prompts if chunk.length <= packing.max_row_chunk]
-        chunks = [*schedule.rows, *short, *prompts]
+        rows = put_rows_first(schedule) if packing.has_states else schedule.rows
+        chunks = [*rows, *short, *prompts]
         lengths = [chunk.length for chunk in chunks]
         ends = list(accumulate(lengths))
         num_rows = ends[-1] - sum(chunk.length for chunk in prompts)
         in_buckets = packing.in_buckets and not prompts and (not short or num_rows <= packing.max_bucket_of_chunks)
+        in_buckets = in_buckets and not (packing.has_states and not are_rows_alone(schedule))
         num_idle = bucket(num_rows) - num_rows if in_buckets else 0
         owners = np.repeat(np.arange(len(chunks), dtype=np.int32), lengths)
         # How much further a chunk's tokens are in their sequence than in the batch.

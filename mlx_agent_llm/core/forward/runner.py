@@ -14,9 +14,11 @@ from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
-from mlx_agent_llm.core.forward.model_call import call_model
+from mlx_agent_llm.core.forward.layers.state import StateLayer, run_by_states
+from mlx_agent_llm.core.forward.model_call import Layers, call_model
+from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows
-from mlx_agent_llm.core.kv.layer_shape import KVShape
+from mlx_agent_llm.core.kv.layer_shape import LayerShape, StateShape
 from mlx_agent_llm.core.step_clock import StepClock
 from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
@@ -31,7 +33,7 @@ class ModelRunner:
     def __init__(
         self,
         model: nn.Module,
-        shapes: list[KVShape],
+        shape: ModelShape,
         num_blocks: int,
         block_size: int,
         clock: StepClock,
@@ -40,18 +42,19 @@ class ModelRunner:
         compile: bool,
     ) -> None:
         self._model: Any = model
-        self._shapes, self._num_blocks, self._block_size = shapes, num_blocks, block_size
+        self._shape, self._num_blocks, self._block_size = shape, num_blocks, block_size
         self._clock = clock
         self._device = device
         self._last_logits: mx.array | None = None
         self._in_flight_ready_at: float | None = None
         with self.on_device():
             self.profile = profile_here()
-            self._adaptation = adapt(model, keep_only_sampled_rows, self.profile.speed_up)
+            by_states = run_by_states(shape.state_modules)
+            self._adaptation = adapt(model, by_states, keep_only_sampled_rows, self.profile.speed_up)
         # Models that look at values cannot be traced.
         is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
         self._compiled = CompiledForward(model) if is_compiled else None
-        self.packing = self.profile.packing(shapes, num_blocks, block_size, in_buckets=is_compiled)
+        self.packing = self.profile.packing(shape.layers, num_blocks, block_size, in_buckets=is_compiled)
         if self.profile.keeps_freed_buffers:
             keep_freed_buffers()
         try:
@@ -68,12 +71,12 @@ class ModelRunner:
         with self._clock.phase("forward"), self.on_device():
             if batch.copies is not None:
                 self._copy(batch.copies)
-            logits = self._build(_token_ids(batch, in_flight), batch)
+            logits, states = self._build(_token_ids(batch, in_flight), batch)
         with self._clock.phase("wait"):
             self._wait_for_the_last(in_flight)
         # The pools are inputs of the logits and evaluated with them. Naming them here would keep a reference to each
-        # until the forward is done, and the next write would copy the pool.
-        mx.async_eval(logits)
+        # until the forward is done, and the next write would copy the pool. Of the states no logits are made.
+        mx.async_eval(logits, states)
         self._last_logits = logits
         return logits
 
@@ -103,13 +106,22 @@ class ModelRunner:
 
     def _copy(self, copies: SlotCopies) -> None:
         """Waits for the last forward: a pending read holds the pools, and the writes after it would copy them."""
-        contents = [layer.read(copies.sources) for layer in self._layers]
+        layers = self._layers.paged
+        contents = [layer.read(copies.sources) for layer in layers]
         mx.eval(contents)
-        for layer, (keys, values) in zip(self._layers, contents, strict=True):
+        for layer, (keys, values) in zip(layers, contents, strict=True):
             layer.write(copies.targets, keys, values)
 
-    def _build(self, token_ids: mx.array, batch: Batch) -> mx.array:
-        """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
+    def _build(self, token_ids: mx.array, batch: Batch) -> tuple[mx.array, list[mx.array]]:
+        """The graph of the sampled rows' logits, and that of states; the layers' pools become what it writes."""
+        if batch.states is None:
+            return self._build_logits(token_ids, batch), []
+        for layer in self._layers.states:
+            layer.load(batch.states)
+        logits = self._build_logits(token_ids, batch)
+        return logits, [array for layer in self._layers.states for array in layer.store(batch.states)]
+
+    def _build_logits(self, token_ids: mx.array, batch: Batch) -> mx.array:
         if self._compiled is not None and batch.in_buckets:
             return self._compiled(token_ids, batch, self._layers)
         return call_model(self._model, token_ids, batch, self._layers)[: len(batch.sampled)]
@@ -126,12 +138,18 @@ class ModelRunner:
             self._in_flight_ready_at = time.perf_counter()
         self._last_logits = None
 
-    def _make_layers(self) -> list[PagedLayer]:
+    def _make_layers(self) -> Layers:
         with self.on_device():
-            return [PagedLayer(shape, self._num_blocks, self._block_size) for shape in self._shapes]
+            leaves = [self._make_layer(shape) for shape in self._shape.layers]
+        return Layers(leaves, self._shape.arrange(leaves))
+
+    def _make_layer(self, shape: LayerShape) -> PagedLayer | StateLayer:
+        if isinstance(shape, StateShape):
+            return StateLayer(shape)
+        return PagedLayer(shape, self._num_blocks, self._block_size)
 
     def _drop_layers(self) -> None:
-        self._layers = []
+        self._layers = Layers((), ())
         self._last_logits = None
 
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.core.forward.fast.adaptation import Adaptation, Form
-from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.layers.layer import batch_of
 from mlx_agent_llm.errors import UnsupportedModelError
 
 
@@ -21,15 +21,16 @@ class _SampledRows(Form):
 
     def __call__(self, inputs: mx.array, cache: Any = None, *args: Any, **kwargs: Any) -> Any:
         hidden: Any = super().__call__(inputs, cache, *args, **kwargs)  # type: ignore[misc]
-        if cache and isinstance(cache[0], PagedLayer):
-            rows = cache[0].current_batch.tokens.sampled_rows
+        batch = batch_of(cache)
+        if batch is not None:
+            rows = batch.tokens.sampled_rows
             return hidden[rows] if rows.size else hidden[:1]  # MLX's CUDA product of packed weights wants a row
         return hidden
 
 
 def keep_only_sampled_rows(model: nn.Module, adaptation: Adaptation) -> None:
     """Let a model compute logits of sampled rows alone; UnsupportedModelError where its LM head cannot be found."""
-    inner = getattr(model, "model", None)
+    inner = getattr(model, "model", None) or getattr(model, "backbone", None)
     if not isinstance(inner, nn.Module):
         raise UnsupportedModelError(
             f"{type(model).__module__}: it has no inner `model`, so its LM head cannot be found"

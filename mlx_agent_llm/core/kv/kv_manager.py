@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlx_agent_llm.core.kv.block_pool import BlockPool
+from mlx_agent_llm.core.kv.state_slots import StateSlots
 from mlx_agent_llm.request import KVState, Request
 
 
@@ -46,13 +47,27 @@ class PrefixStats:
             self.query_tokens += request.num_prompt_tokens
 
 
-class KVManager:
-    """Matches prefixes, extends and frees block tables; the only user of the block pool."""
+class StepChanges(NamedTuple):
+    """What the coming forward has to do beside what it computes."""
 
-    def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool) -> None:
+    copies: list[BlockCopy]
+    empty_slots: frozenset[int]  # of states that nobody wants any more after it
+
+
+class KVManager:
+    """Matches prefixes, extends and frees block tables; the only user of the pools of blocks and of slots.
+
+    num_slots: for states, 0 where the model has none. snapshot_tokens: how often a long prompt's states are kept.
+    """
+
+    def __init__(
+        self, num_blocks: int, block_size: int, *, prefix_cache: bool, num_slots: int = 0, snapshot_tokens: int = 512
+    ) -> None:
         self.pool = BlockPool(num_blocks)
         self.block_size = block_size
         self.prefix_cache = prefix_cache
+        step = self.num_blocks_for(snapshot_tokens) * block_size if prefix_cache else None
+        self.states = StateSlots(num_slots, block_size, step, self._block_hash) if num_slots else None
         self.stats = PrefixStats()
         self._copies: list[BlockCopy] = []
         self._spoiled: set[int] = set()  # blocks that may hold what is not finite
@@ -71,11 +86,12 @@ class KVManager:
         was_empty, start = not request.kv.block_table, request.kv.num_computed_tokens
         is_at_border = start % self.block_size == 0  # only there is a block next that could be shared
         if is_at_border:
+            self._publish_state(request)
             self._share(request)
         kv = request.kv
         count = self._chunk_length(request, max_new_tokens, may_split_block)
         missing = self.num_blocks_for(kv.num_computed_tokens + count) - len(kv.block_table)
-        is_refused = count == 0 or missing > self.pool.num_available
+        is_refused = count == 0 or missing > self.pool.num_available or not self._has_room_for_state(request)
         if is_refused and was_empty:
             self.free(request)
         elif is_at_border and request.num_preemptions == 0:  # what it finds of its own KV after that is no saving
@@ -88,13 +104,17 @@ class KVManager:
         if request.parent is not None:
             self._copy_partial_block(request, request.parent)
             request.parent = None
+        if self.states is not None:
+            self.states.advance(request, count)
         kv.num_computed_tokens += count
         self._publish_full_blocks(request)
+        self._publish_state(request)
         return count
 
     def free(self, request: Request) -> None:
         """Give back every block of the request; what was computed stays findable until it is evicted."""
         self._publish_full_blocks(request)
+        self._publish_state(request)
         self._release(request)
 
     def discard(self, request: Request) -> None:
@@ -113,25 +133,39 @@ class KVManager:
         trusted = {block_id for request in running for block_id in self._trusted_blocks(request)}
         doubted = {block_id for request in requests for block_id in self._held_or_left(request)} - trusted
         doubted |= self.pool.withdraw(doubted)
+        if self.states is not None:
+            self.states.pool.forget()
         self._spoiled |= doubted
         for request in running:
             if not doubted.isdisjoint(request.kv.block_table):
                 request.kv.may_publish = False
 
-    def take_copies(self) -> list[BlockCopy]:
-        """Hand over the copies that the coming forward needs, once."""
+    def end_step(self) -> StepChanges:
+        """Hand over what the coming forward needs, once."""
         copies, self._copies = self._copies, []
-        return copies
+        return StepChanges(copies, frozenset() if self.states is None else self.states.end_step())
 
     def reset_prefix_cache(self, running: Iterable[Request]) -> None:
         """Forget the content of every block; what the requests that hold blocks compute from now on stays theirs."""
-        self.pool.forget()
+        self.forget()
         for request in running:
             request.kv.may_publish = False
 
+    def forget(self) -> None:
+        """Forget the content of every block and every snapshot."""
+        self.pool.forget()
+        if self.states is not None:
+            self.states.pool.forget()
+
+    def check_integrity(self, *, is_idle: bool) -> None:
+        """Assert that the pools are whole and, when nothing is open, that nothing of them is held."""
+        for pool in (self.pool,) if self.states is None else (self.pool, self.states.pool):
+            pool.check_integrity()
+            assert not is_idle or pool.num_used == 0, "blocks or slots are held by nobody"
+
     def num_missing_blocks(self, request: Request) -> int:
         """Available blocks that computing all of its tokens would take; those it can share are not counted."""
-        if request.parent is not None:
+        if request.parent is not None and self.states is None:
             return 1
         index = len(request.kv.block_table)
         missing = self.num_blocks_for(request.num_tokens) - index
@@ -147,7 +181,12 @@ class KVManager:
         return -(-num_tokens // self.block_size)
 
     def _share(self, request: Request) -> None:
-        """Extend the table by what is already there: the parent's blocks, or those that match the prefix."""
+        """Extend the table by what is already there: the parent's blocks, or those that match the prefix.
+
+        A parent's state is that of more tokens than the child has to share: it goes on from a snapshot of the parent's.
+        """
+        if self.states is not None:
+            request.parent = None
         if request.parent is not None:
             self._share_with_parent(request, request.parent)
         elif self.prefix_cache:
@@ -189,16 +228,31 @@ class KVManager:
         self._copies = [copy for copy in self._copies if copy.target not in block_ids]
 
     def _adopt_cached_blocks(self, request: Request) -> None:
-        """Share every next block that is already there; at least one token is left to compute."""
-        kv = request.kv
-        while kv.num_computed_tokens + self.block_size < request.num_tokens:
-            index = kv.num_computed_tokens // self.block_size
+        """Share every next block that is there, up to a state that is; at least one token is left to compute."""
+        found = self._find_cached_blocks(request)
+        if self.states is not None:
+            found = found[: self.states.adopt(request, len(found))]
+        for block_id in found:
+            self.pool.share(block_id)
+        request.kv.block_table += found
+        request.kv.num_computed_tokens += len(found) * self.block_size
+
+    def _find_cached_blocks(self, request: Request) -> list[int]:
+        found: list[int] = []
+        first = request.kv.num_computed_tokens // self.block_size
+        for index in range(first, (request.num_tokens - 1) // self.block_size):
             block_id = self.pool.find(self._block_hash(request, index)) if self._is_known(request, index) else None
             if block_id is None:
                 break
-            self.pool.share(block_id)
-            kv.block_table.append(block_id)
-            kv.num_computed_tokens += self.block_size
+            found.append(block_id)
+        return found
+
+    def _has_room_for_state(self, request: Request) -> bool:
+        return self.states is None or self.states.has_room(request)
+
+    def _publish_state(self, request: Request) -> None:
+        if self.states is not None:
+            self.states.publish(request)
 
     def _chunk_length(self, request: Request, max_new_tokens: int, may_split_block: bool) -> int:
         """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
@@ -222,6 +276,8 @@ class KVManager:
 
     def _release(self, request: Request) -> None:
         self.pool.release(request.kv.block_table)
+        if self.states is not None:
+            self.states.release(request.kv)
         request.kv = KVState(block_hashes=request.kv.block_hashes)
 
     def _trusted_blocks(self, request: Request) -> list[int]:

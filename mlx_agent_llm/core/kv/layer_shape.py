@@ -1,7 +1,9 @@
-"""What one layer keeps of a token, and what that takes."""
+"""What one layer keeps of a token or of a sequence, and what that takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -19,3 +21,34 @@ class KVShape(NamedTuple):
     def num_bytes(self) -> int:
         """Bytes of one token's keys and values."""
         return self.kv_heads * (self.key_dim + self.value_dim) * self.dtype.size
+
+
+class ArrayShape(NamedTuple):
+    """One array of a recurrent layer's state."""
+
+    dims: tuple[int, ...]
+    dtype: mx.Dtype
+
+
+class StateShape(NamedTuple):
+    """What one recurrent layer stores for a sequence, however long it is."""
+
+    arrays: tuple[ArrayShape, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one sequence's state."""
+        return sum(prod(array.dims) * array.dtype.size for array in self.arrays)
+
+
+LayerShape = KVShape | StateShape
+
+
+def token_bytes(shapes: Sequence[LayerShape]) -> int:
+    """Bytes that all layers store for a token."""
+    return sum(shape.num_bytes for shape in shapes if isinstance(shape, KVShape))
+
+
+def state_bytes(shapes: Sequence[LayerShape]) -> int:
+    """Bytes that all layers store for a sequence."""
+    return sum(shape.num_bytes for shape in shapes if isinstance(shape, StateShape))

@@ -1,32 +1,67 @@
-"""How many blocks the KV pool gets."""
+"""How many blocks the KV pool gets, and how many slots the states of recurrent layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlx_agent_llm.config import EngineConfig
-from mlx_agent_llm.core.kv.layer_shape import KVShape
+from mlx_agent_llm.core.kv.layer_shape import LayerShape, state_bytes, token_bytes
 from mlx_agent_llm.errors import CapacityError
 
 CPU_POOL_BYTES = 2**30
+MAX_EMPTY_BLOCKS = 2**16  # of a model that keeps nothing for a token: 2**20 tokens in blocks of 16
+MIN_SLOTS = 2  # of the state before a step and the one after it
 GPU_POOL_FRACTION = 0.6  # of the memory the device recommends, after the weights
 
 
-def num_pool_blocks(shapes: Sequence[KVShape], config: EngineConfig, max_model_len: int, device: mx.Device) -> int:
-    """Blocks for the configured size, else for the device's, but never more than max_num_seqs full contexts need."""
-    token_bytes = sum(shape.num_bytes for shape in shapes)
-    if config.kv_cache_tokens is not None:
-        return -(-config.kv_cache_tokens // config.block_size)
+class PoolSizes(NamedTuple):
+    """Blocks of keys and values, and slots of states: 0 where no layer has any."""
+
+    num_blocks: int
+    num_slots: int
+
+    def num_bytes(self, shapes: Sequence[LayerShape], block_size: int) -> int:
+        """What they take in layers of these shapes."""
+        return self.num_blocks * block_size * token_bytes(shapes) + self.num_slots * state_bytes(shapes)
+
+
+def pool_sizes(shapes: Sequence[LayerShape], config: EngineConfig, max_model_len: int, device: mx.Device) -> PoolSizes:
+    """Slots for running requests and snapshots from at most half of the memory; blocks from the rest.
+
+    Neither is more than max_num_seqs full contexts and max_state_snapshots need. Blocks of a model that keeps nothing
+    for a token take no memory: there are as many as that.
+    """
     num_bytes = config.kv_cache_bytes if config.kv_cache_bytes is not None else default_pool_bytes(device)
-    num_blocks = num_bytes // (token_bytes * config.block_size)
-    if num_blocks < 1:
+    num_slots = _num_slots(state_bytes(shapes), config, num_bytes // 2)
+    if config.kv_cache_tokens is not None:
+        return PoolSizes(-(-config.kv_cache_tokens // config.block_size), num_slots)
+    most_blocks = config.max_num_seqs * -(-max_model_len // config.block_size)
+    block_bytes = token_bytes(shapes) * config.block_size
+    if block_bytes == 0:
+        return PoolSizes(min(most_blocks, MAX_EMPTY_BLOCKS), num_slots)
+    num_bytes -= num_slots * state_bytes(shapes)
+    if num_bytes < block_bytes:
         raise CapacityError(
-            f"a KV pool of {num_bytes} bytes holds no block: one takes {token_bytes * config.block_size} bytes "
-            f"({token_bytes} a token x block_size={config.block_size})"
+            f"a KV pool of {num_bytes} bytes holds no block: one takes {block_bytes} bytes "
+            f"({token_bytes(shapes)} a token x block_size={config.block_size})"
         )
-    return min(num_blocks, config.max_num_seqs * -(-max_model_len // config.block_size))
+    return PoolSizes(min(num_bytes // block_bytes, most_blocks), num_slots)
+
+
+def _num_slots(slot_bytes: int, config: EngineConfig, num_bytes: int) -> int:
+    """A running request has a slot, and one more in the step in which it leaves a snapshot behind."""
+    if slot_bytes == 0:
+        return 0
+    num_slots = min(2 * config.max_num_seqs + config.max_state_snapshots, num_bytes // slot_bytes)
+    if num_slots < MIN_SLOTS:
+        raise CapacityError(
+            f"half of a KV pool of {2 * num_bytes} bytes holds {num_slots} states of the recurrent layers, and at "
+            f"least {MIN_SLOTS} are needed: one takes {slot_bytes} bytes"
+        )
+    return num_slots
 
 
 def default_pool_bytes(device: mx.Device) -> int:

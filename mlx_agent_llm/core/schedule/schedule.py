@@ -25,6 +25,7 @@ class Schedule:
     rows: list[Chunk]
     prompts: list[Chunk]
     copies: list[BlockCopy] = field(default_factory=list)  # to be done before anything is written
+    empty_slots: frozenset[int] = frozenset()  # of states that nobody wants any more after it
 
     @property
     def chunks(self) -> list[Chunk]:

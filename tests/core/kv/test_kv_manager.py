@@ -189,9 +189,9 @@ def test_a_child_shares_full_blocks_and_gets_a_copy_of_the_one_it_goes_on_in(
     assert kv.num_missing_blocks(child) == 1
     assert kv.allocate(child, 100) == 1
     assert kv.pool.num_shared == num_shared and len(child.kv.block_table) == num_shared + 1
-    copies = kv.take_copies()
+    copies = kv.end_step().copies
     assert copies == ([(parent.kv.block_table[num_shared], child.kv.block_table[num_shared])] if is_copied else [])
-    assert kv.take_copies() == [] and child.parent is None
+    assert kv.end_step().copies == [] and child.parent is None
 
 
 def test_a_child_that_finds_no_room_holds_nothing_and_keeps_its_parent() -> None:
@@ -200,7 +200,7 @@ def test_a_child_that_finds_no_room_holds_nothing_and_keeps_its_parent() -> None
     child = child_of(parent)
     assert kv.allocate(child, 100) is None
     assert (child.kv.block_table, child.kv.num_computed_tokens, child.parent) == ([], 0, parent)
-    assert (kv.pool.num_shared, kv.take_copies()) == (0, [])
+    assert (kv.pool.num_shared, kv.end_step().copies) == (0, [])
 
 
 def test_a_child_of_a_request_that_the_reset_made_private_is_private_too() -> None:
@@ -293,12 +293,12 @@ def test_a_spoiled_block_is_cleaned_once_for_its_next_owner() -> None:
     blocks = set(spoiled.kv.block_table)
     kv.withdraw([spoiled], [spoiled])
     kv.free(spoiled)
-    assert kv.take_copies() == []
+    assert kv.end_step().copies == []
     kv.allocate(later, 100)
-    assert {(source, target) for source, target in kv.take_copies()} == {(kv.pool.num_blocks, one) for one in blocks}
+    assert {(source, target) for source, target in kv.end_step().copies} == {(kv.pool.num_blocks, one) for one in blocks}
     kv.free(later)
     kv.allocate(last, 100)
-    assert kv.take_copies() == []
+    assert kv.end_step().copies == []
 
 
 def test_a_spoiled_block_that_a_fork_copies_to_is_written_once() -> None:
@@ -307,10 +307,10 @@ def test_a_spoiled_block_that_a_fork_copies_to_is_written_once() -> None:
     kv.withdraw([spoiled], [spoiled])
     kv.free(spoiled)
     kv.allocate(parent, 100)
-    kv.take_copies()
+    kv.end_step().copies
     child = child_of(parent)
     kv.allocate(child, 100)
-    assert kv.take_copies() == [(parent.kv.block_table[1], child.kv.block_table[1])]
+    assert kv.end_step().copies == [(parent.kv.block_table[1], child.kv.block_table[1])]
 
 
 def test_an_allocation_that_breaks_gives_back_all_that_it_took() -> None:

@@ -12,16 +12,17 @@ from mlx_agent_kernels import (
     shared_prefix_attention,
     write_kv,
 )
-from mlx_agent_llm.core.batch.batch import Batch, PromptSpan, RowSpan
+from mlx_agent_llm.core.batch.batch import PromptSpan, RowSpan
+from mlx_agent_llm.core.forward.layers.layer import Layer
 from mlx_agent_llm.core.forward.layers.served_cache import ServedCache
 from mlx_agent_llm.core.kv.layer_shape import KVShape
 
 
-class PagedLayer(ServedCache):
+class PagedLayer(Layer, ServedCache):
     """One attention layer's pools, (slots, kv_heads, head_dim) each, in the shape of an mlx-lm cache.
 
-    After the blocks that requests get lies one more, which padding is written to. `batch` is set for the time of one
-    forward, in which every token is a sequence of its own: queries are (T, heads, 1, head_dim).
+    After the blocks that requests get lies one more, which padding is written to. In a forward every token is a
+    sequence of its own: queries are (T, heads, 1, head_dim).
     """
 
     def __init__(self, shape: KVShape, num_blocks: int, block_size: int) -> None:
@@ -30,13 +31,6 @@ class PagedLayer(ServedCache):
         self.values = mx.zeros((slots, shape.kv_heads, shape.value_dim), dtype=shape.dtype)
         mx.eval(self.keys, self.values)  # the memory is taken here, not by the first request
         self.block_size = block_size
-        self.batch: Batch | None = None
-
-    @property
-    def current_batch(self) -> Batch:
-        """The batch of the forward that is being built."""
-        assert self.batch is not None, "a paged layer was used outside of a forward"
-        return self.batch
 
     @property
     def offset(self) -> mx.array:
