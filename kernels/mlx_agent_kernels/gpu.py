@@ -24,6 +24,7 @@ _MERGE_WARPS = 4
 _GATHER_THREADS = 256
 _GATHER_INPUTS: tuple[str, ...] = ("k_pool", "v_pool", "block_tables", "queries")
 _GATHER_OUTPUTS: tuple[str, ...] = ("keys", "values")
+_SOFTMAX_INPUTS: tuple[str, ...] = ("scores", "seq_lens")
 _SOFTMAX_WARPS = 8
 _SHARED_INPUTS: tuple[str, ...] = ("queries", "k_pool", "v_pool", "block_tables", "seq_lens", "members")
 _MAX_SHARED_WARPS = 8
@@ -189,10 +190,8 @@ def chunk_attention(
     block_size: int,
     window: int | None,
     sinks: mx.array | None,
-    softcap: float | None,
 ) -> mx.array:
-    """See reference.chunk_attention: the blocks that are seen gathered once, then MLX's own attention, without softcap."""
-    assert softcap is None
+    """See reference.chunk_attention: the blocks that are seen gathered once, then MLX's own attention; no softcap."""
     num_unseen = first_block_seen(seq_len - len(queries), window, block_size)
     block_table, seq_len = block_table[num_unseen:], seq_len - num_unseen * block_size
     keys, values = _gather_heads(k_pool, v_pool, block_table[None], block_size, queries)
@@ -345,7 +344,7 @@ def _softmax(
     Only a group's first seq_lens scores count, (G,), and of a member those from its `first` on, (G, M).
     """
     flat = scores.reshape(-1, scores.shape[-1])
-    inputs, names = [flat, seq_lens], ("scores", "seq_lens")
+    inputs, names = [flat, seq_lens], _SOFTMAX_INPUTS
     constants: Constants = (*_level_constants(options), ("SOFTMAX_WARPS", _SOFTMAX_WARPS))
     if first is not None:
         inputs, names = [*inputs, first], (*names, "firsts")

@@ -1,7 +1,8 @@
 """The kernels in plain MLX operations: the specification, the CPU path and the oracle of the tests.
 
 Shapes: H query heads, K key-value heads (H is a multiple of K: grouped-query attention), D the head's width.
-A pool is (num_blocks * block_size, K, D); slot = block_id * block_size + offset in the block. Knows no requests.
+A pool is (num_blocks * block_size, K, D); slot = block_id * block_size + offset in the block. Where values are the
+first columns of their keys (multi-head latent attention, K = 1), v_pool is how many these are. Knows no requests.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache, reduce
+from typing import Any
 
 import mlx.core as mx
 
@@ -34,7 +36,7 @@ def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.arr
 def paged_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -72,7 +74,7 @@ def paged_attention(
 def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     levels: Sequence[SharedLevel[mx.array]],
     block_tables: mx.array,
     seq_lens: mx.array,
@@ -91,7 +93,7 @@ def shared_prefix_attention(
     is counted from a row's own end over its own tokens and the levels', of which each member may see another part;
     sinks and softcap as in paged_attention. Returns (R, H, D).
     """
-    options = {"scale": scale, "block_size": block_size, "softcap": softcap}
+    options: Any = {"scale": scale, "block_size": block_size, "softcap": softcap}
     out, lse = _attend(_row_scores(queries, k_pool, v_pool, block_tables, seq_lens, **options, window=window))
     out, lse = _add_sinks(_pick_heads(out, k_pool.shape[1]), lse, sinks)
     firsts = [None] * len(levels) if window is None else first_seen(levels, seq_lens, window)
@@ -105,7 +107,7 @@ def shared_prefix_attention(
 def _attend_level(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     level: SharedLevel[mx.array],
     first: mx.array | None,
     *,
@@ -120,7 +122,7 @@ def _attend_level(
     (_, heads, dim), kv_heads = queries.shape, k_pool.shape[1]
     num_groups, num_members = level.members.shape
     keys = _gather(k_pool, level.block_tables, block_size)
-    values = _gather(v_pool, level.block_tables, block_size)
+    values = keys[..., :v_pool] if isinstance(v_pool, int) else _gather(v_pool, level.block_tables, block_size)
     split = (queries[level.members] * scale).reshape(num_groups, num_members, kv_heads, -1, dim)
     grouped = split.swapaxes(1, 2).reshape(num_groups, kv_heads, -1, dim)
     scores = _capped(grouped @ keys.swapaxes(-1, -2), softcap)
@@ -138,7 +140,7 @@ def _attend_level(
 def chunk_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_table: mx.array,
     seq_len: int,
     *,
@@ -157,7 +159,8 @@ def chunk_attention(
     """
     num_unseen = first_block_seen(seq_len - len(queries), window, block_size)
     block_table, seq_len = block_table[num_unseen:], seq_len - num_unseen * block_size
-    keys, values = _gather(k_pool, block_table, block_size), _gather(v_pool, block_table, block_size)
+    keys = _gather(k_pool, block_table, block_size)
+    values = keys[..., :v_pool] if isinstance(v_pool, int) else _gather(v_pool, block_table, block_size)
     start = seq_len - len(queries)
     num_scores = _SCORES_IN_CACHE if backend() == "reference" else _SCORES_ON_A_GPU
     span = max(num_scores // (queries.shape[1] * seq_len), 8)
@@ -227,7 +230,7 @@ def _gather(pool: mx.array, block_table: mx.array, block_size: int) -> mx.array:
 def _row_scores(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -249,7 +252,8 @@ def _row_scores(
     seen = positions < seq_lens[:, None]
     if window is not None:
         seen = seen & (positions >= seq_lens[:, None] - window)
-    return mx.where(seen[:, None], scores, -math.inf), _gather_blocks(v_pool, block_tables, block_size)
+    values = keys[..., :v_pool] if isinstance(v_pool, int) else _gather_blocks(v_pool, block_tables, block_size)
+    return mx.where(seen[:, None], scores, -math.inf), values
 
 
 def _gather_blocks(pool: mx.array, block_tables: mx.array, block_size: int) -> mx.array:

@@ -14,6 +14,7 @@ from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.layers.latent import LatentLayer
 from mlx_agent_llm.core.forward.layers.state import StateLayer, run_by_states
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
 from mlx_agent_llm.core.forward.probe import ModelShape
@@ -109,8 +110,8 @@ class ModelRunner:
         layers = self._layers.paged
         contents = [layer.read(copies.sources) for layer in layers]
         mx.eval(contents)
-        for layer, (keys, values) in zip(layers, contents, strict=True):
-            layer.write(copies.targets, keys, values)
+        for layer, arrays in zip(layers, contents, strict=True):
+            layer.write(copies.targets, *arrays)
 
     def _build(self, token_ids: mx.array, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """The graph of the sampled rows' logits, and that of states; the layers' pools become what it writes."""
@@ -146,7 +147,7 @@ class ModelRunner:
     def _make_layer(self, shape: LayerShape) -> PagedLayer | StateLayer:
         if isinstance(shape, StateShape):
             return StateLayer(shape)
-        return PagedLayer(shape, self._num_blocks, self._block_size)
+        return (LatentLayer if shape.is_latent else PagedLayer)(shape, self._num_blocks, self._block_size)
 
     def _drop_layers(self) -> None:
         self._layers = Layers((), ())
