@@ -12,7 +12,8 @@ class StateSpan(NamedTuple):
     begin: int
     end: int
     source: int | None  # the slot that the state before them is in; None at the sequence's begin
-    target: int | None  # the slot that the state after them goes to; None when nobody wants it
+    target: int  # the slot that the state after them goes to
+    number: int  # of the step's spans, in the order in which they are computed
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 from mlx_agent_kernels import SharedLevel
 from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, PromptSpan, RowSpan, SlotCopies, TokenArrays, pack
 from mlx_agent_llm.core.batch.sharing import Group, Levels, SharingCosts, find_levels
-from mlx_agent_llm.core.batch.states import are_rows_alone, put_rows_first, state_batch
+from mlx_agent_llm.core.batch.states import StateOrder
 from mlx_agent_llm.core.batch.table_matrix import IntArray, TableMatrix
 from mlx_agent_llm.core.kv.kv_manager import BlockCopy
 from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
@@ -64,7 +64,8 @@ class BatchMaker:
 
         None is a row whose sample nobody takes.
         """
-        layout = _Layout.of(schedule, self._packing)
+        states = StateOrder(schedule) if self._packing.has_states else None
+        layout = _Layout.of(schedule, self._packing, states)
         tables, widths, is_same = self._tables.update([chunk.request.kv.block_table for chunk in layout.chunks])
         self._levels_hold = self._levels_hold and is_same
         positions, (token_ids, sources) = layout.positions, layout.token_ids(in_flight)
@@ -87,9 +88,7 @@ class BatchMaker:
             has_in_flight=max(sources) >= 0,
             sampled=tuple(chunk.request for chunk in layout.chunks if chunk.is_sampled),
             copies=_slot_copies(schedule.copies, self._block_size) if schedule.copies else None,
-            states=state_batch(layout.chunks, layout.num_idle, schedule.empty_slots)
-            if self._packing.has_states
-            else None,
+            states=None if states is None else states.batch(layout.chunks, layout.num_idle),
             packed=packed,
         )
 
@@ -143,16 +142,15 @@ class _Layout(NamedTuple):
     in_buckets: bool
 
     @staticmethod
-    def of(schedule: Schedule, packing: Packing) -> _Layout:
+    def of(schedule: Schedule, packing: Packing, states: StateOrder | None) -> _Layout:
         prompts = [chunk for chunk in schedule.prompts if chunk.length > packing.max_row_chunk]
         short = [chunk for chunk in schedule.prompts if chunk.length <= packing.max_row_chunk]
-        rows = put_rows_first(schedule) if packing.has_states else schedule.rows
-        chunks = [*rows, *short, *prompts]
+        chunks = [*(schedule.rows if states is None else states.rows), *short, *prompts]
         lengths = [chunk.length for chunk in chunks]
         ends = list(accumulate(lengths))
         num_rows = ends[-1] - sum(chunk.length for chunk in prompts)
         in_buckets = packing.in_buckets and not prompts and (not short or num_rows <= packing.max_bucket_of_chunks)
-        in_buckets = in_buckets and not (packing.has_states and not are_rows_alone(schedule))
+        in_buckets = in_buckets and (states is None or states.are_alone)
         num_idle = bucket(num_rows) - num_rows if in_buckets else 0
         owners = np.repeat(np.arange(len(chunks), dtype=np.int32), lengths)
         # How much further a chunk's tokens are in their sequence than in the batch.

@@ -13,9 +13,10 @@ from mlx_agent_llm.core.batch.batch import Batch, SlotCopies
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
+from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.latent import LatentLayer
-from mlx_agent_llm.core.forward.layers.state import StateLayer, run_by_states
+from mlx_agent_llm.core.forward.layers.state import StateLayer
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows

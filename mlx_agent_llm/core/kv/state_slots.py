@@ -33,6 +33,7 @@ class StateSlots:
         self._snapshot_tokens = snapshot_tokens
         self._hash_of = hash_of
         self._held: list[int] = []  # what the coming forward reads, and must not write for others meanwhile
+        self._num_spans = 0  # of the coming forward so far
         self._superseded: list[bytes] = []  # snapshots that are worth nothing after the coming forward
         self._free = self.pool.free_ids()
 
@@ -89,7 +90,7 @@ class StateSlots:
         self.pool.release(self._held)
         for block_hash in self._superseded:
             self.pool.drop_cached(block_hash)
-        self._held, self._superseded = [], []
+        self._held, self._superseded, self._num_spans = [], [], 0
         were_free, self._free = self._free, self.pool.free_ids()
         return self._free - were_free
 
@@ -100,7 +101,8 @@ class StateSlots:
             (kv.state_slot,) = self.pool.allocate(1)
             self._held += [] if source is None else [source]
         assert kv.state_slot is not None
-        kv.state_spans.append(StateSpan(begin, end, source, kv.state_slot))
+        kv.state_spans.append(StateSpan(begin, end, source, kv.state_slot, self._num_spans))
+        self._num_spans += 1
 
     def _may_write(self, slot: int) -> bool:
         """Whether nobody else reads the slot; a snapshot is given up where there is no room for another state."""

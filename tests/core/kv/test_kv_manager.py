@@ -295,7 +295,9 @@ def test_a_spoiled_block_is_cleaned_once_for_its_next_owner() -> None:
     kv.free(spoiled)
     assert kv.end_step().copies == []
     kv.allocate(later, 100)
-    assert {(source, target) for source, target in kv.end_step().copies} == {(kv.pool.num_blocks, one) for one in blocks}
+    assert {(source, target) for source, target in kv.end_step().copies} == {
+        (kv.pool.num_blocks, one) for one in blocks
+    }
     kv.free(later)
     kv.allocate(last, 100)
     assert kv.end_step().copies == []
@@ -307,7 +309,7 @@ def test_a_spoiled_block_that_a_fork_copies_to_is_written_once() -> None:
     kv.withdraw([spoiled], [spoiled])
     kv.free(spoiled)
     kv.allocate(parent, 100)
-    kv.end_step().copies
+    kv.end_step()
     child = child_of(parent)
     kv.allocate(child, 100)
     assert kv.end_step().copies == [(parent.kv.block_table[1], child.kv.block_table[1])]

@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 from mlx.utils import tree_map
 from mlx_lm.models.cache import ArraysCache
 
 from mlx_agent_llm.core.batch.batch import StateBatch, StateChunk, StateRows
-from mlx_agent_llm.core.forward.fast.adaptation import Adapt, Adaptation, Form
 from mlx_agent_llm.core.forward.layers.layer import Layer
 from mlx_agent_llm.core.kv.layer_shape import StateShape
 
@@ -112,26 +110,6 @@ class StateLayer(Layer):
                 self._places[source] = _Place(arrays, 0)
                 made += arrays
         return made
-
-
-def run_by_states(modules: Sequence[nn.Module]) -> Adapt:
-    """Lets modules that take a StateLayer compute through its run, and with any other cache as ever."""
-
-    def give_forms(model: nn.Module, adaptation: Adaptation) -> None:
-        for module in modules:
-            if not adaptation.keep(module):
-                adaptation.give(module, _RunByStates)
-
-    return give_forms
-
-
-class _RunByStates(Form):
-    """The form of a module that keeps a recurrent state."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        call: Callable[..., Any] = super().__call__  # type: ignore[misc]
-        layer = next((value for value in (*arguments, *options.values()) if isinstance(value, StateLayer)), None)
-        return call(*arguments, **options) if layer is None else layer.run(call, arguments, options)
 
 
 class _Place(NamedTuple):
