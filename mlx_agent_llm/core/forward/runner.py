@@ -15,6 +15,7 @@ from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.layers.latent import LatentLayer
 from mlx_agent_llm.core.forward.layers.state import StateLayer
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
@@ -112,8 +113,8 @@ class ModelRunner:
         layers = self._layers.paged
         contents = [layer.read(copies.sources) for layer in layers]
         mx.eval(contents)
-        for layer, (keys, values) in zip(layers, contents, strict=True):
-            layer.write(copies.targets, keys, values)
+        for layer, arrays in zip(layers, contents, strict=True):
+            layer.write(copies.targets, *arrays)
 
     def _build(self, token_ids: mx.array, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """The graph of the sampled rows' logits, and that of states; the layers' pools become what it writes."""
@@ -149,7 +150,7 @@ class ModelRunner:
     def _make_layer(self, shape: LayerShape) -> PagedLayer | StateLayer:
         if isinstance(shape, StateShape):
             return StateLayer(shape)
-        return PagedLayer(shape, self._num_blocks, self._block_size)
+        return (LatentLayer if shape.is_latent else PagedLayer)(shape, self._num_blocks, self._block_size)
 
     def _drop_layers(self) -> None:
         self._layers = Layers((), ())
