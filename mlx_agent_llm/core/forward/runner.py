@@ -13,8 +13,10 @@ from mlx_agent_llm.core.batch.batch import Batch, SlotCopies
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
+from mlx_agent_llm.core.forward.fast.gathered_modules import run_modules_by_sequences
 from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.layers.gathered import GatheredLayer
 from mlx_agent_llm.core.forward.layers.latent import LatentLayer
 from mlx_agent_llm.core.forward.layers.state import StateLayer
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
@@ -52,11 +54,12 @@ class ModelRunner:
         self._in_flight_ready_at: float | None = None
         with self.on_device():
             self.profile = profile_here()
-            by_states = run_by_states(shape.state_modules)
+            own_ways = run_by_states(shape.state_modules), run_modules_by_sequences(shape.gathered_modules)
             with refuse_faults_of(model):
-                self._adaptation = adapt(model, by_states, keep_only_sampled_rows, self.profile.speed_up)
+                self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)
         # Models that look at values cannot be traced.
-        is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
+        looks_at_values = hasattr(model, "reads_values") or shape.gathered_modules
+        is_compiled = compile and self.profile.compiles_rows and not looks_at_values
         self._compiled = CompiledForward(model) if is_compiled else None
         self.packing = self.profile.packing(shape.layers, num_blocks, block_size, in_buckets=is_compiled)
         if self.profile.keeps_freed_buffers:
@@ -150,7 +153,8 @@ class ModelRunner:
     def _make_layer(self, shape: LayerShape) -> PagedLayer | StateLayer:
         if isinstance(shape, StateShape):
             return StateLayer(shape)
-        return (LatentLayer if shape.is_latent else PagedLayer)(shape, self._num_blocks, self._block_size)
+        kind = GatheredLayer if shape.is_gathered else LatentLayer if shape.is_latent else PagedLayer
+        return kind(shape, self._num_blocks, self._block_size)
 
     def _drop_layers(self) -> None:
         self._layers = Layers((), ())
