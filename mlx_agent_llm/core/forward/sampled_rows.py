@@ -73,7 +73,7 @@ class _WatchedCache(list[Any]):
         self._note_callers(sys._getframe(1))
         return super().__iter__()
 
-    def __add__(self, others: list[Any]) -> list[Any]:  # type: ignore[override]
+    def __add__(self, others: list[Any]) -> list[Any]:
         self._note_callers(sys._getframe(1))
         return super().__add__(others)
 

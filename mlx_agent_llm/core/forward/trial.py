@@ -126,8 +126,9 @@ def _expected_logits(model: Any, token_ids: Sequence[int]) -> list[mx.array]:
 def _distance(found: mx.array, expected: mx.array) -> float:
     """How far found is from expected, as a part of its norm; infinite where either is not finite."""
     found, expected = found.astype(mx.float32), expected.astype(mx.float32)
-    distance = float((mx.linalg.norm(found - expected) / mx.linalg.norm(expected)).item())
-    return distance if np.isfinite(distance) else np.inf
+    norms = mx.stack([mx.linalg.norm(found - expected), mx.linalg.norm(expected)])
+    distance, whole = np.array(norms)
+    return float(distance / whole) if np.isfinite([distance, whole]).all() and whole > 0 else np.inf
 
 
 def _tolerance(model: nn.Module) -> float:

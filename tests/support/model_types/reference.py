@@ -28,9 +28,7 @@ class Reference:
         self._model: Any = model
         self._known: dict[tuple[tuple[int, ...], int, tuple[tuple[int, int], ...]], list[Step]] = {}
 
-    def continuation(
-        self, prompt: Sequence[int], num_tokens: int, forced: Mapping[int, int] = NO_TOKENS
-    ) -> list[Step]:
+    def continuation(self, prompt: Sequence[int], num_tokens: int, forced: Mapping[int, int] = NO_TOKENS) -> list[Step]:
         """The next num_tokens tokens; forced: output index -> the token that stands there whatever the model says."""
         key = tuple(prompt), num_tokens, tuple(forced.items())
         if key not in self._known:

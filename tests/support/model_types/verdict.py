@@ -41,7 +41,7 @@ def judge(
     compile: bool = False,
     prepare: Callable[[nn.Module], None] = lambda model: None,
 ) -> Verdict:
-    """Run every scenario on a type's tiny model. prepare: what is done to its weights first, such as quantizing them."""
+    """Run every scenario on a type's tiny model. prepare: what is done to the model first, such as quantizing it."""
     begin = time.perf_counter()
     try:
         model, own = tiny(model_type, head_dim), tiny(model_type, head_dim)

@@ -53,7 +53,7 @@ class Adaptation:
         module.__class__ = type(name, (form, own_class), attributes | fields)
         self._modules.append(module)
 
-    def take_back(self, module: nn.Module) -> None:
+    def take_back(self, module: Any) -> None:
         """Give the module that was given its form last its own class back, unless another engine needs it so."""
         with _ONE_AT_A_TIME:
             last = self._modules.pop()
