@@ -16,6 +16,7 @@ class KVShape(NamedTuple):
     key_dim: int
     value_dim: int
     dtype: mx.Dtype
+    window: int | None = None  # the last tokens that a token sees, itself among them; None is all
 
     @property
     def num_bytes(self) -> int:
@@ -47,6 +48,11 @@ LayerShape = KVShape | StateShape
 def token_bytes(shapes: Sequence[LayerShape]) -> int:
     """Bytes that all layers store for a token."""
     return sum(shape.num_bytes for shape in shapes if isinstance(shape, KVShape))
+
+
+def sees_window(shape: LayerShape, window: int) -> bool:
+    """Whether a layer sees no more than `window` tokens, 0 meaning that no layer has a window."""
+    return isinstance(shape, KVShape) and shape.window is not None and shape.window <= window
 
 
 def state_bytes(shapes: Sequence[LayerShape]) -> int:

@@ -12,7 +12,7 @@ from mlx_agent_kernels import (
     shared_prefix_attention,
     write_kv,
 )
-from mlx_agent_llm.core.batch.batch import PromptSpan, RowSpan
+from mlx_agent_llm.core.batch.batch import Batch, PromptSpan, RowSpan
 from mlx_agent_llm.core.forward.layers.layer import Layer
 from mlx_agent_llm.core.forward.layers.served_cache import ServedCache
 from mlx_agent_llm.core.kv.layer_shape import KVShape
@@ -25,12 +25,17 @@ class PagedLayer(Layer, ServedCache):
     sequence of its own: queries are (T, heads, 1, head_dim).
     """
 
-    def __init__(self, shape: KVShape, num_blocks: int, block_size: int) -> None:
+    def __init__(self, shape: KVShape, num_blocks: int, block_size: int, *, has_own_table: bool = False) -> None:
         slots = (num_blocks + 1) * block_size
         self.keys = mx.zeros((slots, shape.kv_heads, shape.key_dim), dtype=shape.dtype)
         self.values = mx.zeros((slots, shape.kv_heads, shape.value_dim), dtype=shape.dtype)
         mx.eval(self.keys, self.values)  # the memory is taken here, not by the first request
         self.block_size = block_size
+        self._has_own_table = has_own_table
+
+    def part_of(self, batch: Batch) -> Batch:
+        """A batch with the tables that this layer reads."""
+        return batch.window if self._has_own_table and batch.window is not None else batch
 
     @property
     def offset(self) -> mx.array:
