@@ -30,6 +30,7 @@ class EngineConfig:
         prompts end or part; and how many are kept in all.
     device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
     compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.
+    check_model: at load, compute some tokens as mlx-lm does, too, and refuse a model whose logits differ.
     jump_forward: tokens that a grammar leaves no choice about are computed at once, not sampled one by one.
     tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the
         model's chat template.
@@ -50,6 +51,7 @@ class EngineConfig:
     device: Device = "auto"
     dtype: DType = "auto"
     compile: bool = True
+    check_model: bool = True
     jump_forward: bool = True
     tool_format: str = "auto"
     seed: int = 0
@@ -62,7 +64,7 @@ class EngineConfig:
         check_range("max_queue", self.max_queue, 1)
         check_range("max_state_snapshots", self.max_state_snapshots, 0)
         check_range("state_snapshot_tokens", self.state_snapshot_tokens, 1)
-        for name in ("compile", "jump_forward"):
+        for name in ("compile", "check_model", "jump_forward"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
         check_range("seed", self.seed, 0, 2**32 - 1)

@@ -21,9 +21,11 @@ from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.answers import Answers, Emission
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker
+from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
-from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.forward.trial import Trial
+from mlx_agent_llm.core.kv.kv_manager import KVManager, PrefixStats
 from mlx_agent_llm.core.kv.memory import kv_bytes, pool_sizes
 from mlx_agent_llm.core.output.masks import fill_masks
 from mlx_agent_llm.core.output.sampler import Sampler
@@ -106,7 +108,10 @@ class EngineCore:
         self._ready_at: float | None = None  # when the last step's tokens were there
         self.fault: Exception | None = None  # after which nothing more can be computed
         try:
-            self._warm_up(config, max_model_len)
+            with refuse_faults_of(model):
+                self._warm_up(config, max_model_len)
+                if config.check_model:
+                    self._try(model, config, max_model_len)
         except BaseException:
             self.close()
             raise
@@ -261,6 +266,13 @@ class EngineCore:
         if not self._answers.open:
             self._in_flight = None  # or an idle engine would hold on to those it served last, and to their callers
         return self._answers.hand_out()
+
+    def _try(self, model: nn.Module, config: EngineConfig, max_model_len: int) -> None:
+        """Refuse a model that does not say what it says with mlx-lm's cache; of the trial nothing is left."""
+        max_tokens = min(max_model_len, self.kv_manager.pool.num_blocks * config.block_size)
+        Trial(model, self._runner, self.scheduler, self._vocab_size, config.block_size, max_tokens).run()
+        self.kv_manager.reset_prefix_cache(())
+        self.kv_manager.stats = PrefixStats()
 
     def _warm_up(self, config: EngineConfig, max_model_len: int) -> None:
         """Compute for nobody, so that no request pays for what MLX compiles when it is first used."""

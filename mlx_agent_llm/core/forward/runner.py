@@ -15,8 +15,10 @@ from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.layers.latent import LatentLayer
 from mlx_agent_llm.core.forward.layers.state import StateLayer
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
+from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows
 from mlx_agent_llm.core.kv.layer_shape import LayerShape, StateShape, sees_window
@@ -52,7 +54,8 @@ class ModelRunner:
         with self.on_device():
             self.profile = profile_here()
             by_states = run_by_states(shape.state_modules)
-            self._adaptation = adapt(model, by_states, keep_only_sampled_rows, self.profile.speed_up)
+            with refuse_faults_of(model):
+                self._adaptation = adapt(model, by_states, keep_only_sampled_rows, self.profile.speed_up)
         # Models that look at values cannot be traced.
         is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
         self._compiled = CompiledForward(model) if is_compiled else None
@@ -112,8 +115,8 @@ class ModelRunner:
             (layer, copies.targets, layer.read(copies.sources)) for layer, copies in pairs if copies is not None
         ]
         mx.eval([content for _, _, content in contents])
-        for layer, targets, (keys, values) in contents:
-            layer.write(targets, keys, values)
+        for layer, targets, arrays in contents:
+            layer.write(targets, *arrays)
 
     def _build(self, token_ids: mx.array, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """The graph of the sampled rows' logits, and that of states; the layers' pools become what it writes."""
@@ -151,7 +154,10 @@ class ModelRunner:
             return StateLayer(shape)
         has_window = sees_window(shape, self._sizes.window)
         num_blocks = self._sizes.num_window_blocks if has_window else self._sizes.num_blocks
-        return PagedLayer(shape, num_blocks, self._block_size, has_own_table=has_window)
+        kind = LatentLayer if shape.is_latent else PagedLayer
+        layer = kind(shape, num_blocks, self._block_size)
+        layer.reads_window_tables = has_window
+        return layer
 
     def _drop_layers(self) -> None:
         self._layers = Layers((), ())

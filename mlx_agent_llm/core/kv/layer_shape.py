@@ -10,13 +10,14 @@ import mlx.core as mx
 
 
 class KVShape(NamedTuple):
-    """What one attention layer stores for a token."""
+    """What one attention layer stores for a token, and how far a token sees."""
 
     kv_heads: int
-    key_dim: int
-    value_dim: int
+    key_dim: int  # of a latent layer the latent's...
+    value_dim: int  # ...and the rotary part's
     dtype: mx.Dtype
     window: int | None = None  # the last tokens that a token sees, itself among them; None is all
+    is_latent: bool = False  # multi-head latent attention: keys are both parts, and values the first one
 
     @property
     def num_bytes(self) -> int:
