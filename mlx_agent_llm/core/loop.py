@@ -26,7 +26,7 @@ from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.forward.trial import Trial
 from mlx_agent_llm.core.kv.kv_manager import KVManager, PrefixStats
-from mlx_agent_llm.core.kv.memory import pool_sizes
+from mlx_agent_llm.core.kv.memory import kv_bytes, pool_sizes
 from mlx_agent_llm.core.output.masks import fill_masks
 from mlx_agent_llm.core.output.sampler import Sampler
 from mlx_agent_llm.core.output.samples import Samples, dispatch_samples
@@ -85,18 +85,12 @@ class EngineCore:
         device = device or default_device.own
         sizes = pool_sizes(shape.layers, config, max_model_len, device)
         self.kv_manager = KVManager(
-            sizes.num_blocks,
-            config.block_size,
-            prefix_cache=config.prefix_cache,
-            num_slots=sizes.num_slots,
-            snapshot_tokens=config.state_snapshot_tokens,
+            sizes, config.block_size, prefix_cache=config.prefix_cache, snapshot_tokens=config.state_snapshot_tokens
         )
         self.scheduler = Scheduler(config, self.kv_manager, max_model_len)
         self.meter = StepMeter()
         self._clock = self.meter.clock
-        self._runner = ModelRunner(
-            model, shape, sizes.num_blocks, config.block_size, self._clock, device, compile=config.compile
-        )
+        self._runner = ModelRunner(model, shape, sizes, config.block_size, self._clock, device, compile=config.compile)
         self._batch_maker = BatchMaker(config.block_size, self._runner.packing)
         stopping = Stopping(
             vocabulary.token_bytes,
@@ -108,7 +102,7 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
-        self._kv_cache_bytes = sizes.num_bytes(shape.layers, config.block_size)
+        self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
         self._in_flight: _InFlight | None = None
         self._ready_at: float | None = None  # when the last step's tokens were there
@@ -182,7 +176,7 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""
-        return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_cache_bytes, self._runner.profile.backend)
+        return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_bytes, self._runner.profile.backend)
 
     def check_integrity(self) -> None:
         """Assert that the pools are whole and, when nothing is open, that nothing of them is held."""

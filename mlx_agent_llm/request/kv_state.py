@@ -26,6 +26,9 @@ class KVState:
     block_hashes: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they were asked for
     num_published_blocks: int = 0  # leading blocks that other requests can find
     may_publish: bool = True  # not after the content of blocks that it holds was forgotten
+    window_table: list[int] = field(default_factory=list)  # of the layers that see a window, in the same places
+    num_blocks_behind: int = 0  # leading places of it that hold no block any more
+    num_published_window_blocks: int = 0
     state_slot: int | None = None  # of the state after num_computed_tokens
     state_spans: list[StateSpan] = field(default_factory=list)  # of the last chunk
     branch: int = 0  # tokens after which what others computed goes another way

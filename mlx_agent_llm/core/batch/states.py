@@ -21,7 +21,7 @@ class StateOrder:
         num_readers = Counter(span.source for span in spans)
         # Written and read in the same step by different spans.
         self._passed_on = {span.target for span in spans if num_readers[span.target] > (span.source == span.target)}
-        self._empty_slots = schedule.empty_slots
+        self._empty_slots = schedule.changes.empty_slots
         self.rows = sorted(schedule.rows, key=lambda chunk: not self._is_row(chunk))
         self.are_alone = not schedule.prompts and all(map(self._is_row, schedule.rows))
 

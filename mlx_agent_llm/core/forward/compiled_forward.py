@@ -50,9 +50,8 @@ class CompiledForward:
     def _forward(self, token_ids: mx.array, integers: mx.array, shapes: Any, pools: Pools) -> tuple[mx.array, Pools]:
         """Traced once for each `shapes`, which MLX tells apart, and which are those of self._shapes."""
         assert self._shapes is not None
-        arrays = Packed(integers, self._shapes).unpack()
-        assert arrays.rows is not None
+        batch = rows_batch(Packed(integers, self._shapes).unpack())
         for layer, pool in zip(self._layers.leaves, pools, strict=True):
             layer.put_pools(*pool)
-        logits = call_model(self._model, token_ids, rows_batch(arrays.tokens, arrays.rows), self._layers)
+        logits = call_model(self._model, token_ids, batch, self._layers)
         return logits, [layer.take_pools() for layer in self._layers.leaves]

@@ -32,7 +32,7 @@ class Layers(NamedTuple):
 def call_model(model: Any, token_ids: mx.array, batch: Batch, layers: Layers) -> mx.array:
     """(S, vocab) logits of a batch's sampled rows, with (T,) token_ids in place of its own; layers are written."""
     for layer in layers.leaves:
-        layer.batch = batch
+        layer.batch = layer.part_of(batch)
     try:
         logits: mx.array = model(token_ids[:, None], cache=layers.cache)[:, 0]
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_llm.core.batch.batch import Batch, SlotCopies
+from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
@@ -21,7 +21,8 @@ from mlx_agent_llm.core.forward.model_call import Layers, call_model
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows
-from mlx_agent_llm.core.kv.layer_shape import LayerShape, StateShape
+from mlx_agent_llm.core.kv.layer_shape import LayerShape, StateShape, sees_window
+from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.core.step_clock import StepClock
 from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
@@ -37,7 +38,7 @@ class ModelRunner:
         self,
         model: nn.Module,
         shape: ModelShape,
-        num_blocks: int,
+        sizes: PoolSizes,
         block_size: int,
         clock: StepClock,
         device: mx.Device,
@@ -45,7 +46,7 @@ class ModelRunner:
         compile: bool,
     ) -> None:
         self._model: Any = model
-        self._shape, self._num_blocks, self._block_size = shape, num_blocks, block_size
+        self._shape, self._sizes, self._block_size = shape, sizes, block_size
         self._clock = clock
         self._device = device
         self._last_logits: mx.array | None = None
@@ -58,7 +59,7 @@ class ModelRunner:
         # Models that look at values cannot be traced.
         is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
         self._compiled = CompiledForward(model) if is_compiled else None
-        self.packing = self.profile.packing(shape.layers, num_blocks, block_size, in_buckets=is_compiled)
+        self.packing = self.profile.packing(shape.layers, sizes, block_size, in_buckets=is_compiled)
         if self.profile.keeps_freed_buffers:
             keep_freed_buffers()
         try:
@@ -73,8 +74,7 @@ class ModelRunner:
         in_flight: (S',) the last step's samples on the device, which the batch's in-flight tokens are taken from.
         """
         with self._clock.phase("forward"), self.on_device():
-            if batch.copies is not None:
-                self._copy(batch.copies)
+            self._copy(batch)
             logits, states = self._build(_token_ids(batch, in_flight), batch)
         with self._clock.phase("wait"):
             self._wait_for_the_last(in_flight)
@@ -108,13 +108,15 @@ class ModelRunner:
             self._compiled.close()
         self._model = self._compiled = None
 
-    def _copy(self, copies: SlotCopies) -> None:
+    def _copy(self, batch: Batch) -> None:
         """Waits for the last forward: a pending read holds the pools, and the writes after it would copy them."""
-        layers = self._layers.paged
-        contents = [layer.read(copies.sources) for layer in layers]
-        mx.eval(contents)
-        for layer, arrays in zip(layers, contents, strict=True):
-            layer.write(copies.targets, *arrays)
+        pairs = [(layer, layer.part_of(batch).copies) for layer in self._layers.paged]
+        contents = [
+            (layer, copies.targets, layer.read(copies.sources)) for layer, copies in pairs if copies is not None
+        ]
+        mx.eval([content for _, _, content in contents])
+        for layer, targets, arrays in contents:
+            layer.write(targets, *arrays)
 
     def _build(self, token_ids: mx.array, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """The graph of the sampled rows' logits, and that of states; the layers' pools become what it writes."""
@@ -150,7 +152,12 @@ class ModelRunner:
     def _make_layer(self, shape: LayerShape) -> PagedLayer | StateLayer:
         if isinstance(shape, StateShape):
             return StateLayer(shape)
-        return (LatentLayer if shape.is_latent else PagedLayer)(shape, self._num_blocks, self._block_size)
+        has_window = sees_window(shape, self._sizes.window)
+        num_blocks = self._sizes.num_window_blocks if has_window else self._sizes.num_blocks
+        kind = LatentLayer if shape.is_latent else PagedLayer
+        layer = kind(shape, num_blocks, self._block_size)
+        layer.reads_window_tables = has_window
+        return layer
 
     def _drop_layers(self) -> None:
         self._layers = Layers((), ())

@@ -48,6 +48,11 @@ class BlockPool:
         return len(self._cached)
 
     @property
+    def num_findable(self) -> int:
+        """Blocks whose content can be found, used or not."""
+        return len(self._by_hash)
+
+    @property
     def num_used(self) -> int:
         """Blocks that some request holds."""
         return self.num_blocks - self.num_available

@@ -51,6 +51,11 @@ def token_bytes(shapes: Sequence[LayerShape]) -> int:
     return sum(shape.num_bytes for shape in shapes if isinstance(shape, KVShape))
 
 
+def sees_window(shape: LayerShape, window: int) -> bool:
+    """Whether a layer sees no more than `window` tokens, 0 meaning that no layer has a window."""
+    return isinstance(shape, KVShape) and shape.window is not None and shape.window <= window
+
+
 def state_bytes(shapes: Sequence[LayerShape]) -> int:
     """Bytes that all layers store for a sequence."""
     return sum(shape.num_bytes for shape in shapes if isinstance(shape, StateShape))

@@ -13,48 +13,43 @@ Knows no arrays and no schedule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mlx_agent_llm.core.kv.block_pool import BlockPool
+from mlx_agent_llm.core.kv.prefix_hashes import PrefixHashes
 from mlx_agent_llm.request import KVState, Request, StateSpan
-
-HashOf = Callable[[Request, int], bytes]  # of the block with this index and all before it
 
 
 class StateSlots:
-    """Hands out slots and keeps snapshots, none where snapshot_tokens is None.
+    """Hands out slots and keeps snapshots, none where snapshot_tokens is None."""
 
-    hash_of: what a snapshot after a block is found by.
-    """
-
-    def __init__(self, num_slots: int, block_size: int, snapshot_tokens: int | None, hash_of: HashOf) -> None:
+    def __init__(self, num_slots: int, snapshot_tokens: int | None, hashes: PrefixHashes) -> None:
         self.pool = BlockPool(num_slots)
-        self._block_size = block_size
+        self._block_size = hashes.block_size
         self._snapshot_tokens = snapshot_tokens
-        self._hash_of = hash_of
+        self._hashes = hashes
         self._held: list[int] = []  # what the coming forward reads, and must not write for others meanwhile
         self._num_spans = 0  # of the coming forward so far
         self._superseded: list[bytes] = []  # snapshots that are worth nothing after the coming forward
         self._free = self.pool.free_ids()
 
-    def adopt(self, request: Request, num_blocks: int) -> int:
-        """Go on from the last snapshot within the next num_blocks blocks; after how many of them it is, 0 for none."""
-        kv = request.kv
-        first = kv.num_computed_tokens // self._block_size
-        for count in range(num_blocks, 0, -1):
-            slot = self.pool.find(self._hash_of(request, first + count - 1))
-            if slot is not None:
-                self.pool.share(slot)
-                self.release(kv)
-                kv.state_slot, kv.last_snapshot = slot, None
-                break
-        else:
-            count = 0
-        if count < num_blocks:
-            kv.branch = (first + num_blocks) * self._block_size
-        return count
+    def agrees(self, request: Request, num_blocks: int) -> bool:
+        """Whether there is a snapshot after the first num_blocks blocks."""
+        return self.pool.find(self._hashes.of(request, num_blocks - 1)) is not None
 
-    def has_room(self, request: Request) -> bool:
+    def adopt(self, request: Request, num_blocks: int, num_found: int) -> None:
+        """Go on from the snapshot after num_blocks blocks."""
+        kv = request.kv
+        if num_blocks < num_found:
+            kv.branch = num_found * self._block_size
+        if num_blocks * self._block_size > kv.num_computed_tokens:
+            slot = self.pool.find(self._hashes.of(request, num_blocks - 1))
+            assert slot is not None, "adopted without a snapshot"
+            self.pool.share(slot)
+            self.release(kv)
+            kv.state_slot, kv.last_snapshot = slot, None
+
+    def has_room(self, request: Request, count: int) -> bool:
         """Whether the state after the request's next tokens has a place."""
         slot = request.kv.state_slot
         return self.pool.num_available > 0 or (slot is not None and not self.pool.is_shared(slot))
@@ -84,6 +79,10 @@ class StateSlots:
         if kv.state_slot is not None:
             self.pool.release([kv.state_slot])
             kv.state_slot = None
+
+    def withdraw(self) -> None:
+        """Let nobody find any snapshot."""
+        self.pool.forget()
 
     def end_step(self) -> frozenset[int]:
         """Let go of what only the coming forward needs; the slots that hold nothing any more since the last call."""
@@ -118,7 +117,7 @@ class StateSlots:
         assert slot is not None
         if self._snapshot_tokens is None or not kv.may_publish:
             return
-        block_hash = self._hash_of(request, border // self._block_size - 1)
+        block_hash = self._hashes.of(request, border // self._block_size - 1)
         if self.pool.find(block_hash) is not None or self.pool.has_hash(slot):
             return
         self.pool.set_hash(slot, block_hash, b"")

@@ -5,13 +5,14 @@ from concurrent.futures import Future
 import pytest
 
 from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.request import Request, SamplingParams
 
 SIZE = 4
 
 
 def manager(num_blocks: int = 16, *, prefix_cache: bool = True) -> KVManager:
-    return KVManager(num_blocks, SIZE, prefix_cache=prefix_cache)
+    return KVManager(PoolSizes(num_blocks), SIZE, prefix_cache=prefix_cache)
 
 
 def request(prompt: Sequence[int], request_id: int = 0, *, salt: str | None = None) -> Request:
@@ -128,7 +129,7 @@ def test_the_hash_of_a_block_depends_on_every_token_before_it() -> None:
     for position in range(12):
         tokens = list(range(12))
         tokens[position] = 77
-        hashes.add(kv._block_hash(request(tokens), 2))
+        hashes.add(kv._hashes.of(request(tokens), 2))
     assert len(hashes) == 12
 
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_kernels import HeadOptions, UnsupportedKernelError, rotate_and_write
-from mlx_agent_llm.core.batch.batch import RowSpan, TokenArrays, rows_batch
+from mlx_agent_llm.core.batch.batch import BatchArrays, RowSpan, TokenArrays, rows_batch
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.kv.layer_shape import KVShape
 
@@ -37,7 +37,7 @@ def agrees_on_a_trial(block: Any, forward: Callable[[mx.array, PagedLayer], mx.a
     numbers = mx.arange(3, dtype=mx.int32)
     layer = PagedLayer(shape, 1, 16)
     rows = RowSpan((), mx.zeros((3, 1), dtype=mx.int32), numbers + 1)
-    layer.batch = rows_batch(TokenArrays(*[numbers] * 5), rows)
+    layer.batch = rows_batch(BatchArrays(TokenArrays(*[numbers] * 5), rows, (), None))
     try:
         expected: mx.array = block(x.swapaxes(0, 1), "causal", None)
         return _is_close(forward(x, layer), expected.swapaxes(0, 1))

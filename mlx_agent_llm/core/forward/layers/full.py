@@ -14,7 +14,7 @@ from mlx_agent_kernels import (
     shared_prefix_attention,
     write_kv,
 )
-from mlx_agent_llm.core.batch.batch import PromptSpan, RowSpan
+from mlx_agent_llm.core.batch.batch import Batch, PromptSpan, RowSpan
 from mlx_agent_llm.core.forward.layers.layer import Layer
 from mlx_agent_llm.core.forward.layers.served_cache import ServedCache, lend, lend_all
 from mlx_agent_llm.core.kv.layer_shape import KVShape
@@ -27,6 +27,8 @@ class PagedLayer(Layer, ServedCache):
     sequence of its own: queries are (T, heads, 1, head_dim).
     """
 
+    reads_window_tables = False  # those of layers that see a window, where these have their own
+
     def __init__(self, shape: KVShape, num_blocks: int, block_size: int) -> None:
         slots = (num_blocks + 1) * block_size
         self.keys = mx.zeros((slots, shape.kv_heads, shape.key_dim), dtype=shape.dtype)
@@ -34,6 +36,10 @@ class PagedLayer(Layer, ServedCache):
         mx.eval(self.keys, self.values)  # the memory is taken here, not by the first request
         self.block_size = block_size
         self.window = shape.window
+
+    def part_of(self, batch: Batch) -> Batch:
+        """A batch with the tables that this layer reads."""
+        return batch.window if self.reads_window_tables and batch.window is not None else batch
 
     @property
     def offset(self) -> mx.array:

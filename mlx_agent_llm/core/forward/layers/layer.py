@@ -14,6 +14,10 @@ class Layer:
 
     batch: Batch | None = None
 
+    def part_of(self, batch: Batch) -> Batch:
+        """A batch as this layer reads it."""
+        return batch
+
     @property
     def current_batch(self) -> Batch:
         """The batch of the forward that is being built."""
