@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,17 +35,19 @@ class DeviceProfile:
 
     def packing(self, shapes: Sequence[LayerShape], sizes: PoolSizes, block_size: int, *, in_buckets: bool) -> Packing:
         """How batches for layers of these shapes are packed."""
-        num_paged = sum(isinstance(shape, KVShape) for shape in shapes)
+        paged = [shape for shape in shapes if isinstance(shape, KVShape)]
+        num_paged = len(paged)
         block_bytes = max(block_size * token_bytes(shapes) / max(num_paged, 1), 1)  # of a mean layer
+        is_gathered = any(shape.is_gathered for shape in paged)  # then each sequence is read alone, and chunks as such
         return Packing(
             sizes.num_blocks,
             min_tokens=self.min_tokens,
             in_buckets=in_buckets,
-            max_row_chunk=self.max_row_chunk,
+            max_row_chunk=1 if is_gathered else self.max_row_chunk,
             has_states=num_paged < len(shapes),
             window=sizes.window,
             window_padding_block=sizes.num_window_blocks,
-            costs=SharingCosts(self.level_bytes / block_bytes, self.level_copies),
+            costs=SharingCosts(math.inf if is_gathered else self.level_bytes / block_bytes, self.level_copies),
             warm_rows=self.warm_rows,
             warm_blocks=-(-self.warm_tokens // block_size),
         )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
+from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache
 
 from mlx_agent_llm.core.forward.layers.served_cache import LentKeys, ServedCache, lend, lend_all
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
@@ -23,13 +23,15 @@ class ModelShape(NamedTuple):
     """What the engine must know of a model before it runs.
 
     layers: what each leaf of the model's own make_cache() keeps, in order. nesting: how many leaves each entry of it
-    has; None of one that is a leaf itself. state_modules: those that read and write recurrent states.
+    has; None of one that is a leaf itself. state_modules: those that read and write recurrent states; gathered_modules:
+    those that compute attention themselves.
     """
 
     layers: list[LayerShape]
     vocab_size: int  # the width of the logits
     nesting: tuple[int | None, ...]
     state_modules: tuple[nn.Module, ...] = ()
+    gathered_modules: tuple[nn.Module, ...] = ()
 
     def arrange(self, leaves: Sequence[Any]) -> list[Any]:
         """Leaves as the model takes them for its cache."""
@@ -47,10 +49,31 @@ def probe_model(model: nn.Module) -> ModelShape:
     leaves = [leaf for cache in caches for leaf in (cache.caches if isinstance(cache, CacheList) else (cache,))]
     name = type(model).__module__
     probes = [_probe(name, leaf) for leaf in leaves]
+    cache = _arranged(probes, nesting)
     with refuse_faults_of(model):
-        logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=_arranged(probes, nesting))
-    modules = {id(module): module for probe in probes if isinstance(probe, _StateProbe) for module in probe.modules}
-    return ModelShape([probe.recorded for probe in probes], logits.shape[-1], nesting, tuple(modules.values()))
+        logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=cache)
+    attention = [probe for probe in probes if isinstance(probe, _Probe)]
+    _gather_together(attention, [entry for entry in cache if isinstance(entry, CacheList)])
+    states = [module for probe in probes if isinstance(probe, _StateProbe) for module in probe.modules]
+    gathered = [module for probe in attention if probe.is_gathered for module in probe.modules]
+    layers = [probe.recorded for probe in probes]
+    return ModelShape(layers, logits.shape[-1], nesting, _without_repeats(states), _without_repeats(gathered))
+
+
+def _gather_together(probes: Sequence[_Probe], entries: Sequence[CacheList]) -> None:
+    """Mark those whose modules attend themselves because of another one."""
+    if any(probe.is_chunked for probe in probes):  # such a model makes masks and scales of positions itself
+        for probe in probes:
+            probe.is_gathered = True
+    for entry in entries:
+        own = [leaf for leaf in entry.caches if isinstance(leaf, _Probe)]
+        if any(probe.is_gathered for probe in own):
+            for probe in own:
+                probe.is_gathered = True
+
+
+def _without_repeats(modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    return tuple({id(module): module for module in modules}.values())
 
 
 def _arranged(leaves: Sequence[Any], nesting: Sequence[int | None]) -> list[Any]:
@@ -65,9 +88,12 @@ def _probe(name: str, leaf: Any) -> _Probe | _StateProbe:
         return _Probe(name, None)
     if type(leaf) is RotatingKVCache and leaf.keep == 0:
         return _Probe(name, leaf.max_size)
+    if type(leaf) is ChunkedKVCache:
+        return _Probe(name, leaf.chunk_size, is_chunked=True)
     raise UnsupportedModelError(
         f"{name}: a layer that keeps {type(leaf).__name__}: only {KVCache.__name__} (attention), "
-        f"{RotatingKVCache.__name__} (of a window alone) and {ArraysCache.__name__} (recurrent layers) are served"
+        f"{RotatingKVCache.__name__} (of a window alone), {ChunkedKVCache.__name__} and {ArraysCache.__name__} "
+        "(recurrent layers) are served"
     )
 
 
@@ -81,19 +107,33 @@ class _Probe(ServedCache):
     """A cache that keeps nothing but the shape of what a layer writes, and which tokens attention is to see."""
 
     offset = 0
+    start_position = 0
 
-    def __init__(self, name: str, window: int | None) -> None:
-        self._name, self._window = name, window
+    def __init__(self, name: str, window: int | None, *, is_chunked: bool = False) -> None:
+        self._name, self._window, self.is_chunked = name, window, is_chunked
         self._written: tuple[LentKeys, mx.array] | None = None
+        self.keys: mx.array | None = None  # for models that set these of a cache
+        self.values: mx.array | None = None
+        self.modules: list[nn.Module] = []  # that write
         self._uses: set[tuple[int | None, bool]] = set()  # window, and whether values are the keys
+        self._is_its_own = False  # attention by mlx-lm's function over something else than what was written
 
     def make_mask(
         self, num_tokens: int, return_array: bool = False, window_size: int | None = None
     ) -> _AskedWindow | None:
+        if window_size is not None and self._window is not None and window_size > self._window:
+            raise UnsupportedModelError(
+                f"{self._name}: window_size={window_size} of a cache that keeps {self._window} tokens: single tokens "
+                "see fewer than those of a chunk"
+            )
         return None if window_size is None else _AskedWindow(window_size)
 
+    def maybe_trim_front(self) -> None:
+        pass
+
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self._written = lend(keys, self), values
+        self.keys, self.values = self._written = lend(keys, self), values
+        self.modules.append(_module_that_is_given(self, self._name))
         return self._written
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
@@ -103,35 +143,59 @@ class _Probe(ServedCache):
     def serve(
         self,
         queries: mx.array,
+        keys: mx.array,
         values: mx.array,
         *,
         scale: float,
         mask: mx.array | object | None,
         sinks: mx.array | None,
     ) -> mx.array:
-        keys, own_values = self._read_written()
-        is_latent = values is keys
-        if mask is not None and not isinstance(mask, _AskedWindow) and not is_latent:
-            raise UnsupportedModelError(f"{self._name}: attention with a mask of the model's own")
+        own_keys, own_values = self._read_written()
+        is_latent = values is own_keys
+        is_seen = mask is None or isinstance(mask, _AskedWindow) or is_latent
+        self._is_its_own |= not is_seen or not (isinstance(keys, LentKeys) or keys.shape == own_keys.shape)
         windows = (self._window, mask.size if isinstance(mask, _AskedWindow) else None)
         self._uses.add((min((size for size in windows if size is not None), default=None), is_latent))
-        width = keys.shape[3] if is_latent else own_values.shape[3]
+        width = own_keys.shape[3] if is_latent else own_values.shape[3]
         return mx.zeros((*queries.shape[:3], width), dtype=queries.dtype)
 
     @property
     def recorded(self) -> KVShape:
         keys, values = self._read_written()
-        if not self._uses:
-            raise UnsupportedModelError(f"{self._name}: attention that is computed without mlx-lm's function")
+        shape = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+        if self.is_gathered:
+            return shape._replace(window=self._window, is_chunked=self.is_chunked, is_gathered=True)
         if len(self._uses) > 1:
             raise UnsupportedModelError(f"{self._name}: the keys of one layer are read in several ways: {self._uses}")
         [(window, is_latent)] = self._uses
-        return KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype, window, is_latent)
+        return shape._replace(window=window, is_latent=is_latent)
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether the model's own module attends."""
+        return self._is_its_own or not self._uses
+
+    @is_gathered.setter
+    def is_gathered(self, value: bool) -> None:
+        self._is_its_own = value
 
     def _read_written(self) -> tuple[LentKeys, mx.array]:
         if self._written is None:
             raise UnsupportedModelError(f"{self._name}: a layer keeps no keys and values")
         return self._written
+
+
+def _module_that_is_given(cache: Any, name: str) -> nn.Module:
+    """The innermost module that is being called and has the cache among its arguments, or within one of them."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_locals.get("self")
+        if frame.f_code.co_name == "__call__" and isinstance(module, nn.Module):
+            for value in frame.f_locals.values():
+                if value is cache or (isinstance(value, CacheList) and any(leaf is cache for leaf in value.caches)):
+                    return module
+        frame = frame.f_back  # type: ignore[assignment]
+    raise UnsupportedModelError(f"{name}: a layer whose keys no module is given a cache for")
 
 
 class _StateProbe(ArraysCache):  # type: ignore[misc]

@@ -13,8 +13,10 @@ from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
+from mlx_agent_llm.core.forward.fast.gathered_modules import run_modules_by_sequences
 from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.layers.gathered import GatheredLayer
 from mlx_agent_llm.core.forward.layers.latent import LatentLayer
 from mlx_agent_llm.core.forward.layers.state import StateLayer
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
@@ -53,11 +55,12 @@ class ModelRunner:
         self._in_flight_ready_at: float | None = None
         with self.on_device():
             self.profile = profile_here()
-            by_states = run_by_states(shape.state_modules)
+            own_ways = run_by_states(shape.state_modules), run_modules_by_sequences(shape.gathered_modules)
             with refuse_faults_of(model):
-                self._adaptation = adapt(model, by_states, keep_only_sampled_rows, self.profile.speed_up)
+                self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)
         # Models that look at values cannot be traced.
-        is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
+        looks_at_values = hasattr(model, "reads_values") or shape.gathered_modules
+        is_compiled = compile and self.profile.compiles_rows and not looks_at_values
         self._compiled = CompiledForward(model) if is_compiled else None
         self.packing = self.profile.packing(shape.layers, sizes, block_size, in_buckets=is_compiled)
         if self.profile.keeps_freed_buffers:
@@ -154,7 +157,7 @@ class ModelRunner:
             return StateLayer(shape)
         has_window = sees_window(shape, self._sizes.window)
         num_blocks = self._sizes.num_window_blocks if has_window else self._sizes.num_blocks
-        kind = LatentLayer if shape.is_latent else PagedLayer
+        kind = GatheredLayer if shape.is_gathered else LatentLayer if shape.is_latent else PagedLayer
         layer = kind(shape, num_blocks, self._block_size)
         layer.reads_window_tables = has_window
         return layer

@@ -28,7 +28,7 @@ def install_seam() -> None:
     ) -> mx.array:
         owner = keys.owner if isinstance(keys, LentKeys) else cache
         if isinstance(owner, ServedCache):
-            return owner.serve(queries, values, scale=scale, mask=mask, sinks=sinks)
+            return owner.serve(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
         output: mx.array = original(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
         return output
 

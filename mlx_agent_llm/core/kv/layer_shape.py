@@ -17,7 +17,9 @@ class KVShape(NamedTuple):
     value_dim: int  # ...and the rotary part's
     dtype: mx.Dtype
     window: int | None = None  # the last tokens that a token sees, itself among them; None is all
+    is_chunked: bool = False  # the window begins anew at each multiple of it
     is_latent: bool = False  # multi-head latent attention: keys are both parts, and values the first one
+    is_gathered: bool = False  # the model's own module attends, over what it sees of a sequence
 
     @property
     def num_bytes(self) -> int:

@@ -77,7 +77,8 @@ class PagedLayer(Layer, ServedCache):
         """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots."""
         keys, values = contents
         self.keys = write_kv(self.keys, slots, keys)
-        self.values = write_kv(self.values, slots, values)
+        if values.size:  # MLX's scatter divides by the width, which an index of keys alone has none of
+            self.values = write_kv(self.values, slots, values)
 
     def write_projected(self, projected: mx.array, options: HeadOptions) -> mx.array:
         """Write keys and values of (T, 1, features) projections to their slots; the (T, heads, head_dim) queries."""
@@ -90,6 +91,7 @@ class PagedLayer(Layer, ServedCache):
     def serve(
         self,
         queries: mx.array,
+        keys: mx.array,
         values: mx.array,
         *,
         scale: float,

@@ -52,6 +52,7 @@ class LatentLayer(PagedLayer):
     def serve(
         self,
         queries: mx.array,
+        keys: mx.array,
         values: mx.array,
         *,
         scale: float,

@@ -14,6 +14,7 @@ class ServedCache(ABC):
     def serve(
         self,
         queries: mx.array,
+        keys: mx.array,
         values: mx.array,
         *,
         scale: float,
@@ -22,7 +23,8 @@ class ServedCache(ABC):
     ) -> mx.array:
         """The attention of (T, heads, 1, key_dim) queries; (T, heads, 1, value_dim).
 
-        values: what update_and_fetch returned of them; mask: what make_mask returned, or what the model made itself.
+        keys, values: what update_and_fetch returned, or what the model made of it; mask: what make_mask returned, or
+        the model's own.
         """
 
 
