@@ -18,6 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker
 from mlx_agent_llm.core.forward.fast.adaptation import Adaptation, Form, adapt
+from mlx_agent_llm.core.forward.layers.layer import batch_of
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.errors import UnsupportedModelError
@@ -146,7 +147,9 @@ class _Recorded(Form):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
         states = output[0] if isinstance(output, tuple) else output
-        type(self).recorded.append(states)
+        batches = [batch for value in [*args, *kwargs.values()] if (batch := batch_of(value)) is not None]
+        num_padding = batches[0].num_padding if batches else 0  # which is last, and of our forwards alone
+        type(self).recorded.append(states[: states.shape[0] - num_padding])
         return output
 
 
