@@ -133,7 +133,7 @@ class _Probe(ServedCache):
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.keys, self.values = self._written = lend(keys, self), values
-        self.modules.append(_module_that_is_given(self, self._name))
+        self.modules += _innermost_module_with(self)
         return self._written
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
@@ -164,6 +164,8 @@ class _Probe(ServedCache):
         keys, values = self._read_written()
         shape = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
         if self.is_gathered:
+            if not self.modules:
+                raise UnsupportedModelError(f"{self._name}: attention of its own outside of a module with its cache")
             return shape._replace(window=self._window, is_chunked=self.is_chunked, is_gathered=True)
         if len(self._uses) > 1:
             raise UnsupportedModelError(f"{self._name}: the keys of one layer are read in several ways: {self._uses}")
@@ -185,17 +187,17 @@ class _Probe(ServedCache):
         return self._written
 
 
-def _module_that_is_given(cache: Any, name: str) -> nn.Module:
-    """The innermost module that is being called and has the cache among its arguments, or within one of them."""
+def _innermost_module_with(cache: Any) -> list[nn.Module]:
+    """The module that is being called and has the cache among its arguments, or within one; none where none has."""
     frame = sys._getframe(2)
-    while frame is not None:
+    while frame is not None and frame.f_code is not probe_model.__code__:
         module = frame.f_locals.get("self")
         if frame.f_code.co_name == "__call__" and isinstance(module, nn.Module):
             for value in frame.f_locals.values():
                 if value is cache or (isinstance(value, CacheList) and any(leaf is cache for leaf in value.caches)):
-                    return module
+                    return [module]
         frame = frame.f_back  # type: ignore[assignment]
-    raise UnsupportedModelError(f"{name}: a layer whose keys no module is given a cache for")
+    return []
 
 
 class _StateProbe(ArraysCache):  # type: ignore[misc]

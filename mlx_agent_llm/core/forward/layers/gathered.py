@@ -61,7 +61,7 @@ def run_by_sequences(call: Callable[..., Any], arguments: Sequence[Any], options
     layers = gathered_layers(list(bound.arguments.values()))
     batch = layers[0].current_batch
     results = []
-    for sequence in _sequences(batch, layers[0].block_size):
+    for sequence in _sequences(batch):
         own = {name: sequence.part_of(name, value, layers[0]) for name, value in bound.arguments.items()}
         part = inspect.BoundArguments(bound.signature, own)
         results.append(tree_map(_turned, call(*part.args, **part.kwargs)))
@@ -79,6 +79,7 @@ class _Sequence(NamedTuple):
     end: int
     seq_len: int
     block_table: mx.array  # (W,)
+    table_begin: int  # the token that it begins with
 
     def part_of(self, name: str, value: Any, layer: GatheredLayer) -> Any:
         """What the module gets of an argument for this sequence."""
@@ -117,22 +118,26 @@ class _SequenceCache:
         new = layer.current_batch.tokens.slot_mapping[sequence.begin : sequence.end]
         layer.write(new, keys[0].swapaxes(0, 1), values[0].swapaxes(0, 1))
         slots = sequence.block_table[:, None] * layer.block_size + mx.arange(layer.block_size)
-        seen = slots.reshape(-1)[layer.first_seen(self.offset) : sequence.seq_len]
+        first, begin = layer.first_seen(self.offset), sequence.table_begin
+        seen = slots.reshape(-1)[first - begin : sequence.seq_len - begin]
         self.offset = sequence.seq_len
         self.keys, self.values = (array.swapaxes(0, 1)[None] for array in layer.read(seen))
         return self.keys, self.values
 
 
-def _sequences(batch: Batch, block_size: int) -> Iterator[_Sequence]:
+def _sequences(batch: Batch) -> Iterator[_Sequence]:
     """Rows one by one, and prompt chunks."""
     num_packed = len(batch.tokens.positions)
     if batch.rows is not None:
         assert not batch.rows.levels, "what rows share is not told apart here"
-        lengths: Any = batch.rows.seq_lens.tolist()  # of the host's own numbers: nothing is waited for
-        for row, length in enumerate(lengths):
-            yield _Sequence(num_packed, row, row + 1, length, batch.rows.block_tables[row])
+        # The host's own numbers: nothing is waited for.
+        positions: Any = batch.tokens.positions[: batch.num_rows].tolist()
+        lengths: Any = batch.rows.seq_lens.tolist()  # in their tables
+        for row, (position, length) in enumerate(zip(positions, lengths, strict=True)):
+            table = batch.rows.block_tables[row]
+            yield _Sequence(num_packed, row, row + 1, position + 1, table, position + 1 - length)
     for begin, end, seq_len, table in batch.prompts:
-        yield _Sequence(num_packed, begin, end, seq_len, table)
+        yield _Sequence(num_packed, begin, end, seq_len, table, 0)
 
 
 def _turned(array: Any) -> Any:
