@@ -44,7 +44,7 @@ def test_a_type_of_each_kind_says_what_mlx_lm_says(model_type: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("model_type", own_configs(8))
+@pytest.mark.parametrize("model_type", own_configs())
 def test_every_type_is_what_the_table_says_of_it(model_type: str) -> None:
     judgement = judge(model_type, all_scenarios())
     assert judgement.verdict != "wrong", judgement.reasons
@@ -75,7 +75,7 @@ def test_what_has_to_happen_in_a_scenario_is_asked_for() -> None:
 def test_the_table_has_every_type_of_mlx_lm() -> None:
     folder = Path(mlx_lm.models.__path__[0])
     with_model = {path.stem for path in folder.glob("*.py") if "Model" in _classes(path)}
-    assert with_model == {*own_configs(8), NOT_IMPORTED.model_type} == set(TABLE)
+    assert with_model == {*own_configs(), NOT_IMPORTED.model_type} == set(TABLE)
 
 
 def _classes(path: Path) -> set[str]:

@@ -87,20 +87,19 @@ def _options() -> argparse.Namespace:
 
 def _judge_all(options: argparse.Namespace) -> Iterator[Judgement]:
     begin = time.perf_counter()
-    head_dim = 8 if mx.default_device().type == mx.cpu else 64  # the smallest that the kernels serve
     scenarios = [one for one in all_scenarios() if not options.few or one.name in FEW]
     for name, model_type, prepare in _cases(options):
         if time.perf_counter() - begin > options.limit:
             row = Judgement(model_type, "not run", reasons=[f"{options.limit:g} s were over"])
         else:
-            row = judge(model_type, scenarios, head_dim=head_dim, compile=options.compile, prepare=prepare)
+            row = judge(model_type, scenarios, compile=options.compile, prepare=prepare)
         row.model_type = name
         print(_line(row), flush=True)
         yield row
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    cases = [Case(name, name) for name in options.types or own_configs(8)]
+    cases = [Case(name, name) for name in options.types or own_configs()]
     if options.quantized:
         cases += [Case(f"{name}, 4 bit", name, quantize) for name in QUANTIZED]
     return cases

@@ -38,14 +38,13 @@ def judge(
     model_type: str,
     scenarios: Sequence[Scenario],
     *,
-    head_dim: int = 8,
     compile: bool = False,
     prepare: Callable[[nn.Module], None] = lambda model: None,
 ) -> Judgement:
     """Run every scenario on a type's tiny model. prepare: what is done to the model first, such as quantizing it."""
     begin = time.perf_counter()
     try:
-        model, own = tiny(model_type, head_dim), tiny(model_type, head_dim)
+        model, own = tiny(model_type), tiny(model_type)
     except SystemExit as error:  # a module of mlx-lm ends the process where a package that it needs is missing
         return Judgement(model_type, "not run", reasons=[f"mlx-lm's module ends the process: {error}"])
     for each in (model, own):
