@@ -176,7 +176,13 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""
-        return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_bytes, self._runner.profile.backend)
+        return self.meter.snapshot(
+            self.scheduler,
+            self.kv_manager,
+            self._kv_bytes,
+            self._runner.profile.backend,
+            computes_all_logits=self._runner.computes_all_logits,
+        )
 
     def check_integrity(self) -> None:
         """Assert that the pools are whole and, when nothing is open, that nothing of them is held."""

@@ -22,6 +22,7 @@ _NUM_KEPT_STEPS = 1000  # whose times are remembered
 class EngineStats:
     """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
+    computes_all_logits: the model's LM head was not found, so it runs for every token and not for sampled ones alone.
     kv_cache_bytes: memory for the KV of all layers, taken when the engine starts; window_cache_bytes of it are for
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
     state_cache_bytes are what slots for the states of recurrent layers take when all are used (num_state_slots, of
@@ -35,6 +36,7 @@ class EngineStats:
     """
 
     attention_backend: str  # "metal", "cuda" or "reference"
+    computes_all_logits: bool
     num_waiting: int
     num_running: int
     kv_cache_bytes: int
@@ -104,7 +106,13 @@ class StepMeter:
                 self._count(batch)
 
     def snapshot(
-        self, scheduler: Scheduler, kv_manager: KVManager, num_bytes: KVBytes, attention_backend: str
+        self,
+        scheduler: Scheduler,
+        kv_manager: KVManager,
+        num_bytes: KVBytes,
+        attention_backend: str,
+        *,
+        computes_all_logits: bool,
     ) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
@@ -112,6 +120,7 @@ class StepMeter:
         states = _NO_BLOCKS if kv_manager.states is None else kv_manager.states.pool
         return EngineStats(
             attention_backend=attention_backend,
+            computes_all_logits=computes_all_logits,
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
             kv_cache_bytes=sum(num_bytes),

@@ -160,7 +160,7 @@ def test_a_configuration_that_does_not_fit_is_named(
         ("config.json", None, "config.json: cannot be read"),
         ("config.json", b"{", "config.json: not JSON"),
         ("config.json", b"[]", "JSON object"),
-        ("model.safetensors", None, "No safetensors"),
+        ("model.safetensors", None, "names 'model.safetensors', which is missing"),
         ("model.safetensors", b"\0" * 4, "cannot hold its header"),
         ("model.safetensors", b"\2" + b"\0" * 7 + b"[]", "not a JSON object"),
         ("tokenizer.json", b"{", "tokenizer cannot be read"),
@@ -208,15 +208,15 @@ def test_code_beside_a_model_that_mlx_lm_knows_is_ignored(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ({"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}, "names 'model-00002-of-00002"),
-        ({"weight_map": 3}, "weight_map must be an object"),
-        ({}, "weight_map must be an object"),
+        ({"weight_map": {"lm_head.weight": "model-2.safetensors"}}, "names 'model-2.safetensors', which is missing"),
+        ({"weight_map": 3}, "must be an object"),
+        ({}, "must be an object"),
     ],
 )
 def test_an_index_that_leads_nowhere_is_named(tmp_path: Path, index: dict[str, Any], message: str) -> None:
     saved(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelLoadError, match=rf"model\.safetensors\.index\.json: weight_map.*{message[-20:]}"):
+    with pytest.raises(ModelLoadError, match=rf"model\.safetensors\.index\.json: weight_map {message}"):
         load_model(str(tmp_path), device="cpu")
 
 
@@ -260,7 +260,7 @@ def test_markup_without_logits_is_no_reason_to_refuse_a_tokenizer(tmp_path: Path
     saved(tmp_path)
     text = json.loads((tmp_path / "tokenizer.json").read_text())
     end = text["added_tokens"][0]
-    text["added_tokens"].append(end | {"id": 300, "content": "<image>"})
+    text["added_tokens"] += [end | {"id": token_id, "content": f"<image {token_id}>"} for token_id in range(257, 301)]
     (tmp_path / "tokenizer.json").write_text(json.dumps(text))
     loaded = load_model(str(tmp_path), device="cpu")
     assert (loaded.tokenizer.vocab_size, loaded.vocab_size) == (301, 300)

@@ -23,7 +23,7 @@ from mlx_agent_llm.core.forward.layers.state import StateLayer
 from mlx_agent_llm.core.forward.model_call import Layers, call_model
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
-from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows
+from mlx_agent_llm.core.forward.sampled_rows import computes_all_logits, keep_only_sampled_rows
 from mlx_agent_llm.core.kv.layer_shape import LayerShape, StateShape, sees_window
 from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.core.step_clock import StepClock
@@ -63,6 +63,7 @@ class ModelRunner:
             )
             with refuse_faults_of(model):
                 self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)
+        self.computes_all_logits = computes_all_logits(model)
         # Models that look at values cannot be traced.
         looks_at_values = hasattr(model, "reads_values") or shape.gathered_modules
         is_compiled = compile and self.profile.compiles_rows and not looks_at_values

@@ -66,6 +66,7 @@ class _WatchedCache(list[Any]):
 
     def __init__(self, model: nn.Module, sampled_rows: mx.array | None) -> None:
         super().__init__(make_prompt_cache(model))
+        self._model = model
         self.sampled_rows = sampled_rows
         self.modules: list[nn.Module] = []  # the innermost first
 
@@ -82,14 +83,17 @@ class _WatchedCache(list[Any]):
         return super().__getitem__(index)
 
     def _note_callers(self, frame: Any) -> None:
-        """Note the modules that are being called with this cache; a model reads it in one of them alone."""
-        found = list[nn.Module]()
-        while frame is not None:
-            module = frame.f_locals.get("self")
-            is_call = frame.f_code.co_name == "__call__" and isinstance(module, nn.Module)
-            is_given = any(value is self for value in frame.f_locals.values())
-            if is_call and is_given and all(module is not known for known in found):
-                found.append(module)
+        """Note the modules that are being called with this cache; a model reads it in one of them alone.
+
+        Frames above the model's are left alone: what Python reads of a frame's variables lives as long as the frame.
+        """
+        found, module = list[nn.Module](), None
+        while module is not self._model:
+            if frame.f_code.co_name == "__call__":
+                module = frame.f_locals.get("self")
+                is_given = isinstance(module, nn.Module) and any(value is self for value in frame.f_locals.values())
+                if is_given and all(module is not known for known in found):
+                    found.append(module)
             frame = frame.f_back
         if len(found) > len(self.modules):
             self.modules = found

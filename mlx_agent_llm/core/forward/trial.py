@@ -18,6 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker
 from mlx_agent_llm.core.forward.fast.adaptation import Adaptation, Form, adapt
+from mlx_agent_llm.core.forward.layers.layer import batch_of
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.errors import UnsupportedModelError
@@ -72,10 +73,12 @@ class Trial(NamedTuple):
         token_ids: list[int] = np.random.default_rng(seed).integers(0, self.vocab_size, count).tolist()
         return token_ids
 
-    def _logits(self, token_ids: Sequence[int], batch_maker: BatchMaker) -> list[mx.array]:
+    def _logits(
+        self, token_ids: Sequence[int], batch_maker: BatchMaker, cache_salt: str | None = None
+    ) -> list[mx.array]:
         """The logits, (vocab,) each, after the tokens but the last ones, and after each of these."""
         num_prompt = max(len(token_ids) - NUM_DECODED, 1)
-        params = SamplingParams(max_tokens=len(token_ids))
+        params = SamplingParams(max_tokens=len(token_ids), cache_salt=cache_salt)
         request = Request(-1, token_ids[:num_prompt], params, 0, lambda delta: None)
         left, logits = list(token_ids[num_prompt:]), list[mx.array]()
         self.scheduler.add(request)
@@ -105,9 +108,9 @@ class Trial(NamedTuple):
             expected = [_rows(recorded) for recorded in outputs]
             for recorded in outputs:
                 recorded.clear()
-            # A forward that is traced has no values to record.
+            # A forward that is traced has no values to record, and nor have tokens whose KV is found.
             packing = self.runner.packing._replace(in_buckets=False)
-            self._logits(token_ids, BatchMaker(self.block_size, packing))
+            self._logits(token_ids, BatchMaker(self.block_size, packing), cache_salt="again")
             with self.runner.on_device():
                 for index, (layer, recorded, own) in enumerate(zip(self.model.layers, outputs, expected, strict=True)):
                     if _differs(_rows(recorded), own, tolerance):
@@ -146,7 +149,9 @@ class _Recorded(Form):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
         states = output[0] if isinstance(output, tuple) else output
-        type(self).recorded.append(states)
+        batches = [batch for value in [*args, *kwargs.values()] if (batch := batch_of(value)) is not None]
+        num_padding = batches[0].num_padding if batches else 0  # which is last, and of our forwards alone
+        type(self).recorded.append(states[: states.shape[0] - num_padding])
         return output
 
 

@@ -119,7 +119,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self._finish(request)
         for request in self.scheduler.waiting:
             request.num_in_flight = 0
-        self.kv.pool.forget()
+        self.kv.forget()
         self.slots = {}
 
     @invariant()

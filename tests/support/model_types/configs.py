@@ -1,25 +1,24 @@
 """The table of mlx-lm's model types: for each what its tiny model has beside the common dimensions.
 
-Several layers of each kind that a type has; windows are shorter than what is computed. The head's width is an argument,
-because the kernels of a GPU serve heads from 64 on, and a CPU is quicker with 8.
+Several layers of each kind that a type has; windows are shorter than what is computed.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.support.model_types.dimensions import WINDOW, common
+from tests.support.model_types.dimensions import WINDOW, common, smallest_head_dim
 
 Config = dict[str, Any]
 
 
-def config_of(model_type: str, head_dim: int = 8) -> Config:
+def config_of(model_type: str) -> Config:
     """The configuration of a type's tiny model."""
-    own = own_configs(head_dim)[model_type]
+    own = own_configs()[model_type]
     if "text_config" in own:
-        text = common(head_dim) | {"model_type": own["text_config"].get("model_type", model_type)}
+        text = common() | {"model_type": own["text_config"].get("model_type", model_type)}
         own = own | {"text_config": text | own["text_config"]}
-    return common(head_dim) | {"model_type": model_type} | own
+    return common() | {"model_type": model_type} | own
 
 
 _TYPES = ["sliding_attention", "full_attention"] * 2
@@ -38,8 +37,9 @@ _YARN = {
 }
 
 
-def own_configs(head_dim: int) -> dict[str, Config]:
+def own_configs() -> dict[str, Config]:
     """What each type has beside the common dimensions."""
+    head_dim = smallest_head_dim()
     width, half, quarter = 4 * head_dim, head_dim // 2, head_dim // 4
     granite = {
         "logits_scaling": 1.0,

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlx_agent_kernels import backend
+
 VOCAB_SIZE = 128
 CONTEXT = 512
 WINDOW = 12
 
 
-def common(head_dim: int) -> dict[str, Any]:
+def smallest_head_dim() -> int:
+    """The kernels of a GPU serve heads from 64 on, and a CPU is quicker with 8."""
+    return 8 if backend() == "reference" else 64
+
+
+def common() -> dict[str, Any]:
     """A model of four layers, four heads and four experts; a type's class takes the names that it knows."""
+    head_dim = smallest_head_dim()
     width = 4 * head_dim
     return {
         **dict.fromkeys(("hidden_size", "n_embd"), width),

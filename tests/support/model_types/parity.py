@@ -144,6 +144,6 @@ def _compare_row(
             return
 
 
-def mlx_device_tolerance() -> float:
+def device_tolerance() -> float:
     """The error of a log-probability of the tiny models in float32: products on a GPU round to fewer bits."""
     return 2e-3 if mx.default_device().type == mx.cpu else 5e-2

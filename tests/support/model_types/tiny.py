@@ -11,11 +11,11 @@ from mlx.utils import tree_map_with_path
 from tests.support.model_types.configs import config_of
 
 
-def tiny(model_type: str, head_dim: int = 8, seed: int = 0) -> nn.Module:
+def tiny(model_type: str, *, seed: int = 0) -> nn.Module:
     """The tiny model of a type; the same weights for the same seed."""
     module = importlib.import_module(f"mlx_lm.models.{model_type}")
     mx.random.seed(seed)
-    model: nn.Module = module.Model(module.ModelArgs.from_dict(config_of(model_type, head_dim)))
+    model: nn.Module = module.Model(module.ModelArgs.from_dict(config_of(model_type)))
     keys = iter(mx.random.split(mx.random.key(seed), 4096))
 
     def random_weight(path: str, weight: mx.array) -> mx.array:
