@@ -106,7 +106,7 @@ PREFIX_CASES = {
 CHUNK_CASES = {
     "of float32": Case((33,)),
     "of bfloat16, 112 wide": Case((20,), mx.bfloat16, dim=112, kv_heads=3, block_size=8),
-    "through a window, with sinks": Case((45,), window=30, sinks=mx.float32),
+    "through a window, with sinks": Case((45,), window=29, sinks=mx.float32),
 }
 
 
@@ -254,7 +254,8 @@ def test_a_chunk_on_the_host_is_the_reference(host: HostKernels, name: str) -> N
 @pytest.mark.parametrize("option", ["HAS_SINKS", "HAS_WINDOW", "HAS_SOFTCAP"])
 def test_every_option_runs_in_one_split_and_in_several(host: HostKernels, option: str) -> None:
     defines = [dict(re.findall(r"#define (\w+) (\S+)", text)) for text in host.texts]
-    assert {found["PARTIAL"] for found in defines if found.get(option) == "1"} == {"0", "1"}
+    paged = [found for found in defines if "PARTIAL" in found]
+    assert {found["PARTIAL"] for found in paged if found.get(option) == "1"} == {"0", "1"}
 
 
 def test_no_text_says_a_name_of_mlx_or_a_keyword_of_metal(host: HostKernels) -> None:

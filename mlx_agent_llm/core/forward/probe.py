@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache
 
+from mlx_agent_llm.core.forward.fast.capped_attention import has_capped_form
 from mlx_agent_llm.core.forward.layers.served_cache import LentKeys, ServedCache, lend, lend_all
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.seam import install_seam
@@ -23,14 +24,15 @@ class ModelShape(NamedTuple):
     """What the engine must know of a model before it runs.
 
     layers: what each leaf of the model's own make_cache() keeps, in order. nesting: how many leaves each entry of it
-    has; None of one that is a leaf itself. state_modules: those that read and write recurrent states; gathered_modules:
-    those that compute attention themselves.
+    has; None of one that is a leaf itself. state_modules: those that read and write recurrent states; capped_modules:
+    those that compute attention themselves for a soft cap alone; gathered_modules: those that do for anything else.
     """
 
     layers: list[LayerShape]
     vocab_size: int  # the width of the logits
     nesting: tuple[int | None, ...]
     state_modules: tuple[nn.Module, ...] = ()
+    capped_modules: tuple[nn.Module, ...] = ()
     gathered_modules: tuple[nn.Module, ...] = ()
 
     def arrange(self, leaves: Sequence[Any]) -> list[Any]:
@@ -53,11 +55,14 @@ def probe_model(model: nn.Module) -> ModelShape:
     with refuse_faults_of(model):
         logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=cache)
     attention = [probe for probe in probes if isinstance(probe, _Probe)]
+    for probe in attention:
+        probe.find_capped_form()
     _gather_together(attention, [entry for entry in cache if isinstance(entry, CacheList)])
     states = [module for probe in probes if isinstance(probe, _StateProbe) for module in probe.modules]
+    capped = [module for probe in attention if probe.is_capped for module in probe.modules]
     gathered = [module for probe in attention if probe.is_gathered for module in probe.modules]
     layers = [probe.recorded for probe in probes]
-    return ModelShape(layers, logits.shape[-1], nesting, _without_repeats(states), _without_repeats(gathered))
+    return ModelShape(layers, logits.shape[-1], nesting, *map(_without_repeats, (states, capped, gathered)))
 
 
 def _gather_together(probes: Sequence[_Probe], entries: Sequence[CacheList]) -> None:
@@ -97,10 +102,10 @@ def _probe(name: str, leaf: Any) -> _Probe | _StateProbe:
     )
 
 
-class _AskedWindow(NamedTuple):
-    """What a model hands to attention as its mask where it asked for a window."""
+class _AskedWindow(mx.array):
+    """What a model hands to attention as its mask where it asked for a window; to other code it hides nothing."""
 
-    size: int
+    window_size: int
 
 
 class _Probe(ServedCache):
@@ -117,6 +122,7 @@ class _Probe(ServedCache):
         self.modules: list[nn.Module] = []  # that write
         self._uses: set[tuple[int | None, bool]] = set()  # window, and whether values are the keys
         self._is_its_own = False  # attention by mlx-lm's function over something else than what was written
+        self.is_capped = False
 
     def make_mask(
         self, num_tokens: int, return_array: bool = False, window_size: int | None = None
@@ -126,7 +132,11 @@ class _Probe(ServedCache):
                 f"{self._name}: window_size={window_size} of a cache that keeps {self._window} tokens: single tokens "
                 "see fewer than those of a chunk"
             )
-        return None if window_size is None else _AskedWindow(window_size)
+        if window_size is None:
+            return None
+        mask = _AskedWindow(mx.ones((1, 1), dtype=mx.bool_))
+        mask.window_size = window_size
+        return mask
 
     def maybe_trim_front(self) -> None:
         pass
@@ -154,7 +164,7 @@ class _Probe(ServedCache):
         is_latent = values is own_keys
         is_seen = mask is None or isinstance(mask, _AskedWindow) or is_latent
         self._is_its_own |= not is_seen or not (isinstance(keys, LentKeys) or keys.shape == own_keys.shape)
-        windows = (self._window, mask.size if isinstance(mask, _AskedWindow) else None)
+        windows = (self._window, mask.window_size if isinstance(mask, _AskedWindow) else None)
         self._uses.add((min((size for size in windows if size is not None), default=None), is_latent))
         width = own_keys.shape[3] if is_latent else own_values.shape[3]
         return mx.zeros((*queries.shape[:3], width), dtype=queries.dtype)
@@ -163,6 +173,8 @@ class _Probe(ServedCache):
     def recorded(self) -> KVShape:
         keys, values = self._read_written()
         shape = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+        if self.is_capped:
+            return shape._replace(window=self._window)
         if self.is_gathered:
             if not self.modules:
                 raise UnsupportedModelError(f"{self._name}: attention of its own outside of a module with its cache")
@@ -175,11 +187,18 @@ class _Probe(ServedCache):
     @property
     def is_gathered(self) -> bool:
         """Whether the model's own module attends."""
-        return self._is_its_own or not self._uses
+        return not self.is_capped and (self._is_its_own or not self._uses)
 
     @is_gathered.setter
     def is_gathered(self, value: bool) -> None:
         self._is_its_own = value
+
+    def find_capped_form(self) -> None:
+        """Note whether the module attends itself for a soft cap alone."""
+        if self.is_gathered and self._written is not None and not self._is_its_own:
+            keys, values = self._written
+            shape = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+            self.is_capped = bool(self.modules) and all(has_capped_form(module, shape) for module in self.modules)
 
     def _read_written(self) -> tuple[LentKeys, mx.array]:
         if self._written is None:

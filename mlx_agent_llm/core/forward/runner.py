@@ -13,6 +13,7 @@ from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
+from mlx_agent_llm.core.forward.fast.capped_attention import cap_in_kernels
 from mlx_agent_llm.core.forward.fast.gathered_modules import run_modules_by_sequences
 from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
@@ -55,7 +56,11 @@ class ModelRunner:
         self._in_flight_ready_at: float | None = None
         with self.on_device():
             self.profile = profile_here()
-            own_ways = run_by_states(shape.state_modules), run_modules_by_sequences(shape.gathered_modules)
+            own_ways = (
+                run_by_states(shape.state_modules),
+                cap_in_kernels(shape.capped_modules),
+                run_modules_by_sequences(shape.gathered_modules),
+            )
             with refuse_faults_of(model):
                 self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)
         self.computes_all_logits = computes_all_logits(model)

@@ -101,9 +101,11 @@ class PagedLayer(Layer, ServedCache):
         """Attention of (T, heads, 1, head_dim) queries over the pool, which holds the values; same shape."""
         return self.attend_heads(queries[:, :, 0], scale, sinks)[:, :, None]
 
-    def attend_heads(self, queries: mx.array, scale: float, sinks: mx.array | None = None) -> mx.array:
+    def attend_heads(
+        self, queries: mx.array, scale: float, sinks: mx.array | None = None, softcap: float | None = None
+    ) -> mx.array:
         """Attention of (T, heads, head_dim) queries over the pool; (T, heads, value_dim)."""
-        batch, options = self.current_batch, AttentionOptions(scale, self.block_size, self.window, sinks)
+        batch, options = self.current_batch, AttentionOptions(scale, self.block_size, self.window, sinks, softcap)
         parts = [] if batch.rows is None else [self._attend_rows(queries[: batch.num_rows], batch.rows, options)]
         parts += [self._attend_prompt(queries[span.begin : span.end], span, options) for span in batch.prompts]
         if batch.num_padding:
@@ -131,3 +133,4 @@ class AttentionOptions(NamedTuple):
     block_size: int
     window: int | None
     sinks: mx.array | None
+    softcap: float | None

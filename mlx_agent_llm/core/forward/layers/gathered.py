@@ -1,9 +1,9 @@
 """The layer of attention that a model computes itself, one sequence after the other. Knows no requests.
 
-Some of mlx-lm's modules do more with their keys than to hand them to its attention function: they cap scores, choose
-tokens by an index, repeat heads in an order of their own. Such a module gets each sequence's part of packed tokens as
-(1, S, width), with a cache that has all of the keys that the sequence sees, as mlx-lm's own would: whatever it
-computes, it is mlx-lm's code that does. Keys and values stay in paged pools, whose blocks are shared as ever.
+Some of mlx-lm's modules do more with their keys than to hand them to its attention function: they choose tokens by an
+index, repeat heads in an order of their own, make masks of positions. Such a module gets each sequence's part of packed
+tokens as (1, S, width), with a cache that has all of the keys that the sequence sees, as mlx-lm's own would: whatever
+it computes, it is mlx-lm's code that does. Keys and values stay in paged pools, whose blocks are shared as ever.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class GatheredLayer(PagedLayer):
             return 0
         return position // self.window * self.window if self._is_chunked else max(position + 1 - self.window, 0)
 
-    def attend_heads(self, queries: mx.array, scale: float, sinks: mx.array | None = None) -> mx.array:
+    def attend_heads(
+        self, queries: mx.array, scale: float, sinks: mx.array | None = None, softcap: float | None = None
+    ) -> mx.array:
         """Never: the module attends."""
         raise AssertionError("attention that a module computes itself was asked of its layer")
 
