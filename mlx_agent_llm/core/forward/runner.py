@@ -137,7 +137,8 @@ class ModelRunner:
         return logits, [array for layer in self._layers.states for array in layer.store(batch.states)]
 
     def _build_logits(self, token_ids: mx.array, batch: Batch) -> mx.array:
-        if self._compiled is not None and batch.in_buckets:
+        are_rows_alike = all(layer.are_rows_alike for layer in self._layers.states)
+        if self._compiled is not None and batch.in_buckets and are_rows_alike:
             return self._compiled(token_ids, batch, self._layers)
         return call_model(self._model, token_ids, batch, self._layers)[: len(batch.sampled)]
 

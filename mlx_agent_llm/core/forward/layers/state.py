@@ -39,8 +39,7 @@ class StateLayer(Layer):
     def load(self, states: StateBatch) -> None:
         """Get ready what the forward begins from."""
         if states.rows is not None:
-            self._num_rows = states.rows.num_rows
-            self._rows.cache = self._gather(states.rows)
+            self._load_rows(states.rows)
         for span in states.chunks:
             self._chunks.append(self._begin(span))
 
@@ -62,6 +61,7 @@ class StateLayer(Layer):
         made: list[mx.array] = []
         if states.rows is not None:
             made += self._keep_sources(states.rows)
+        if states.rows is not None and self.are_rows_alike:
             arrays = list(self._rows.cache)
             self._places.update((target, _Place(arrays, row)) for row, target in enumerate(states.rows.targets))
             made += arrays
@@ -82,15 +82,25 @@ class StateLayer(Layer):
         """Set the rows' states."""
         self._rows.cache = list(arrays)
 
-    def _gather(self, rows: StateRows) -> list[mx.array]:
-        """The states of rows, side by side; idle rows get the first one's."""
+    @property
+    def are_rows_alike(self) -> bool:
+        """Whether the rows that were loaded are one call."""
+        return self._num_rows > 0
+
+    def _load_rows(self, rows: StateRows) -> None:
+        """As one call, or as one each where the size of a state depends on its sequence's length."""
         places = [self._places[source] for source in rows.sources]
         first = places[0].arrays
         if len(first[0]) == rows.num_rows and all(place.is_row(row, first) for row, place in enumerate(places)):
-            return list(first)
-        places += [places[0]] * (rows.num_rows - len(places))
-        pieces = list(_neighbours(places))
-        return [mx.concatenate([arrays[i][begin:end] for arrays, begin, end in pieces]) for i in range(len(first))]
+            self._num_rows, self._rows.cache = rows.num_rows, list(first)
+            return
+        if all(place.dims == places[0].dims for place in places):
+            self._num_rows, self._rows.cache = rows.num_rows, _side_by_side(places, rows.num_rows)
+            return
+        num_idle = rows.num_rows - len(places)
+        sources, targets = [*rows.sources, *rows.sources[:1] * num_idle], [*rows.targets, *[None] * num_idle]
+        for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
+            self._chunks.append(self._begin(StateChunk(index, index + 1, source, target)))
 
     def _begin(self, span: StateChunk) -> _Chunk:
         cache = ArraysCache(self._num_arrays)
@@ -117,6 +127,11 @@ class _Place(NamedTuple):
 
     arrays: list[mx.array]
     row: int
+
+    @property
+    def dims(self) -> list[tuple[int, ...]]:
+        """The size of each array."""
+        return [array.shape[1:] for array in self.arrays]
 
     def is_row(self, row: int, arrays: list[mx.array]) -> bool:
         """Whether it is that row of that call."""
@@ -184,6 +199,13 @@ def _packed(parts: Sequence[Any], num_padding: int) -> Any:
         return mx.concatenate([*arrays, *padding]) if len(arrays) + len(padding) > 1 else arrays[0]
 
     return tree_map(join, parts[0], *parts[1:])
+
+
+def _side_by_side(places: list[_Place], num_rows: int) -> list[mx.array]:
+    """The states of rows; idle rows get the first one's."""
+    pieces = list(_neighbours([*places, *places[:1] * (num_rows - len(places))]))
+    indices = range(len(places[0].arrays))
+    return [mx.concatenate([arrays[i][begin:end] for arrays, begin, end in pieces]) for i in indices]
 
 
 def _neighbours(places: Sequence[_Place]) -> Iterator[tuple[list[mx.array], int, int]]:
