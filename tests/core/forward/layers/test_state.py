@@ -92,6 +92,7 @@ def test_empty_slots_hold_nothing(layer: StateLayer) -> None:
     assert layer._places.keys() == {2}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model_type", ["qwen3_next", "mamba2", "recurrent_gemma"])
 def test_a_compiled_forward_of_rows_gives_the_same_tokens(model_type: str, on_the_cpu: None) -> None:
     model = tiny(model_type)
@@ -100,7 +101,7 @@ def test_a_compiled_forward_of_rows_gives_the_same_tokens(model_type: str, on_th
     core = make_core(model)
     runner = core._runner
     runner._compiled = CompiledForward(runner._model)
-    runner.packing = runner.packing._replace(in_buckets=True, max_row_chunk=8)
+    runner.packing = runner.packing._replace(in_buckets=True, max_row_chunk=8, min_tokens=1)
     core._batch_maker = BatchMaker(runner._block_size, runner.packing)
     shapes, trace = set(), runner._compiled._trace
 
