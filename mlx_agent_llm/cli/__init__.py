@@ -7,13 +7,14 @@ import sys
 import typer
 from rich.console import Console
 
-from mlx_agent_llm.cli import bench, demo, doctor
+from mlx_agent_llm.cli import bench, demo, doctor, models
 from mlx_agent_llm.errors import MLXAgentError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Many agents on one in-process engine.")
 app.command()(bench.bench)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(models.models)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from mlx_agent_llm.engine.limits import Limits
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.engine.submission import Submission
 from mlx_agent_llm.engine.worker import Worker
+from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.request import Delta, RequestOutput, SamplingParams
@@ -48,7 +49,7 @@ class Engine:
         self.config = config or EngineConfig()
         self.model_name = loaded.name
         self.tokenizer: Tokenizer = loaded.tokenizer
-        self.max_model_len = _max_model_len(loaded.max_model_len, self.config)
+        self.max_model_len = _max_model_len(loaded, self.config)
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
         )
@@ -251,7 +252,14 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
     return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device)
 
 
-def _max_model_len(model_context: int, config: EngineConfig) -> int:
-    if config.max_model_len is not None and config.max_model_len > model_context:
-        raise ValueError(f"max_model_len={config.max_model_len} must be at most the model's context, {model_context}")
-    return config.max_model_len or model_context
+def _max_model_len(loaded: LoadedModel, config: EngineConfig) -> int:
+    context, wanted = loaded.max_model_len, config.max_model_len
+    if context is None and wanted is None:
+        raise ModelLoadError(
+            f"{loaded.name}: its configuration names no context length: set EngineConfig.max_model_len"
+        )
+    if context is not None and wanted is not None and wanted > context:
+        raise ValueError(f"max_model_len={wanted} must be at most the model's context, {context}")
+    length = wanted or context
+    assert length is not None
+    return length

@@ -11,7 +11,7 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_agent_llm.config import Device, DType
-from mlx_agent_llm.errors import ModelLoadError
+from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.directory import read_directory
 from mlx_agent_llm.models.gguf.file import read_gguf
 from mlx_agent_llm.models.gguf.llama import build_llama, check_llama
@@ -24,12 +24,15 @@ from mlx_agent_llm.process.default_device import default_device
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with all parameters evaluated; vocab_size is the width of its logits, max_model_len its own context."""
+    """A model with all parameters evaluated.
+
+    max_model_len: its own context, None where its configuration names none; vocab_size: the width of its logits.
+    """
 
     model: nn.Module
     tokenizer: Tokenizer
     name: str
-    max_model_len: int
+    max_model_len: int | None
     vocab_size: int
 
 
@@ -46,13 +49,14 @@ def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> 
         parts = _read_gguf(path) if path.is_file() else _read_directory(path)
         place_weights(parts.model, target, dtype, parts.own_dtype)
         vocab_size = logits_width(parts.model)
+    _check_vocabulary(path, parts.tokenizer, vocab_size)
     return LoadedModel(parts.model, parts.tokenizer, name, parts.max_model_len, vocab_size)
 
 
 class _Parts(NamedTuple):
     model: nn.Module
     tokenizer: Tokenizer
-    max_model_len: int
+    max_model_len: int | None
     own_dtype: mx.Dtype | None
 
 
@@ -70,7 +74,26 @@ def _read_directory(path: Path) -> _Parts:
     return _Parts(*read_directory(path), own_dtype=None)
 
 
+def _check_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Tokens with a text have to have logits; markup that a model of text alone lacks is often left in a tokenizer."""
+    with_text = (token_id for token_id, text in enumerate(tokenizer.token_bytes) if text)
+    last = max(with_text, default=0)
+    if last >= vocab_size:
+        raise ModelLoadError(
+            f"{path}: the tokenizer has a token {last} ({tokenizer.token_bytes[last]!r}), and the model has logits for "
+            f"{vocab_size} tokens"
+        )
+
+
 def logits_width(model: nn.Module) -> int:
-    """Build one token's forward without evaluating it: the shape is known from the graph."""
-    logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=make_prompt_cache(model))
-    return int(logits.shape[-1])
+    """The width of a model's logits, read off the graph of one token's forward, which is not evaluated.
+
+    Raises UnsupportedModelError where mlx-lm itself cannot build it.
+    """
+    try:
+        logits = model(mx.zeros((1, 1), dtype=mx.int32), cache=make_prompt_cache(model))
+        return int(logits.shape[-1])
+    except Exception as error:  # any code of any model class of mlx-lm runs in there
+        raise UnsupportedModelError(
+            f"{type(model).__module__}: mlx-lm cannot run it here: {type(error).__name__}: {error}"
+        ) from error

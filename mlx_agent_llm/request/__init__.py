@@ -2,7 +2,7 @@
 
 from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, ForcedTokens, Matcher
-from mlx_agent_llm.request.kv_state import KVState
+from mlx_agent_llm.request.kv_state import KVState, StateSpan
 from mlx_agent_llm.request.output import Delta, FinishReason, RequestOutput, Timings, TokenLogprob, Usage
 from mlx_agent_llm.request.params import MAX_LOGPROBS, SamplingParams
 from mlx_agent_llm.request.request import Request
@@ -25,6 +25,7 @@ __all__ = [
     "Request",
     "RequestOutput",
     "SamplingParams",
+    "StateSpan",
     "Timings",
     "TokenLogprob",
     "Usage",
