@@ -140,8 +140,8 @@ def test_no_random_operations_break_an_invariant_of_any_group(times: int) -> Non
     tally: Counter[str] = Counter()
     run_state_machine_as_test(
         lambda: GroupsMachine(tally),  # type: ignore[arg-type]
-        settings=settings(max_examples=150 * times, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=100 * times, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )
-    assert tally["preemptions"] >= 50 * times, tally
-    assert tally["found tokens"] >= 300 * times, tally
-    assert tally["seen in windows"] >= 1000 * times, tally
+    assert tally["preemptions"] >= 30 * times, tally
+    assert tally["found tokens"] >= 200 * times, tally
+    assert tally["seen in windows"] >= 700 * times, tally
