@@ -145,7 +145,7 @@ def _uses_kernels(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_s
     Heads whose keys and values differ in width, as in latent attention (576 and 512), or that are very wide, are the
     reference's on a GPU too: as matrix products, which their many query heads a KV head fill.
     """
-    if backend() == "reference" or is_for_products(k_pool, v_pool):
+    if backend() == "reference" or is_for_products(k_pool.shape[2], v_pool.shape[2]):
         return False
     check_kernel(queries, k_pool, v_pool, block_size)
     return True

@@ -119,9 +119,9 @@ def check_projected(
         raise _misfit(f"positions and slot_mapping must be ({tokens},)", positions, slot_mapping)
 
 
-def is_for_products(k_pool: mx.array, v_pool: mx.array) -> bool:
-    """Whether heads are of a shape that is computed by matrix products rather than by a kernel."""
-    return k_pool.shape[2] != v_pool.shape[2] or k_pool.shape[2] > HEAD_SIZES[-1]
+def is_for_products(key_dim: int, value_dim: int) -> bool:
+    """Whether heads of these widths are attended to by matrix products over copies of what each row sees."""
+    return key_dim != value_dim or key_dim > HEAD_SIZES[-1]
 
 
 def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:

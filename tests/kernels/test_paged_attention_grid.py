@@ -218,7 +218,7 @@ def test_long_and_short_rows_share_a_batch(dtype: mx.Dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "softcap", "has_sinks"), list(product([None, 1, 16, 100, 5000], [None, 2.0], [False, True]))
+    ("window", "softcap", "has_sinks"), list(product([None, 1, 7, 16, 17, 100, 5000], [None, 2.0], [False, True]))
 )
 def test_every_option_together_with_every_other(window: int | None, softcap: float | None, has_sinks: bool) -> None:
     check(Case(lengths_around(16, 117, 700), window=window, softcap=softcap, has_sinks=has_sinks))

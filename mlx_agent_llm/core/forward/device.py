@@ -38,12 +38,13 @@ class DeviceProfile:
         paged = [shape for shape in shapes if isinstance(shape, KVShape)]
         num_paged = len(paged)
         block_bytes = max(block_size * token_bytes(shapes) / max(num_paged, 1), 1)  # of a mean layer
-        is_gathered = any(shape.is_gathered for shape in paged)  # then each sequence is read alone, and chunks as such
+        is_gathered = any(shape.is_gathered for shape in paged)  # then each sequence is read alone
+        by_copies = any(shape.is_read_by_copies for shape in paged)  # which the tokens of a chunk should have in common
         return Packing(
             sizes.num_blocks,
             min_tokens=self.min_tokens,
             in_buckets=in_buckets,
-            max_row_chunk=1 if is_gathered else self.max_row_chunk,
+            max_row_chunk=1 if by_copies else self.max_row_chunk,
             has_states=num_paged < len(shapes),
             window=sizes.window,
             window_padding_block=sizes.num_window_blocks,

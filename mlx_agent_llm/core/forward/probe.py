@@ -11,13 +11,17 @@ import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache
 
 from mlx_agent_llm.core.forward.fast.capped_attention import has_capped_form
-from mlx_agent_llm.core.forward.layers.served_cache import LentKeys, ServedCache, lend, lend_all
+from mlx_agent_llm.core.forward.layers.served_cache import AllKeys, LentKeys, ServedCache, lend, lend_all
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.seam import install_seam
 from mlx_agent_llm.core.kv.layer_shape import ArrayShape, KVShape, LayerShape, StateShape
 from mlx_agent_llm.errors import UnsupportedModelError
 
 T = TypeVar("T")
+
+
+# Of several tokens at once, in MLX 0.32.4 on a CPU and whatever the weights; no error could be raised of it.
+_ENDS_THE_PROCESS = ("mlx_lm.models.phi3small",)
 
 
 class ModelShape(NamedTuple):
@@ -45,6 +49,8 @@ def probe_model(model: nn.Module) -> ModelShape:
 
     Raises UnsupportedModelError for layers that are neither attention through the seam nor recurrent.
     """
+    if type(model).__module__ in _ENDS_THE_PROCESS:
+        raise UnsupportedModelError(f"{type(model).__module__}: in MLX, mlx-lm's own forward of it ends the process")
     install_seam()
     caches: list[Any] = model.make_cache() if hasattr(model, "make_cache") else [KVCache() for _ in model.layers]
     nesting = tuple(len(cache.caches) if isinstance(cache, CacheList) else None for cache in caches)
@@ -116,7 +122,7 @@ class _Probe(ServedCache):
 
     def __init__(self, name: str, window: int | None, *, is_chunked: bool = False) -> None:
         self._name, self._window, self.is_chunked = name, window, is_chunked
-        self._written: tuple[LentKeys, mx.array] | None = None
+        self._written: KVShape | None = None
         self.keys: mx.array | None = None  # for models that set these of a cache
         self.values: mx.array | None = None
         self.modules: list[nn.Module] = []  # that write
@@ -142,9 +148,10 @@ class _Probe(ServedCache):
         pass
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self.keys, self.values = self._written = lend(keys, self), values
+        self._written = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
         self.modules += _innermost_module_with(self)
-        return self._written
+        self.keys, self.values = keys, values
+        return lend(keys, self), values
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
         keys = lend_all(self, mx.array([1]))
@@ -160,19 +167,18 @@ class _Probe(ServedCache):
         mask: mx.array | object | None,
         sinks: mx.array | None,
     ) -> mx.array:
-        own_keys, own_values = self._read_written()
-        is_latent = values is own_keys
+        shape = self._read_written()
+        is_latent = isinstance(values, LentKeys) and not isinstance(values, AllKeys)
         is_seen = mask is None or isinstance(mask, _AskedWindow) or is_latent
-        self._is_its_own |= not is_seen or not (isinstance(keys, LentKeys) or keys.shape == own_keys.shape)
+        self._is_its_own |= not is_seen or not (isinstance(keys, LentKeys) or keys.shape[1] == shape.kv_heads)
         windows = (self._window, mask.window_size if isinstance(mask, _AskedWindow) else None)
         self._uses.add((min((size for size in windows if size is not None), default=None), is_latent))
-        width = own_keys.shape[3] if is_latent else own_values.shape[3]
+        width = shape.key_dim if is_latent else shape.value_dim
         return mx.zeros((*queries.shape[:3], width), dtype=queries.dtype)
 
     @property
     def recorded(self) -> KVShape:
-        keys, values = self._read_written()
-        shape = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+        shape = self._read_written()
         if self.is_capped:
             return shape._replace(window=self._window)
         if self.is_gathered:
@@ -196,11 +202,10 @@ class _Probe(ServedCache):
     def find_capped_form(self) -> None:
         """Note whether the module attends itself for a soft cap alone."""
         if self.is_gathered and self._written is not None and not self._is_its_own:
-            keys, values = self._written
-            shape = KVShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+            shape = self._written
             self.is_capped = bool(self.modules) and all(has_capped_form(module, shape) for module in self.modules)
 
-    def _read_written(self) -> tuple[LentKeys, mx.array]:
+    def _read_written(self) -> KVShape:
         if self._written is None:
             raise UnsupportedModelError(f"{self._name}: a layer keeps no keys and values")
         return self._written

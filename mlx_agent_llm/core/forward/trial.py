@@ -26,11 +26,12 @@ from mlx_agent_llm.request import Request, SamplingParams
 
 NUM_TOKENS = 24
 NUM_DECODED = 2  # of them are computed one by one
-# In two kinds of 16-bit numbers, a token that two experts suit alike may go to the other one: what differs for all
-# tokens that are tried differs for another reason.
+# Rounded to 16 bits, a token that two experts suit alike may go to the other one: what differs for all tokens that are
+# tried differs for another reason.
 NUM_ATTEMPTS = 3
-# Of the logits' norm. What is computed otherwise is off by a third and more.
-_TOLERANCE_IN_16_BITS = 0.1
+# Of the logits' norm. Attention that is computed otherwise makes a difference of a quarter and more; bfloat16 makes one
+# of 0.02 in a language model of 30 layers, and of up to 0.09 in those of random weights.
+_TOLERANCE_IN_16_BITS = 0.2
 _TOLERANCE_ON_A_GPU = 0.02  # whose products of float32 may keep 10 bits
 _TOLERANCE = 1e-3
 

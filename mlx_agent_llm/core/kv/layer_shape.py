@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from mlx_agent_kernels.checks import is_for_products
+
 
 class KVShape(NamedTuple):
     """What one attention layer stores for a token, and how far a token sees."""
@@ -20,6 +22,11 @@ class KVShape(NamedTuple):
     is_chunked: bool = False  # the window begins anew at each multiple of it
     is_latent: bool = False  # multi-head latent attention: keys are both parts, and values the first one
     is_gathered: bool = False  # the model's own module attends, over what it sees of a sequence
+
+    @property
+    def is_read_by_copies(self) -> bool:
+        """Whether attention copies all that a row sees before it is multiplied, on any device."""
+        return self.is_gathered or self.is_latent or is_for_products(self.key_dim, self.value_dim)
 
     @property
     def num_bytes(self) -> int:

@@ -16,14 +16,14 @@ from tests.support.model_types.verdict import judge
 
 @pytest.mark.parametrize("model_type", ["gemma2", "gear"])
 def test_capped_layers_answer_as_mlx_lm_does(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def config(model_type: str, head_dim: int) -> dict[str, Any]:
-        return config_of(model_type, head_dim) | {"attn_logit_softcapping": 2.0}
+    def config(model_type: str, *sizes: Any) -> dict[str, Any]:
+        return config_of(model_type, *sizes) | {"attn_logit_softcapping": 2.0}
 
     monkeypatch.setattr(tiny_models, "config_of", config)
     shape = probe_model(tiny(model_type))
     assert shape.capped_modules and not shape.gathered_modules
-    verdict = judge(model_type, all_scenarios()[2:4])
-    assert (verdict.kind, verdict.reasons) == ("equal", [])
+    judgement = judge(model_type, all_scenarios()[2:4])
+    assert (judgement.verdict, judgement.reasons) == ("equal", [])
 
 
 def test_a_module_that_does_something_else_besides_has_no_such_form() -> None:

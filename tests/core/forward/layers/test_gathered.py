@@ -14,8 +14,8 @@ from tests.support.model_types.verdict import judge
 @pytest.mark.parametrize("model_type", ["plamo", "minimax_m3_vl", "deepseek_v32", "llama4"])
 def test_they_answer_as_mlx_lm_does(model_type: str) -> None:
     """They order heads, choose blocks, choose tokens, and see the chunk that they are in."""
-    verdict = judge(model_type, all_scenarios()[2:4])
-    assert (verdict.kind, verdict.reasons) == ("equal", [])
+    judgement = judge(model_type, all_scenarios()[2:4])
+    assert (judgement.verdict, judgement.reasons) == ("equal", [])
 
 
 def test_they_are_found_with_their_layers() -> None:

@@ -37,5 +37,5 @@ def test_what_is_read_from_slots_is_written_to_others() -> None:
 
 @pytest.mark.parametrize("model_type", ["deepseek_v3", "mistral4"])
 def test_latent_layers_answer_as_mlx_lm_does(model_type: str) -> None:
-    verdict = judge(model_type, all_scenarios()[2:4])
-    assert (verdict.kind, verdict.reasons) == ("equal", [])
+    judgement = judge(model_type, all_scenarios()[2:4])
+    assert (judgement.verdict, judgement.reasons) == ("equal", [])
