@@ -17,7 +17,6 @@ from mlx_agent_llm.core.forward.seam import install_seam
 from mlx_agent_llm.core.kv.layer_shape import ArrayShape, KVShape, LayerShape, StateShape
 from mlx_agent_llm.errors import UnsupportedModelError
 
-
 # Of several tokens at once, in MLX 0.32.4 on a CPU and whatever the weights; no error could be raised of it.
 _ENDS_THE_PROCESS = ("mlx_lm.models.phi3small",)
 
