@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,9 +16,6 @@ from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.seam import install_seam
 from mlx_agent_llm.core.kv.layer_shape import ArrayShape, KVShape, LayerShape, StateShape
 from mlx_agent_llm.errors import UnsupportedModelError
-
-T = TypeVar("T")
-
 
 # Of several tokens at once, in MLX 0.32.4 on a CPU and whatever the weights; no error could be raised of it.
 _ENDS_THE_PROCESS = ("mlx_lm.models.phi3small",)

@@ -1,5 +1,7 @@
 """How memory is divided among layers that see everything, layers that see a window, and states."""
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import pytest
 
@@ -15,7 +17,7 @@ CPU = mx.Device(mx.cpu)
 WINDOW_BLOCKS = 2 * (4 * (2 + 2) + 2)  # of 4 requests, and of 32 tokens that a step computes
 
 
-def sizes(shapes: list[LayerShape], max_model_len: int = 10_000, **config: int) -> PoolSizes:
+def sizes(shapes: Sequence[LayerShape], max_model_len: int = 10_000, **config: int) -> PoolSizes:
     settings = EngineConfig(max_num_seqs=4, max_tokens_per_step=32, **config)  # type: ignore[arg-type]
     return pool_sizes(shapes, settings, max_model_len, CPU)
 
