@@ -13,10 +13,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models.directory import read_directory
-from mlx_agent_llm.models.gguf.file import read_gguf
-from mlx_agent_llm.models.gguf.llama import build_llama, check_llama
+from mlx_agent_llm.models.gguf.model import build_model
+from mlx_agent_llm.models.gguf.split import read_whole
 from mlx_agent_llm.models.gguf.tokenizer import build_tokenizer
-from mlx_agent_llm.models.placement import place_weights, resolve_device
+from mlx_agent_llm.models.placement import place_weights, resolve_device, weight_dtype
+from mlx_agent_llm.models.progress import loading_bar
 from mlx_agent_llm.models.source import find_model
 from mlx_agent_llm.models.tokenizer import Tokenizer
 from mlx_agent_llm.process.default_device import default_device
@@ -43,7 +44,7 @@ def load_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> 
     target = resolve_device(device)
     path = find_model(name)
     with default_device.set_to(target):
-        parts = _read_gguf(path) if path.is_file() else _read_directory(path)
+        parts = _read_gguf(path, target, dtype) if path.is_file() else _read_directory(path)
         place_weights(parts.model, target, dtype, parts.own_dtype)
         vocab_size = logits_width(parts.model)
     return LoadedModel(parts.model, parts.tokenizer, name, parts.max_model_len, vocab_size)
@@ -56,14 +57,17 @@ class _Parts(NamedTuple):
     own_dtype: mx.Dtype | None
 
 
-def _read_gguf(path: Path) -> _Parts:
-    gguf = read_gguf(path)
-    check_llama(gguf)
+def _read_gguf(path: Path, device: mx.Device, dtype: DType) -> _Parts:
+    """On a CPU the blocks are expanded as they are read: MLX's quantized products are slow there."""
+    gguf = read_whole(path)
+    built = build_model(gguf, packed=device.type == mx.gpu)
     tokenizer = build_tokenizer(gguf)
-    model, args, own_dtype = build_llama(gguf)
-    if tokenizer.vocab_size > args.vocab_size:
-        raise ModelLoadError(f"{path}: {tokenizer.vocab_size} tokens, but embeddings for {args.vocab_size} only")
-    return _Parts(model, tokenizer, args.max_position_embeddings, own_dtype)
+    if tokenizer.vocab_size > built.vocab_size:
+        raise ModelLoadError(f"{path}: {tokenizer.vocab_size} tokens, but embeddings for {built.vocab_size} only")
+    with loading_bar(path.name, sum(tensor.num_bytes for tensor in gguf.tensors.values())) as advance:
+        for num_bytes in built.load_weights(gguf, weight_dtype(device, dtype, built.own_dtype) or built.own_dtype):
+            advance(num_bytes)
+    return _Parts(built.model, tokenizer, built.max_model_len, built.own_dtype)
 
 
 def _read_directory(path: Path) -> _Parts:

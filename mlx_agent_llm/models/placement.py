@@ -32,7 +32,7 @@ def place_weights(model: nn.Module, device: mx.Device, dtype: DType, own_dtype: 
     own_dtype is what "auto" means on a GPU; None leaves every parameter there as it was stored.
     """
     on_cpu = device.type == mx.cpu
-    target = _mlx_dtype(dtype) or (mx.float32 if on_cpu else own_dtype)
+    target = weight_dtype(device, dtype, own_dtype)
     if target is not None:
         # The scales first: quantized weights are then expanded in the target's precision, not rounded to the scales'.
         _cast(model, target)
@@ -43,8 +43,11 @@ def place_weights(model: nn.Module, device: mx.Device, dtype: DType, own_dtype: 
     mx.eval(model.parameters())
 
 
-def _mlx_dtype(dtype: DType) -> mx.Dtype | None:
-    return {"auto": None, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[dtype]
+def weight_dtype(device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = None) -> mx.Dtype | None:
+    """What floating-point weights become; None leaves each as it was stored."""
+    on_cpu = device.type == mx.cpu
+    by_name = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+    return by_name.get(dtype, mx.float32 if on_cpu else own_dtype)
 
 
 def _cast(model: nn.Module, target: mx.Dtype) -> None:
