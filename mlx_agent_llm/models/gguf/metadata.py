@@ -63,7 +63,7 @@ class Metadata:
     def sizes(self, name: str, length: int) -> list[int]:
         """A number for each layer; one number stands for all."""
         self._asked.add(name)
-        value = self.gguf.require(self.key(name), object)
+        value = self.gguf.metadata.get(self.key(name))
         values = value if isinstance(value, list) else [value] * length
         if len(values) != length or not all(isinstance(one, int) and 0 <= one <= self._num_items for one in values):
             raise ModelLoadError(f"{self.gguf.path}: {self.key(name)}={value!r} must be {length} sizes, one a layer")

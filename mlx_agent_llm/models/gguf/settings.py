@@ -70,10 +70,10 @@ def qwen3moe(data: Metadata) -> Settings:
     """Qwen3 with experts in every layer."""
     data.only("expert_shared_count", 0)
     data.only("expert_weights_scale", 1.0, 0.0)
-    return _shape(data, inner=False) | {
+    return _shape(data, has_dense=False) | {
         "rope_scaling": _no_rope_scaling(data),
         "tie_word_embeddings": _is_tied(data),
-        "intermediate_size": data.size("feed_forward_length", 1),  # of dense layers, which there are none of
+        "intermediate_size": 1,  # of dense layers, which there are none of
         "moe_intermediate_size": data.size("expert_feed_forward_length"),
         "num_experts": data.size("expert_count"),
         "num_experts_per_tok": data.size("expert_used_count"),
@@ -170,7 +170,7 @@ def phi3(data: Metadata) -> Settings:
 
 def gpt_oss(data: Metadata) -> Settings:
     """The open models of OpenAI."""
-    return _shape(data, inner=False) | {
+    return _shape(data, has_dense=False) | {
         "rope_scaling": _rope_scaling(data),
         "sliding_window": data.size("attention.sliding_window"),
         "intermediate_size": data.size("expert_feed_forward_length"),
@@ -208,7 +208,7 @@ def _shape(
     data: Metadata,
     *,
     rope_base: float = 10000.0,
-    inner: bool = True,
+    has_dense: bool = True,
     num_kv_heads: int | None = None,
     partial_rotation: bool = False,
 ) -> Settings:
@@ -235,8 +235,8 @@ def _shape(
         "max_position_embeddings": data.size("context_length"),
         "rope_theta": data.positive("rope.freq_base", rope_base),
     }
-    if inner:
-        settings["intermediate_size"] = data.size("feed_forward_length")
+    inner_size = data.size("feed_forward_length", None if has_dense else 1)
+    settings |= {"intermediate_size": inner_size} if has_dense else {}
     return settings | ({"rotary_dim": rotary_dim} if partial_rotation else {})
 
 

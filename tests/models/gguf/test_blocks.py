@@ -76,7 +76,7 @@ def test_groups_of_16_are_rounded_to_8_bits(kind: str) -> None:
 def test_scales_in_float16_change_little(kind: str) -> None:
     blocks = random_blocks(kind)
     error = relative_error(unpacked(kind, blocks, mx.float16), unpacked(kind, blocks, mx.float32))
-    assert error < 6e-4
+    assert error < 1e-3
 
 
 @pytest.mark.parametrize("kind", QUANTIZED)
