@@ -166,8 +166,8 @@ def test_an_unsupported_quantization_is_named(tmp_path: Path, kind: str) -> None
         ({"llama.attention.sliding_window": 4096}, "sliding_window"),
         ({"llama.rope.scaling.type": "longrope"}, "'longrope'"),
         ({"llama.rope.dimension_count": 8}, "dimension_count=8 must be 16"),
-        ({"tokenizer.ggml.pre": "tekken"}, "'tekken'.*'smollm'"),
-        ({"tokenizer.ggml.model": "bert"}, "'bert'.*'gpt2'"),
+        ({"tokenizer.ggml.pre": "superbpe"}, "'superbpe'.*'smollm'"),
+        ({"tokenizer.ggml.model": "t5"}, "'t5'.*'gpt2'"),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from mlx_agent_llm.models.gguf import settings
 from mlx_agent_llm.models.gguf.metadata import Metadata
-from mlx_agent_llm.models.gguf.orders import ORDERS_OF_VALUE_HEADS, ORDERS_OF_ROTARY_PAIRS, OrderOf
+from mlx_agent_llm.models.gguf.orders import ORDERS_OF_ROTARY_PAIRS, ORDERS_OF_VALUE_HEADS, OrderOf
 
 Names = Mapping[str, str]
 Values = Callable[[mx.array], mx.array]

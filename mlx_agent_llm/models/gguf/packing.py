@@ -1,8 +1,8 @@
 """Quantized blocks of GGUF in MLX's own packing: exactly where MLX has a form for them, the rest in 8 bits.
 
-MLX's affine form is scale * integer + bias for groups of 32 items. Groups of 16 with scales of their own (Q2_K, Q6_K) have
-no such form: their values are rounded to 8 bits over groups of 32, which docs/gguf.md measures. Q3_K's groups of 16 differ
-in whole factors only, and IQ4's codes stand for whole numbers: these become 8 bits without any loss.
+MLX's affine form is scale * integer + bias for groups of 32 items. Groups of 16 with scales of their own (Q2_K, Q6_K)
+have no such form: their values are rounded to 8 bits over groups of 32, which docs/gguf.md measures. Q3_K's groups of
+16 differ in whole factors only, and IQ4's codes stand for whole numbers: these become 8 bits without any loss.
 """
 
 from __future__ import annotations

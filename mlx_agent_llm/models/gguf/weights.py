@@ -31,8 +31,8 @@ Order = npt.NDArray[np.intp]
 class Place:
     """Where a tensor goes: the name and shape of the model's array, and how the file's order and values differ from it.
 
-    rows, columns: for each row (column) of the model the one of the file. values: from the file's values to the model's,
-    of a tensor that is not packed. is_packed: whether quantized blocks stay packed.
+    rows, columns: for each row (column) of the model the one of the file. values: from the file's values to the
+    model's, of a tensor that is not packed. is_packed: whether quantized blocks stay packed.
     """
 
     name: str
