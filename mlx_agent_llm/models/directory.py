@@ -12,8 +12,10 @@ from mlx_lm import utils as mlx_lm_utils
 from transformers import AutoTokenizer
 
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models.recommended import from_generation_config
 from mlx_agent_llm.models.safetensors import check_safetensors
 from mlx_agent_llm.models.tokenizer import HFTokenizer
+from mlx_agent_llm.request import SamplingDefaults
 
 _CONTEXT_KEYS = (
     "max_position_embeddings",
@@ -34,6 +36,12 @@ def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int]:
     for file in sorted(path.glob("model*.safetensors")):
         check_safetensors(file)
     return _read_model(path), _read_tokenizer(path, end_tokens), max_model_len
+
+
+def read_sampling_defaults(path: Path) -> SamplingDefaults:
+    """What generation_config.json recommends to sample with."""
+    generation = path / "generation_config.json"
+    return from_generation_config(generation, _read_json(generation) if generation.exists() else {})
 
 
 def _read_model(path: Path) -> nn.Module:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map_with_path
+from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.utils import dequantize_model
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models.progress import loading_bar
 from mlx_agent_llm.process.default_device import default_device
 
 
@@ -26,10 +27,17 @@ def resolve_device(device: Device) -> mx.Device:
     return mx.Device(mx.gpu if device == "gpu" else mx.cpu)
 
 
-def place_weights(model: nn.Module, device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = None) -> None:
-    """Cast, dequantize and evaluate the parameters in place.
+def place_weights(
+    model: nn.Module,
+    device: mx.Device,
+    dtype: DType,
+    own_dtype: mx.Dtype | None = None,
+    label: str = "weights",
+) -> None:
+    """Cast, dequantize and evaluate the parameters in place, one after the other, so that no two forms of all are held.
 
-    own_dtype is what "auto" means on a GPU; None leaves every parameter there as it was stored.
+    own_dtype is what "auto" means on a GPU; None leaves every parameter there as it was stored. label: what a
+    terminal shows the progress of.
     """
     on_cpu = device.type == mx.cpu
     target = weight_dtype(device, dtype, own_dtype)
@@ -40,7 +48,11 @@ def place_weights(model: nn.Module, device: mx.Device, dtype: DType, own_dtype: 
         _dequantize(model)
         assert target is not None
         _cast(model, target)
-    mx.eval(model.parameters())
+    arrays: dict[str, mx.array] = tree_flatten(model.parameters(), destination={})  # type: ignore[assignment]
+    with loading_bar(label, sum(array.nbytes for array in arrays.values())) as advance:
+        for array in arrays.values():
+            mx.eval(array)
+            advance(array.nbytes)
 
 
 def weight_dtype(device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = None) -> mx.Dtype | None:

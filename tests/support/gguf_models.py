@@ -324,8 +324,10 @@ def random_model(config: Config) -> nn.Module:
     return model
 
 
-def write_model(path: Path, family: Family, model: nn.Module, **blocks: Array) -> Path:
-    """Write the model; `blocks` are quantized tensors by their name in the file, instead of the model's values."""
+def write_model(
+    path: Path, family: Family, model: nn.Module, blocks: Mapping[str, tuple[str, Array]] | None = None
+) -> Path:
+    """Write the model; blocks: the quantized type and bytes of some tensors, instead of the model's values."""
     architecture = gguf.MODEL_ARCH[family.architecture]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     _write_common(writer, family.config)
@@ -333,7 +335,8 @@ def write_model(path: Path, family: Family, model: nn.Module, **blocks: Array) -
     for key, value in files.tokenizer_metadata().items():
         _write_value(writer, key, value)
     for name, values in file_tensors(family, model):
-        writer.add_tensor(name, values)
+        kind, raw = (blocks or {}).get(name, (None, values))
+        writer.add_tensor(name, raw, raw_dtype=None if kind is None else gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -15,7 +15,7 @@ from mlx_agent_llm.models.gguf import settings
 from mlx_agent_llm.models.gguf.metadata import Metadata
 from mlx_agent_llm.models.gguf.orders import ORDERS_OF_ROTARY_PAIRS, ORDERS_OF_VALUE_HEADS, OrderOf
 
-Names = Mapping[str, str]
+Names = dict[str, str]
 Values = Callable[[mx.array], mx.array]
 
 _TOP: Names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}

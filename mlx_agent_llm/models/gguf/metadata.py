@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.gguf.file import GGUFFile, Value
@@ -64,7 +65,7 @@ class Metadata:
         """A number for each layer; one number stands for all."""
         self._asked.add(name)
         value = self.gguf.metadata.get(self.key(name))
-        values = value if isinstance(value, list) else [value] * length
+        values: list[Any] = value if isinstance(value, list) else [value] * length
         if len(values) != length or not all(isinstance(one, int) and 0 <= one <= self._num_items for one in values):
             raise ModelLoadError(f"{self.gguf.path}: {self.key(name)}={value!r} must be {length} sizes, one a layer")
         return values

@@ -108,7 +108,7 @@ def _places(
     data: Metadata, architecture: Architecture, settings: dict[str, Any], model: nn.Module, packed: bool
 ) -> dict[str, Place]:
     """Where each tensor goes; the file must have exactly the model's, in exactly their shapes."""
-    missing: dict[str, mx.array] = dict(tree_flatten(model.parameters()))  # type: ignore[arg-type]
+    missing: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     modules = dict(model.named_modules())
     places = dict[str, Place]()
     for tensor in data.gguf.tensors.values():

@@ -70,8 +70,8 @@ def qwen3moe(data: Metadata) -> Settings:
     """Qwen3 with experts in every layer."""
     data.only("expert_shared_count", 0)
     data.only("expert_weights_scale", 1.0, 0.0)
+    _refuse_rope_scaling(data)
     return _shape(data, has_dense=False) | {
-        "rope_scaling": _no_rope_scaling(data),
         "tie_word_embeddings": _is_tied(data),
         "intermediate_size": 1,  # of dense layers, which there are none of
         "moe_intermediate_size": data.size("expert_feed_forward_length"),
@@ -154,7 +154,7 @@ def phi3(data: Metadata) -> Settings:
     long, short = (data.take_floats(f"rope_factors_{kind}.weight", rotary_dim // 2) for kind in ("long", "short"))
     scaling = None if long is None else {"type": "longrope", "long_factor": long, "short_factor": short}
     if scaling is None:
-        scaling = _no_rope_scaling(data)
+        _refuse_rope_scaling(data)
     else:
         data.only("rope.scaling.type", "longrope")
     data.positive("rope.scaling.attn_factor", 1.0)  # follows from the two lengths of the context
@@ -190,9 +190,9 @@ def lfm2(data: Metadata) -> Settings:
         )
     shape = _shape(data, num_kv_heads=kinds.pop())
     data.only("attention.sliding_window", 0)
+    _refuse_rope_scaling(data)
     return shape | {
         "norm_eps": shape["rms_norm_eps"],
-        "rope_scaling": _no_rope_scaling(data),
         "conv_bias": data.has_tensor(f"blk.{heads.index(0)}.shortconv.in_proj.bias") if 0 in heads else False,
         "conv_L_cache": data.size("shortconv.l_cache"),
         "block_dim": shape["hidden_size"],
@@ -284,6 +284,6 @@ def _yarn(data: Metadata, factor: float) -> Settings:
     return settings
 
 
-def _no_rope_scaling(data: Metadata) -> None:
+def _refuse_rope_scaling(data: Metadata) -> None:
     if _rope_scaling(data) is not None:
         raise UnsupportedModelError(f"{data.gguf.path}: {data.key('rope.scaling.type')} is not supported here")

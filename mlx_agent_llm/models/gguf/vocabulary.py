@@ -42,7 +42,7 @@ class Vocabulary:
     tokens: list[str]
     types: list[TokenType]
     special: Mapping[str, int]
-    ids: Mapping[str, int]
+    ids: dict[str, int]
     """Token -> id; unused tokens are left out, so that no text becomes one of them."""
 
     def named(self, name: str) -> str | None:
