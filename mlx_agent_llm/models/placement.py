@@ -63,14 +63,14 @@ def weight_dtype(device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = N
 
 
 def _cast(model: nn.Module, target: mx.Dtype) -> None:
-    """Cast floating parameters; mlx-lm's models say by `cast_predicate` which ones never leave float32."""
+    model.update(tree_map_with_path(lambda path, array: cast_weight(model, path, array, target), model.parameters()))
+
+
+def cast_weight(model: nn.Module, path: str, array: mx.array, target: mx.Dtype) -> mx.array:
+    """Cast a floating parameter; mlx-lm's models say by `cast_predicate` which ones never leave float32."""
     may_cast = getattr(model, "cast_predicate", lambda _: True)
-
-    def cast(path: str, array: mx.array) -> mx.array:
-        is_free = mx.issubdtype(array.dtype, mx.floating) and (target == mx.float32 or may_cast(path))
-        return array.astype(target) if is_free else array
-
-    model.update(tree_map_with_path(cast, model.parameters()))
+    is_free = mx.issubdtype(array.dtype, mx.floating) and (target == mx.float32 or may_cast(path))
+    return array.astype(target) if is_free else array
 
 
 def _dequantize(model: nn.Module) -> None:

@@ -23,6 +23,7 @@ from mlx_agent_llm.models.gguf.orders import Orders
 from mlx_agent_llm.models.gguf.packing import GROUP_SIZE, PACKED_FORMS
 from mlx_agent_llm.models.gguf.rope import FactoredRoPE
 from mlx_agent_llm.models.gguf.weights import Place, check_types, read_array
+from mlx_agent_llm.models.placement import cast_weight
 
 _ROPE_FACTORS = "rope_freqs.weight"
 
@@ -40,7 +41,8 @@ class GGUFModel(NamedTuple):
         """Read one tensor after the other into the model, and say how many bytes of the file that were."""
         for name, place in self.places.items():
             tensor = gguf.tensors[name]
-            arrays = read_array(tensor, place, dtype)
+            read = read_array(tensor, place, dtype)
+            arrays = {path: cast_weight(self.model, path, array, dtype) for path, array in read.items()}
             self.model.load_weights(list(arrays.items()), strict=False)
             mx.eval(arrays)
             yield tensor.num_bytes
