@@ -29,6 +29,7 @@ class EngineConfig:
         recurrent layers (Mamba, linear attention) are kept for later prompts that begin alike, beside those where
         prompts end or part; and how many are kept in all.
     device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
+    adapter_path: a folder with a LoRA or DoRA adapter in mlx-lm's format, added to the model when it is loaded.
     compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.
     check_model: at load, compute some tokens as mlx-lm does, too, and refuse a model whose logits differ.
     jump_forward: tokens that a grammar leaves no choice about are computed at once, not sampled one by one.
@@ -50,6 +51,7 @@ class EngineConfig:
     max_state_snapshots: int = 64
     device: Device = "auto"
     dtype: DType = "auto"
+    adapter_path: str | None = None
     compile: bool = True
     check_model: bool = True
     jump_forward: bool = True
@@ -68,6 +70,8 @@ class EngineConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
         check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.adapter_path is not None and (not isinstance(self.adapter_path, str) or not self.adapter_path):
+            raise ValueError(f"adapter_path={self.adapter_path!r} must be a path or None")
         if not isinstance(self.tool_format, str):
             raise ValueError(f"tool_format={self.tool_format!r} must be 'auto' or the name of a tool format")
         if self.max_tokens_per_step < self.max_num_seqs:

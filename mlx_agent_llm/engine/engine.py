@@ -32,7 +32,7 @@ from mlx_agent_llm.engine.worker import Worker
 from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
 from mlx_agent_llm.process.default_device import default_device
-from mlx_agent_llm.request import Delta, RequestOutput, SamplingParams
+from mlx_agent_llm.request import Delta, RequestOutput, SamplingDefaults, SamplingParams
 
 T = TypeVar("T")
 
@@ -43,12 +43,14 @@ class Engine:
     Made by Engine.load or Engine.from_parts; close it, or use it in a `with` block. Every method may be called from any
     thread and any event loop. A prompt is text, token ids or chat messages; what is wrong with a request is raised
     before anything is computed, as a RequestError or a CapacityError, and concerns no other request.
+    sampling_defaults: what the model's makers recommend, where a request says nothing.
     """
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig | None = None) -> None:
         self.config = config or EngineConfig()
         self.model_name = loaded.name
         self.tokenizer: Tokenizer = loaded.tokenizer
+        self.sampling_defaults: SamplingDefaults = loaded.sampling_defaults
         self.max_model_len = _max_model_len(loaded, self.config)
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
@@ -59,7 +61,9 @@ class Engine:
         self._worker = Worker(make_core, self.config.max_queue)
         limits = Limits(loaded.vocab_size, self.tokenizer.eos_token_ids, self.max_model_len)
         scheduler = self._worker.core.scheduler
-        self._admission = Admission(self.tokenizer, self.config, limits, scheduler, self._constraints)
+        self._admission = Admission(
+            self.tokenizer, self.config, limits, scheduler, self._constraints, self.sampling_defaults, loaded.adapter
+        )
         # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
         self._finalizer = weakref.finalize(self, self._worker.close)
 
@@ -70,7 +74,8 @@ class Engine:
         Raises ModelLoadError, and UnsupportedModelError for a model that can be read but not served.
         """
         config = config or EngineConfig()
-        return cls(load_model(model, device=config.device, dtype=config.dtype), config)
+        adapter = config.adapter_path
+        return cls(load_model(model, device=config.device, dtype=config.dtype, adapter_path=adapter), config)
 
     @classmethod
     def from_parts(cls, model: nn.Module, tokenizer: Any, config: EngineConfig | None = None) -> Self:

@@ -42,7 +42,7 @@ class CheckedDelivery:
         self._checked = checked
         self._deliver = deliver
         self._sample_again = sample_again
-        self._num_left = MAX_ATTEMPTS if params.temperature > 0 else 1
+        self._num_left = MAX_ATTEMPTS if params.temperature else 1
         self._held: list[Delta] = []
 
     def __call__(self, delta: Delta) -> None:

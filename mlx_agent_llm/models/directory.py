@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 
 from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models.configuration import check_configuration, context_length, model_classes
+from mlx_agent_llm.models.recommended import from_generation_config
 from mlx_agent_llm.models.safetensors import check_safetensors
 from mlx_agent_llm.models.tokenizer import HFTokenizer
+from mlx_agent_llm.request import SamplingDefaults
 
 
 def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int | None]:
@@ -25,6 +27,12 @@ def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int | None]:
     end_tokens = _end_tokens(path, config)
     _check_shards(path)
     return _read_model(path), _read_tokenizer(path, end_tokens), max_model_len
+
+
+def read_sampling_defaults(path: Path) -> SamplingDefaults:
+    """What generation_config.json recommends to sample with."""
+    generation = path / "generation_config.json"
+    return from_generation_config(generation, _read_json(generation) if generation.exists() else {})
 
 
 def _read_model(path: Path) -> nn.Module:

@@ -187,6 +187,15 @@ class _SentencePieceDecoder:
         return token.replace(_SPACE_MARK, " ").encode()
 
 
+class _WordPieceDecoder:
+    """A word begins with a space, which tokens do not write, and ## marks what continues it."""
+
+    strip_leading_space = True
+
+    def to_bytes(self, token: str) -> bytes:
+        return (token.removeprefix("##") if token.startswith("##") else f" {token}").encode()
+
+
 def byte_level_alphabet() -> dict[str, int]:
     """Map character -> byte: printable Latin-1 to itself, U+0100 and following to the other 68 bytes, in order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
@@ -194,7 +203,7 @@ def byte_level_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
-def _read_decoder(backend: Backend) -> _ByteLevelDecoder | _SentencePieceDecoder:
+def _read_decoder(backend: Backend) -> _ByteLevelDecoder | _SentencePieceDecoder | _WordPieceDecoder:
     if backend.decoder is None:
         raise UnsupportedModelError("the tokenizer has no decoder: byte-level and SentencePiece ones are supported")
     state = json.loads(backend.decoder.__getstate__())
@@ -202,6 +211,8 @@ def _read_decoder(backend: Backend) -> _ByteLevelDecoder | _SentencePieceDecoder
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return _ByteLevelDecoder()
+    if kinds == ["WordPiece"] and steps[0]["prefix"] == "##" and not steps[0]["cleanup"]:
+        return _WordPieceDecoder()
     if kinds == ["Metaspace"] and steps[0]["replacement"] == _SPACE_MARK:
         return _SentencePieceDecoder(has_byte_tokens=False, strip_leading_space=steps[0]["prepend_scheme"] != "never")
     if kinds in (["Replace", "ByteFallback", "Fuse"], ["Replace", "ByteFallback", "Fuse", "Strip"]):

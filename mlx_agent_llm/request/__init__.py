@@ -4,7 +4,7 @@ from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constrain
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, ForcedTokens, Matcher
 from mlx_agent_llm.request.kv_state import KVState, StateSpan
 from mlx_agent_llm.request.output import Delta, FinishReason, RequestOutput, Timings, TokenLogprob, Usage
-from mlx_agent_llm.request.params import MAX_LOGPROBS, SamplingParams
+from mlx_agent_llm.request.params import MAX_LOGPROBS, SamplingDefaults, SamplingParams
 from mlx_agent_llm.request.request import Request
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Regex",
     "Request",
     "RequestOutput",
+    "SamplingDefaults",
     "SamplingParams",
     "StateSpan",
     "Timings",

@@ -19,7 +19,7 @@ from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models import load_model, source
 from mlx_agent_llm.models.gguf.file import read_gguf
-from mlx_agent_llm.models.gguf.llama import build_llama
+from mlx_agent_llm.models.gguf.model import build_model
 from mlx_agent_llm.models.placement import place_weights
 from mlx_agent_llm.models.source import find_demo, find_model
 from mlx_agent_llm.models.tokenizer import byte_level_alphabet
@@ -95,7 +95,10 @@ def test_half_precision_becomes_float32_on_a_cpu_and_what_dtype_says_otherwise(t
 
 def test_on_a_gpu_quantized_layers_stay_and_the_rest_takes_the_type_of_the_scales(tmp_path: Path) -> None:
     path = files.write(tmp_path / "model.gguf", files.llama_spec("Q4_0"))
-    model, _, own_dtype = build_llama(read_gguf(path))
+    gguf = read_gguf(path)
+    built = build_model(gguf, packed=True)
+    model, own_dtype = built.model, built.own_dtype
+    assert sum(built.load_weights(gguf, own_dtype)) == sum(tensor.num_bytes for tensor in gguf.tensors.values())
     place_weights(model, mx.Device(mx.gpu), "auto", own_dtype)
     assert dtypes(model) == {mx.uint32, mx.float16}
     assert isinstance(model.layers[0].mlp.up_proj, nn.QuantizedLinear)
