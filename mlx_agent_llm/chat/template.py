@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlx_agent_llm.chat.control_tokens import Shield
-from mlx_agent_llm.chat.families import ToolFormat
+from mlx_agent_llm.chat.found_format import Abilities, FoundFormat
 from mlx_agent_llm.chat.messages import Message
-from mlx_agent_llm.chat.template_abilities import abilities_of
+from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
-from mlx_agent_llm.chat.turns import tools_as_data, tools_as_text, turns_as_data, turns_as_text, with_tools
+from mlx_agent_llm.chat.turns import (
+    tools_as_data,
+    tools_as_text,
+    turns_as_data,
+    turns_as_text,
+    turns_of_one_call,
+    with_tools,
+)
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.errors import RequestError
@@ -19,8 +25,6 @@ from mlx_agent_llm.request.constraints import JSONSchema
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
-
-_SWITCHES = ("enable_thinking", "thinking")
 
 
 class Prompt(NamedTuple):
@@ -35,7 +39,7 @@ def render_prompt(
     turns: Sequence[Message],
     tools: Sequence[Tool],
     response: JSONSchema | None,
-    tool_format: ToolFormat,
+    found: FoundFormat,
     *,
     enable_thinking: bool | None = None,
 ) -> Prompt:
@@ -43,18 +47,17 @@ def render_prompt(
 
     A template that shows tools and calls in this format gets them. For others the system turn begins with the tools, so
     that agents with the same tools share a prefix whatever their own system text says. The response format stands at
-    the end of the system turn. A RequestError carries what the template itself refuses.
+    the end of the system turn. Where the template has no such turn, the first turn of the user begins with it. A
+    RequestError carries what the template itself refuses.
     """
-    abilities = abilities_of(tokenizer, tool_format)
+    tool_format, abilities = found.tool_format, found.abilities
     instructions = tools_as_text(tool_format, tools) if tools and not abilities.tools else ""
-    if abilities.calls is None:
-        messages = turns_as_text(tool_format, turns)
-    else:
-        messages = turns_as_data(tool_format, turns, abilities.calls)
+    messages = _messages(tool_format, abilities, turns)
     messages = _with_system([instructions, _own_system(turns), _response_instructions(response)], messages)
+    messages = messages if abilities.system else _without_system(messages)
     given = tools_as_data(tool_format, tools) if tools and abilities.tools else None
     messages = with_tools(tool_format, messages, tools) if given else messages
-    options = _thinking_options(tokenizer.chat_template or "", enable_thinking)
+    options = _thinking_options(abilities, enable_thinking)
 
     def render(change: Callable[[Any], Any]) -> str:
         return tokenizer.apply_chat_template(
@@ -69,6 +72,27 @@ def render_prompt(
     shield = Shield(tokenizer.special_token_texts.values(), [messages, given])
     text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
     return Prompt(token_ids, _thinking(text, tool_format))
+
+
+def _messages(tool_format: ToolFormat, abilities: Abilities, turns: Sequence[Message]) -> list[dict[str, Any]]:
+    """The turns, with calls and results as data where the template shows both."""
+    reasoning = abilities.reasoning or "reasoning_content"
+    if abilities.calls is None or not abilities.results:
+        return turns_as_text(tool_format, turns, reasoning)
+    shown = turns if abilities.two_calls else turns_of_one_call(turns)
+    return turns_as_data(tool_format, shown, abilities.calls, reasoning)
+
+
+def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with the system's text at the beginning of the first turn of the user."""
+    if messages[0]["role"] != "system":
+        return messages
+    system, *others = messages
+    first = next((index for index, message in enumerate(others) if message["role"] == "user"), None)
+    if first is None:
+        raise RequestError("the model's chat template has no turn of the system: messages need one of the user")
+    content = "\n\n".join(part for part in (system["content"], others[first]["content"]) if part)
+    return [*others[:first], {**others[first], "content": content}, *others[first + 1 :]]
 
 
 def _own_system(turns: Sequence[Message]) -> str:
@@ -89,16 +113,17 @@ def _response_instructions(response: JSONSchema | None) -> str:
     return f"Answer with JSON that fits this schema:\n{write_json(response.json_schema)}"
 
 
-def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[str, bool]:
+def _thinking_options(abilities: Abilities, enable_thinking: bool | None) -> Mapping[str, bool]:
     """The template's own switch for thinking."""
     if enable_thinking is None:
         return {}
     if not isinstance(enable_thinking, bool):
         raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False or None")
-    found = [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
-    if not found:
-        raise RequestError(f"enable_thinking={enable_thinking} needs a chat template with a switch for it")
-    return {found[0]: enable_thinking}
+    if abilities.switch is None:
+        raise RequestError(
+            f"enable_thinking={enable_thinking} needs a chat template that renders otherwise with it: this one does not"
+        )
+    return {abilities.switch: enable_thinking}
 
 
 def _thinking(prompt: str, tool_format: ToolFormat) -> Thinking:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mlx_agent_llm.chat.reply.calls import JSONCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import Reasoning
@@ -32,7 +34,10 @@ from mlx_agent_llm.languages.regular import (
 )
 from mlx_agent_llm.request.constraints import JSONSchema
 
-_NUMBER = PatternNode(parse_full_match("[0-9]{1,3}"))
+_PLACES = {
+    "{index}": PatternNode(parse_full_match("[0-9]{1,3}")),
+    "{id}": PatternNode(parse_full_match("[A-Za-z0-9_-]{1,40}")),
+}
 _BLANKS = parse_full_match(r"[ \t\n\r]*")
 
 
@@ -56,7 +61,7 @@ class ReplyGrammar:
     def _body(self) -> Node:
         """What follows the reasoning."""
         if self._plan.mode == "required":
-            return self._calls()
+            return sequence(_optional(self._syntax.leading), self._calls())
         if self._response is not None:
             begin, end = TextNode(self._format.text_begin), TextNode(self._format.text_end)
             answer = sequence(begin, self._json(self._response), end)
@@ -73,9 +78,15 @@ class ReplyGrammar:
         syntax = self._syntax
         most = 1 if self._plan.single else syntax.most
         begin = (syntax.section_begin + syntax.begin).removeprefix(read)
-        call, separator = self._call(), TextNode(syntax.separator + syntax.begin)
+        call, separator = self._call(), sequence(*_with_places(syntax.separator + syntax.begin))
         more = [RepeatNode(sequence(separator, call), 0, most - 1)] if most > 1 else []
-        return sequence(TextNode(begin), call, *more, TextNode(syntax.section_end))
+        end = sequence(TextNode(syntax.section_end), _optional(self._trailing(most)))
+        return sequence(*_with_places(begin), call, *more, end)
+
+    def _trailing(self, most: int) -> str:
+        """The blanks that may follow the last call: those between calls too, or they would ask for another one."""
+        separator = self._syntax.separator
+        return self._syntax.trailing or (separator if most > 1 and not separator.strip() else "")
 
     def _call(self) -> RuleNode:
         """The rule of one call, from after its beginning on."""
@@ -87,8 +98,8 @@ class ReplyGrammar:
     def _call_of(self, tool: Tool, rule: str) -> Node:
         body, name = self._syntax.body, self._format.write_name(tool.name)
         if isinstance(body, JSONCall):
-            return sequence(*_numbered(body.head), TextNode(name + body.between), self._arguments(tool, rule))
-        return sequence(TextNode(name), *_numbered(body.arguments_begin), self._arguments(tool, rule))
+            return sequence(*_with_places(body.head), TextNode(name + body.between), self._arguments(tool, rule))
+        return sequence(TextNode(name), *_with_places(body.arguments_begin), self._arguments(tool, rule))
 
     def _arguments(self, tool: Tool, rule: str) -> Node:
         """The rule of a tool's arguments, with what ends the call."""
@@ -135,7 +146,10 @@ class ReplyGrammar:
         return concat(first_match(marks.end), literal(marks.bridge), line_breaks)
 
 
-def _numbered(text: str) -> list[Node]:
-    """A text as nodes, with a number for {index}: the model counts in its own way."""
-    before, index, after = text.partition("{index}")
-    return [TextNode(before), _NUMBER, TextNode(after)] if index else [TextNode(before)]
+def _with_places(text: str) -> list[Node]:
+    """A text as nodes, with a number for {index} and an id for {id}: the model chooses them in its own way."""
+    return [_PLACES.get(part) or TextNode(part) for part in re.split(r"(\{index\}|\{id\})", text)]
+
+
+def _optional(text: str) -> Node:
+    return choice([TextNode(text), TextNode("")])

@@ -177,7 +177,7 @@ class ReplyReader:
         begin = self._cursor.position
         if self._syntax.separator.strip():
             return (yield from self._cursor.match(self._syntax.separator))
-        found = yield from self._cursor.match(self._syntax.begin)
+        found = yield from self._cursor.match(self._syntax.begin or self._syntax.body.head)
         self._cursor.position = begin
         return found
 

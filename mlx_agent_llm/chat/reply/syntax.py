@@ -40,7 +40,9 @@ class CallSyntax:
 
     marker: how the calls begin; no text of a reply holds it. opening: for a family without such a mark, the pattern of
     replies that are calls; then calls stand at the beginning alone, and a `tag` may stand before them. closing: what
-    ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make.
+    ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make. leading,
+    trailing: blanks that may stand before the first call and after the last one. "{index}" and "{id}" in these texts
+    stand for the number of a call and for an id.
     """
 
     body: NamedCall | JSONCall
@@ -54,6 +56,8 @@ class CallSyntax:
     section_end: str = ""
     closing: str = ""
     most: int = MAX_CALLS
+    leading: str = ""
+    trailing: str = ""
 
     @property
     def is_section(self) -> bool:

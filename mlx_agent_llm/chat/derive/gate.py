@@ -1,0 +1,51 @@
+"""Whether a format reads what a template renders, and allows it: what is rendered is what the model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlx_agent_llm.chat.derive.probes import BESIDE, LAST, Call, Probing
+from mlx_agent_llm.chat.output import ParsedMessage
+from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
+from mlx_agent_llm.chat.reply.format import ToolFormat
+from mlx_agent_llm.chat.tools import Tool, ToolPlan
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
+from mlx_agent_llm.constrain.reasoning import Thinking
+from mlx_agent_llm.errors import ConstraintError
+
+
+def passes(tool_format: ToolFormat, probing: Probing) -> bool:
+    """Whether the rendered calls, one and two, are read as what they are, and allowed by the grammar."""
+    first = probing.probe.first
+    return _fits(tool_format, probing, probing.one, [first]) and (
+        not probing.two or _fits(tool_format, probing, probing.two, [first, LAST])
+    )
+
+
+def passes_beside(tool_format: ToolFormat, probing: Probing) -> bool:
+    """The same for a text and a call after it."""
+    return bool(probing.beside) and _fits(tool_format, probing, probing.beside, [probing.probe.first], BESIDE)
+
+
+def _fits(tool_format: ToolFormat, probing: Probing, text: str, calls: Sequence[Call], content: str = "") -> bool:
+    tools = tuple(Tool(**tool["function"]) for tool in probing.probe.tools)
+    thinking = thinking_of(tool_format, text)
+    reply = ExpectedReply(tool_format, ToolPlan("auto", tools, tools), None, thinking)
+    reader = reply.reader()
+    message = ParsedMessage.of(reader.feed(text) + reader.finish())
+    found = [(call.name, call.arguments) for call in message.tool_calls]
+    if found != list(calls) or message.invalid_tool_calls or message.content != content or message.reasoning:
+        return False
+    forced = ExpectedReply(tool_format, ToolPlan("required", tools, tools), None, thinking)
+    try:
+        return all(Pushdown(one.grammar()).accepts(text) for one in ([reply] if content else [reply, forced]))
+    except ConstraintError:
+        return False
+
+
+def thinking_of(tool_format: ToolFormat, text: str) -> Thinking:
+    """Whether a rendered turn begins within the reasoning that its prompt has opened."""
+    marks = tool_format.reasoning
+    if marks is None:
+        return "none"
+    return "open" if text.lstrip().startswith(marks.end) else "auto"

@@ -1,0 +1,227 @@
+"""Small chats with tools and calls, as one chat template renders them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlx_agent_llm.chat.derive.units import common_beginning, units
+from mlx_agent_llm.errors import RequestError
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.models.tokenizer import Tokenizer
+
+Arguments = Literal["objects", "texts"]
+"""As what a template takes the arguments of calls."""
+Call = tuple[str, dict[str, Any]]
+Turn = dict[str, Any]
+
+QUESTION, ANSWER, BESIDE, THOUGHT, RESULTS = "questiontext", "answertext", "besidetext", "thoughttext", ("gone", "went")
+IDS = ("pr0be0001", "pr0be0002")
+_SWITCHES = ("enable_thinking", "thinking")
+
+
+def _property(kind: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "description": "A sample.", **more}
+
+
+def _tool(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": dict(properties), "required": list(properties)}
+    return {"type": "function", "function": {"name": name, "description": "Probes.", "parameters": parameters}}
+
+
+_SCALARS = {"alpha": _property("string"), "beta": _property("integer")}
+_STRUCTURES = {
+    "gamma": _property("boolean"),
+    "delta": _property("array", items={"type": "string"}),
+    "epsilon": _property("object", properties={"inner": {"type": "string", "description": "A sample."}}),
+}
+LAST: Call = ("probe_two", {"zeta": "other", "theta": "last"})
+_SECOND_TOOL = _tool("probe_two", {"zeta": _property("string"), "theta": _property("string")})
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Two tools and a call of the first one."""
+
+    first: Call
+    tools: tuple[dict[str, Any], ...]
+
+
+RICH = Probe(
+    (
+        "probe_one",
+        {"alpha": "sample", "beta": 735, "gamma": True, "delta": ["item"], "epsilon": {"inner": "deep"}},
+    ),
+    (_tool("probe_one", _SCALARS | _STRUCTURES), _SECOND_TOOL),
+)
+PLAIN = Probe(("probe_one", {"alpha": "sample", "beta": 735}), (_tool("probe_one", _SCALARS), _SECOND_TOOL))
+
+
+@dataclass(frozen=True)
+class Probing:
+    """Chats with the calls of a probe, as a tokenizer's template renders them; "" where it refuses one.
+
+    arguments: as what it takes those of calls. shows_tools: whether it gets the tools; in_system: within the turn of
+    the system.
+    """
+
+    tokenizer: Tokenizer
+    probe: Probe
+    arguments: Arguments
+    shows_tools: bool = True
+    in_system: bool = False
+
+    @cached_property
+    def one(self) -> str:
+        """What the assistant writes for the first call."""
+        return self._native([self.probe.first])
+
+    @cached_property
+    def two(self) -> str:
+        """What it writes for two calls; "" where the template shows but one, or refuses them."""
+        return self._native([self.probe.first, LAST])
+
+    @cached_property
+    def beside(self) -> str:
+        """What it writes for a text and a call; "" where the template leaves one of them out."""
+        text = self._native([self.probe.first], BESIDE)
+        return text if BESIDE in text else ""
+
+    @cached_property
+    def has_tools(self) -> bool:
+        """Whether a prompt shows the tools."""
+        shown = self.render([_user()], prompt=True)
+        return all(word in shown for word in ("probe_one", "probe_two", "alpha", "zeta"))
+
+    @cached_property
+    def has_result(self) -> bool:
+        """Whether the result of a call is shown when nothing follows it."""
+        turns = [_user(), self._assistant([self.probe.first]), _result(0, "probe_one")]
+        return RESULTS[0] in self.render(turns, prompt=True)
+
+    @cached_property
+    def has_two_results(self) -> bool:
+        """Whether two calls of one turn are shown with their results."""
+        return bool(self.two) and all(result in self._history([self.probe.first, LAST]) for result in RESULTS)
+
+    @cached_property
+    def has_system(self) -> bool:
+        """Whether a turn of the system is shown."""
+        return THOUGHT in self.render([{"role": "system", "content": THOUGHT}, _user()], prompt=True)
+
+    @cached_property
+    def switch(self) -> str | None:
+        """The option that changes what prompts say of reasoning."""
+        return next((name for name in _SWITCHES if self._prompt(name, True) != self._prompt(name, False)), None)
+
+    @cached_property
+    def wants_short_ids(self) -> bool:
+        """Whether calls with long ids are refused."""
+        return not self.render([_user(), self._assistant([self.probe.first], call_id="call_" + 32 * "0"), _user()])
+
+    def text_turn(self, content: str, **keys: str) -> str:
+        """A last turn of the assistant, with what stands around it."""
+        return self.render([_user(), {"role": "assistant", "content": content, **keys}]).partition(QUESTION)[2]
+
+    def render(self, turns: Sequence[Turn], *, prompt: bool = False, **options: Any) -> str:
+        """The turns as text; "" where the template refuses them."""
+        tools = self.probe.tools if self.shows_tools else ()
+        if self.in_system and tools:
+            listed = json.dumps([tool["function"] for tool in tools])
+            turns = [{"role": "system", "content": "", "tools": listed}, *turns]
+        try:
+            return self.tokenizer.apply_chat_template(turns, tools=tools, add_generation_prompt=prompt, **options)
+        except RequestError:
+            return ""
+
+    @cached_property
+    def text_lead(self) -> str:
+        """What the assistant writes before a text."""
+        turn = self._text_turn.partition(ANSWER)[0]
+        return turn[len(self._header(turn)) :]
+
+    @cached_property
+    def text_tail(self) -> str:
+        """What follows a text up to the next turn's text."""
+        return self._text_turn.partition(ANSWER)[2].partition(QUESTION)[0]
+
+    def calls_alone(self, text: str) -> str:
+        """A rendered turn of calls without what stands before texts, too."""
+        return text.removeprefix(common_beginning(text, self.text_lead))
+
+    @cached_property
+    def prompt_end(self) -> str:
+        """What a prompt ends with, from after the last turn's text on."""
+        return self.render([_user()], prompt=True).rpartition(QUESTION)[2]
+
+    @cached_property
+    def _text_turn(self) -> str:
+        return self.render([_user(), _answer(), _user()]).partition(QUESTION)[2]
+
+    def _header(self, turn: str) -> str:
+        """How the turn begins before the assistant writes."""
+        return self.prompt_end if turn.startswith(self.prompt_end) else common_beginning(turn, self.prompt_end)
+
+    def _end(self, turn: str, begin: int) -> int:
+        """Where the assistant's turn ends: at a token that ends replies, else where texts end."""
+        names = self.tokenizer.special_token_texts
+        ends = [names[token] for token in self.tokenizer.eos_token_ids if token in names]
+        found = [index for end in ends if (index := turn.find(end, begin)) >= 0]
+        behind = next((unit for unit in units(self.text_tail) if unit.strip()), "")
+        if not found and behind in turn[begin:]:
+            found = [turn.index(behind, begin)]
+        return min(found, default=len(turn))
+
+    def _native(self, calls: Sequence[Call], content: str = "") -> str:
+        """What the assistant writes, without the header and the end of its turn; "" where a call is not shown."""
+        turn = self._history(calls, content).partition(QUESTION)[2].partition(RESULTS[0])[0]
+        words = _words(calls[-1][1])
+        if not all(word in turn for name, arguments in calls for word in (name, *_words(arguments))):
+            return ""
+        if '\\"alpha' in turn or "\\'alpha" in turn:
+            return ""
+        for others in ([], [_user()]):  # what follows the turn is no part of it, whatever it is
+            other = self.render([_user(), self._assistant(calls, content), *others]).partition(QUESTION)[2]
+            common = common_beginning(turn, other)
+            turn = common if words[-1] in common else turn
+        return turn[len(self._header(turn)) : self._end(turn, turn.rfind(words[-1]))]
+
+    def _history(self, calls: Sequence[Call], content: str = "") -> str:
+        results = [_result(index, name) for index, (name, _) in enumerate(calls)]
+        return self.render([_user(), self._assistant(calls, content), *results, _answer(), _user()])
+
+    def _prompt(self, name: str, value: bool) -> str:
+        return self.render([_user()], prompt=True, **{name: value})
+
+    def _assistant(self, calls: Sequence[Call], content: str = "", call_id: str = "") -> Turn:
+        written = [
+            {
+                "id": call_id or IDS[index],
+                "type": "function",
+                "function": {"name": name, "arguments": given if self.arguments == "objects" else json.dumps(given)},
+            }
+            for index, (name, given) in enumerate(calls)
+        ]
+        return {"role": "assistant", "content": content, "tool_calls": written}
+
+
+def _words(value: Any) -> list[str]:
+    """The words that every way of writing a value holds."""
+    return re.findall(r"\w{3,}", json.dumps(value).replace("true", ""))
+
+
+def _user() -> Turn:
+    return {"role": "user", "content": QUESTION}
+
+
+def _answer() -> Turn:
+    return {"role": "assistant", "content": ANSWER}
+
+
+def _result(index: int, name: str) -> Turn:
+    return {"role": "tool", "tool_call_id": IDS[index], "name": name, "content": RESULTS[index]}
