@@ -16,7 +16,7 @@ _MARK = re.compile(r"<[|｜][^<>\s'\"{}]+[|｜]>|<\|[a-z_]+>|<[a-z_]+\|>|\[/?[A-
 _ENDS = frozenset(
     "<|im_end|> <|eot_id|> <|eom_id|> <|eot|> <|eom|> <|call|> <|calls|> <|return|> <｜end▁of▁sentence｜> <|end|> "
     "<|end_of_text|> <|role_end|> <|END_OF_TURN_TOKEN|> <|assistant_end|> <|end_of_msg|> "
-    "</s> <turn|> <end_of_turn>".split()
+    "</s> <turn|> <|tool_response> <end_of_turn> <seed:eos>".split()
 )
 
 
@@ -46,5 +46,6 @@ def byte_tokenizer(template: str | dict[str, str]) -> HFTokenizer:
     backend.add_special_tokens([AddedToken(mark, normalized=False) for mark in marks])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = template
-    ends = [backend.token_to_id(mark) for mark in dict.fromkeys(marks) if mark in _ENDS]
+    inner = {"<|end|>"} if {"<|return|>", "<|calls|>"} & set(marks) else set()  # there it ends a part of a reply
+    ends = [backend.token_to_id(mark) for mark in dict.fromkeys(marks) if mark in _ENDS - inner]
     return HFTokenizer(tokenizer, ends)

@@ -151,8 +151,8 @@ class Probing:
         return self._text_turn.partition(ANSWER)[2].partition(QUESTION)[0]
 
     def calls_alone(self, text: str) -> str:
-        """A rendered turn of calls without what stands before texts, too."""
-        return text.removeprefix(common_beginning(text, self.text_lead))
+        """A rendered turn of calls without what stands before texts, too, but with the blanks before the calls."""
+        return text.removeprefix(common_beginning(text, self.text_lead.rstrip()))
 
     @cached_property
     def prompt_end(self) -> str:
@@ -167,15 +167,12 @@ class Probing:
         """How the turn begins before the assistant writes."""
         return self.prompt_end if turn.startswith(self.prompt_end) else common_beginning(turn, self.prompt_end)
 
-    def _end(self, turn: str, begin: int) -> int:
-        """Where the assistant's turn ends: at a token that ends replies, else where texts end."""
+    def _end(self, turn: str, begin: int) -> int | None:
+        """Where the first token after `begin` stands that ends replies."""
         names = self.tokenizer.special_token_texts
         ends = [names[token] for token in self.tokenizer.eos_token_ids if token in names]
         found = [index for end in ends if (index := turn.find(end, begin)) >= 0]
-        behind = next((unit for unit in units(self.text_tail) if unit.strip()), "")
-        if not found and behind in turn[begin:]:
-            found = [turn.index(behind, begin)]
-        return min(found, default=len(turn))
+        return min(found, default=None)
 
     def _native(self, calls: Sequence[Call], content: str = "") -> str:
         """What the assistant writes, without the header and the end of its turn; "" where a call is not shown."""
@@ -185,11 +182,16 @@ class Probing:
             return ""
         if '\\"alpha' in turn or "\\'alpha" in turn:
             return ""
-        for others in ([], [_user()]):  # what follows the turn is no part of it, whatever it is
-            other = self.render([_user(), self._assistant(calls, content), *others]).partition(QUESTION)[2]
-            common = common_beginning(turn, other)
-            turn = common if words[-1] in common else turn
-        return turn[len(self._header(turn)) : self._end(turn, turn.rfind(words[-1]))]
+        begin = turn.rfind(words[-1])
+        end = self._end(turn, begin)
+        if end is None:  # what follows the turn is no part of it, whatever it is
+            for others in ([], [_user()]):
+                other = self.render([_user(), self._assistant(calls, content), *others]).partition(QUESTION)[2]
+                common = common_beginning(turn, other)
+                turn = common if words[-1] in common else turn
+            behind = next((unit for unit in units(self.text_tail) if unit.strip()), "")
+            end = turn.find(behind, begin) if behind and behind in turn[begin:] else len(turn)
+        return turn[len(self._header(turn)) : end]
 
     def _history(self, calls: Sequence[Call], content: str = "") -> str:
         results = [_result(index, name) for index, (name, _) in enumerate(calls)]

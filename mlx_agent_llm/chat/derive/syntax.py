@@ -18,7 +18,7 @@ def derive_syntax(probing: Probing) -> CallSyntax | None:
     before, after = _with_ids(probing.one[: first.begin]), _with_ids(probing.one[first.end :])
     before = probing.calls_alone(before)
     syntax = _of_two(probing, first, before, after) if probing.two else _of_one(first, before, after)
-    return None if syntax is None else _with_marker(syntax)
+    return None if syntax is None else _with_marker(syntax, probing.text_tail)
 
 
 def _of_one(first: Located, before: str, after: str) -> CallSyntax:
@@ -53,11 +53,19 @@ def blanks_around(text: str) -> tuple[str, str]:
     return text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
 
 
-def _with_marker(syntax: CallSyntax) -> CallSyntax | None:
-    """The syntax with the mark that calls begin with; None where they begin with none that a text would not hold."""
+def _with_marker(syntax: CallSyntax, text_tail: str) -> CallSyntax | None:
+    """The syntax with the mark that calls begin with; None where they begin with none that a text would not hold.
+
+    What follows texts may begin alike: then the mark ends where they differ.
+    """
     beginning = syntax.section_begin + syntax.begin
-    first = next(iter(units(beginning)), "")
-    marker = first if is_mark(first) else beginning.strip()
+    alike = common_beginning(beginning, text_tail)
+    parts = units(beginning)
+    first = next((part for part in parts[len(units(alike)) :] if part.strip()), "")
+    if not first:
+        return None
+    marker = beginning[: beginning.index(first, len(alike)) + len(first)]
+    marker = marker if is_mark(first) or alike else beginning.strip()
     if len(marker) < 3:
         return None
     closing = syntax.end.strip() or syntax.section_end.strip()

@@ -61,17 +61,20 @@ class ReplyGrammar:
     def _body(self) -> Node:
         """What follows the reasoning."""
         if self._plan.mode == "required":
-            return sequence(_optional(self._syntax.leading), self._calls())
+            return self._calls()
         if self._response is not None:
             begin, end = TextNode(self._format.text_begin), TextNode(self._format.text_end)
             answer = sequence(begin, self._json(self._response), end)
-            return answer if self._plan.mode == "none" else choice([self._calls(), answer])
+            return answer if self._plan.mode == "none" else choice([self._led_calls(), answer])
         if self._plan.mode == "none":
             return self._text()
         if self._syntax.opening or self._format.text_begin:
-            return choice([self._text(), self._calls()])
+            return choice([self._text(), self._led_calls()])
         with_calls = intersection(first_match(self._syntax.marker), self._allowed_beginnings())
         return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax.marker))])
+
+    def _led_calls(self) -> Node:
+        return sequence(_optional(self._syntax.leading), self._calls())
 
     def _calls(self, read: str = "") -> Node:
         """All calls of a reply, from after a part of the first marker that was read."""
@@ -133,11 +136,15 @@ class ReplyGrammar:
     def _with_reasoning(self, body: Node) -> Node:
         marks = self._format.reasoning
         if marks is None or self._thinking == "none":
-            return body
+            return self._led(body)
         if self._thinking == "open":
             return sequence(PatternNode(self._block(marks)), body)
-        block = concat(literal(marks.begin), self._block(marks))
-        return choice([sequence(PatternNode(block), body), body])
+        block = concat(repeat(literal("\n"), 0, 1), literal(marks.begin), self._block(marks))
+        return choice([sequence(PatternNode(block), body), self._led(body)])
+
+    def _led(self, body: Node) -> Node:
+        """The body after the blanks that may stand before calls; after reasoning its block ends with them."""
+        return sequence(_optional(self._syntax.leading), body) if self._plan.mode == "required" else body
 
     def _block(self, marks: Reasoning) -> Language:
         """A block up to its end; free text after it begins with the line breaks itself."""

@@ -76,19 +76,18 @@ def _in_quotes(language: Language) -> Language:
 
 
 class TaggedNotation:
-    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON.
+    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as values.
 
-    constants: those of Python that may be written too. python: whether arrays and objects are Python's.
+    constants: those of Python that may be written too.
     """
 
-    def __init__(self, tags: Tags, end: str, constants: Collection[str] = (), python: bool = False) -> None:
+    def __init__(self, tags: Tags, end: str, constants: Collection[str] = ()) -> None:
         between = "" if tags.kinds else tags.name_end + tags.value_begin + tags.padding
         self._tags = tags
         self._members = _MembersNotation(_NAME, tags.begin, between, "", end)
         self._value_end = tags.padding + tags.value_end + tags.after
         self._tag = tags.value_end
         self._constants = constants
-        self._python = python
 
     def whole(self, writer: ValueWriter, formula: Formula) -> Node:
         """The node of all parameters."""
@@ -98,9 +97,8 @@ class TaggedNotation:
         types = writer.reader.types(formula)
         if self._tags.kinds:
             return choice(self._of_kinds(writer, types))
-        inner = replace(writer, notation=PythonNotation("")) if self._python else writer
-        structures = [inner.value(Typed(TypeSet(arrays=(part,)))) for part in types.arrays]
-        structures += [inner.value(Typed(TypeSet(objects=(part,)))) for part in types.objects]
+        structures = [writer.value(Typed(TypeSet(arrays=(part,)))) for part in types.arrays]
+        structures += [writer.value(Typed(TypeSet(objects=(part,)))) for part in types.objects]
         scalars = self._scalars(writer, formula)
         texts = intersection(types.strings, without(self._tag))
         if structures:  # what begins like one is one

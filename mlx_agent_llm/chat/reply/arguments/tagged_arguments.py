@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_agent_llm.chat.reply.arguments.json_text import load_json
-from mlx_agent_llm.chat.reply.arguments.notations import TaggedNotation
+from mlx_agent_llm.chat.reply.arguments.notations import PythonNotation, TaggedNotation
 from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
 from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Waiting, collect, json_characters
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
+from mlx_agent_llm.constrain.schema.write.notation import JSONNotation
 
 PYTHON_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _BLANKS = " \t\n\r"
@@ -62,8 +63,9 @@ class TaggedArguments:
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the parameters and of what ends the call."""
         constants = tuple(PYTHON_CONSTANTS) if self.python_constants else ()
-        notation = TaggedNotation(self.tags, end, constants, self.python_structures)
-        return schema_rules(tool.parameters, prefix, write_root=notation.whole)
+        whole = TaggedNotation(self.tags, end, constants).whole
+        notation = PythonNotation("") if self.python_structures else JSONNotation()
+        return schema_rules(tool.parameters, prefix, notation=notation, write_root=whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         """The parameters as they are written."""
