@@ -11,10 +11,11 @@ from mlx_agent_llm.chat.derive.gate import passes, passes_beside
 from mlx_agent_llm.chat.derive.probes import PLAIN, RICH, Arguments, Probing
 from mlx_agent_llm.chat.derive.reasoning import ShownReasoning, find_reasoning
 from mlx_agent_llm.chat.derive.syntax import blanks_around, derive_syntax
+from mlx_agent_llm.chat.derive.text_marks import derive_text_marks
 from mlx_agent_llm.chat.families import MARKS_OF_REASONING, TOOL_FORMATS, find_by_signs
 from mlx_agent_llm.chat.families.generic_json import GENERIC_JSON
 from mlx_agent_llm.chat.reply.format import ToolFormat
-from mlx_agent_llm.chat.reply.syntax import Reasoning
+from mlx_agent_llm.chat.reply.syntax import CallSyntax
 
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
@@ -31,6 +32,7 @@ class Abilities(NamedTuple):
     two_calls: whether a turn may hold two. beside: whether text before a call is shown. results: whether a result is
     shown at the end of a chat. system: whether it takes a turn of the system. switch: the option that turns reasoning
     on and off. reasoning: the key of a turn that holds it. short_ids: whether ids must have nine characters.
+    in_variables: whether it takes the tools as a text in a variable of its own.
     """
 
     tools: bool = False
@@ -42,6 +44,7 @@ class Abilities(NamedTuple):
     switch: str | None = None
     reasoning: str | None = None
     short_ids: bool = False
+    in_variables: bool = False
 
 
 class FoundFormat(NamedTuple):
@@ -78,8 +81,8 @@ def _find(tokenizer: Tokenizer, name: str) -> FoundFormat:
     if tokenizer.chat_template is None:
         return FoundFormat(by_signs, "generic" if name == "auto" else "given", Abilities())
     probing = _find_probing(tokenizer, by_signs)
-    shown = find_reasoning(probing)
-    expected = replace(by_signs, reasoning=_reasoning(by_signs, shown))
+    shown = find_reasoning(probing, MARKS_OF_REASONING)
+    expected = replace(by_signs, reasoning=shown.marks or by_signs.reasoning)
     abilities = _abilities(probing, expected, shown)
     if name != "auto":
         return _given(probing, expected, abilities)
@@ -97,6 +100,9 @@ def _with_calls(probing: Probing, expected: ToolFormat, abilities: Abilities) ->
         derived = replace(expected, calls=syntax, calls_beside_json=None)
         if expected.name == GENERIC_JSON.name:
             derived = replace(derived, name="derived")
+        if not expected.text_begin:
+            begin, end = derive_text_marks(probing, expected.reasoning)
+            derived = replace(derived, text_begin=begin, text_end=end)
         if passes(derived, probing):
             return _found(derived, "derived", abilities, probing)
     warning = "the chat template renders calls in a form that cannot be read back: calls are written as generic_json"
@@ -114,7 +120,7 @@ def _families(probing: Probing, expected: ToolFormat) -> Iterator[ToolFormat]:
             yield replace(adapted, calls=_adapt(adapted, probing))
 
 
-def _adapt(family: ToolFormat, probing: Probing):  # type: ignore[no-untyped-def]
+def _adapt(family: ToolFormat, probing: Probing) -> CallSyntax:
     calls = family.calls
     leading, trailing = blanks_around(probing.calls_alone(probing.one))
     return replace(calls, leading=leading, trailing=trailing, most=calls.most if probing.two else 1)
@@ -156,11 +162,12 @@ def _find_probing(tokenizer: Tokenizer, expected: ToolFormat) -> Probing:
         for probe in (RICH, PLAIN)
         for kind in kinds
     ]
+    ways += [replace(way, in_variables=True) for way in ways]
     rendering = [way for way in ways if way.prompt_end] or ways[:1]
     return next((way for way in rendering if way.one), rendering[0])
 
 
-def _abilities(probing: Probing, tool_format: ToolFormat, shown: ShownReasoning | None) -> Abilities:
+def _abilities(probing: Probing, tool_format: ToolFormat, shown: ShownReasoning) -> Abilities:
     has_calls = bool(probing.one)
     return Abilities(
         tools=probing.has_tools,
@@ -169,14 +176,7 @@ def _abilities(probing: Probing, tool_format: ToolFormat, shown: ShownReasoning 
         results=probing.has_result,
         system=probing.has_system,
         switch=probing.switch,
-        reasoning=None if shown is None else shown.key,
+        reasoning=shown.key,
         short_ids=has_calls and probing.wants_short_ids,
+        in_variables=probing.in_variables,
     )
-
-
-def _reasoning(by_signs: ToolFormat, shown: ShownReasoning | None) -> Reasoning | None:
-    """The marks of a family that are more than one tag each, or those that the template shows, or else its signs."""
-    known = by_signs.reasoning
-    if known is not None and known in MARKS_OF_REASONING and known.sign != "<think>":
-        return known
-    return shown.marks if shown is not None and shown.marks is not None else known

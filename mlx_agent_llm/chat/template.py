@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlx_agent_llm.chat.control_tokens import Shield
+from mlx_agent_llm.chat.derive.probes import tool_variables
 from mlx_agent_llm.chat.found_format import Abilities, FoundFormat
 from mlx_agent_llm.chat.messages import Message
 from mlx_agent_llm.chat.reply.format import ToolFormat
@@ -51,27 +53,48 @@ def render_prompt(
     RequestError carries what the template itself refuses.
     """
     tool_format, abilities = found.tool_format, found.abilities
-    instructions = tools_as_text(tool_format, tools) if tools and not abilities.tools else ""
-    messages = _messages(tool_format, abilities, turns)
-    messages = _with_system([instructions, _own_system(turns), _response_instructions(response)], messages)
-    messages = messages if abilities.system else _without_system(messages)
-    given = tools_as_data(tool_format, tools) if tools and abilities.tools else None
-    messages = with_tools(tool_format, messages, tools) if given else messages
     options = _thinking_options(abilities, enable_thinking)
 
     def render(change: Callable[[Any], Any]) -> str:
-        return tokenizer.apply_chat_template(
-            [
-                {**message, **{key: change(value) for key, value in message.items() if key != "role"}}
-                for message in messages
-            ],
-            tools=change(given),
-            **options,
-        )
+        """The prompt; the change is made to what users wrote, before marks of ours are written around it."""
+        own_turns = [_changed_turn(turn, change) for turn in turns]
+        own_tools = [
+            replace(tool, description=change(tool.description), parameters=change(tool.parameters)) for tool in tools
+        ]
+        instructions = tools_as_text(tool_format, own_tools) if own_tools and not abilities.tools else ""
+        messages = _messages(tool_format, abilities, own_turns)
+        asked = change(_response_instructions(response))
+        messages = _with_system([instructions, _own_system(own_turns), asked], messages)
+        messages = messages if abilities.system else _without_system(messages)
+        given = tools_as_data(tool_format, own_tools) if own_tools and abilities.tools else None
+        messages = with_tools(tool_format, messages, own_tools) if given else messages
+        variables = tool_variables([tool["function"] for tool in given or ()]) if abilities.in_variables else {}
+        return tokenizer.apply_chat_template(messages, tools=given, **variables, **options)
 
-    shield = Shield(tokenizer.special_token_texts.values(), [messages, given])
+    shield = Shield(
+        tokenizer.special_token_texts.values(),
+        [*map(_written, turns), *map(_declared, tools), _response_instructions(response)],
+    )
     text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
     return Prompt(token_ids, _thinking(text, tool_format))
+
+
+def _changed_turn(turn: Message, change: Callable[[Any], Any]) -> Message:
+    calls = tuple(
+        replace(call, arguments=change(call.arguments), arguments_json=change(call.arguments_json))
+        for call in turn.tool_calls
+    )
+    return replace(turn, content=change(turn.content), reasoning=change(turn.reasoning), tool_calls=calls)
+
+
+def _written(turn: Message) -> list[Any]:
+    """What a turn holds that its author wrote."""
+    arguments = [value for call in turn.tool_calls for value in (call.arguments, call.arguments_json)]
+    return [turn.content, turn.reasoning, *arguments]
+
+
+def _declared(tool: Tool) -> list[Any]:
+    return [tool.description, tool.parameters]
 
 
 def _messages(tool_format: ToolFormat, abilities: Abilities, turns: Sequence[Message]) -> list[dict[str, Any]]:

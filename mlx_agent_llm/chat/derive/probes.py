@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,7 +68,7 @@ class Probing:
     """Chats with the calls of a probe, as a tokenizer's template renders them; "" where it refuses one.
 
     arguments: as what it takes those of calls. shows_tools: whether it gets the tools; in_system: within the turn of
-    the system.
+    the system; in_variables: as text in a variable of its own.
     """
 
     tokenizer: Tokenizer
@@ -75,6 +76,7 @@ class Probing:
     arguments: Arguments
     shows_tools: bool = True
     in_system: bool = False
+    in_variables: bool = False
 
     @cached_property
     def one(self) -> str:
@@ -134,6 +136,8 @@ class Probing:
         if self.in_system and tools:
             listed = json.dumps([tool["function"] for tool in tools])
             turns = [{"role": "system", "content": "", "tools": listed}, *turns]
+        if self.in_variables:
+            options |= tool_variables([tool["function"] for tool in tools])
         try:
             return self.tokenizer.apply_chat_template(turns, tools=tools, add_generation_prompt=prompt, **options)
         except RequestError:
@@ -149,6 +153,12 @@ class Probing:
     def text_tail(self) -> str:
         """What follows a text up to the next turn's text."""
         return self._text_turn.partition(ANSWER)[2].partition(QUESTION)[0]
+
+    @cached_property
+    def text_end(self) -> str:
+        """What the assistant writes after a text, before the token that ends its reply."""
+        end = self._end(self.text_tail, 0)
+        return self.text_tail[:end].rstrip() if end is not None else ""
 
     def calls_alone(self, text: str) -> str:
         """A rendered turn of calls without what stands before texts, too, but with the blanks before the calls."""
@@ -210,6 +220,11 @@ class Probing:
             for index, (name, given) in enumerate(calls)
         ]
         return {"role": "assistant", "content": content, "tool_calls": written}
+
+
+def tool_variables(functions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The variables of templates that take the tools as a text: the tools and today's date."""
+    return {"functions": json.dumps(functions, ensure_ascii=False), "datetime": date.today().isoformat()}
 
 
 def _words(value: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlx_agent_llm.chat.derive.probes import ANSWER, THOUGHT, Probing
@@ -12,19 +13,23 @@ KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
 class ShownReasoning(NamedTuple):
-    """The key whose text a template shows, and the marks around it, if they are one tag each."""
+    """The key whose text a template shows, None where it shows none, and the marks around it, where they are known."""
 
-    key: str
+    key: str | None
     marks: Reasoning | None
 
 
-def find_reasoning(probing: Probing) -> ShownReasoning | None:
-    """How the reasoning of the last turn is shown; None where it is not."""
+def find_reasoning(probing: Probing, known: Sequence[Reasoning]) -> ShownReasoning:
+    """How the reasoning of the last turn is shown; marks are known ones, or else one tag each."""
     for key in KEYS:
         turn = probing.text_turn(ANSWER, **{key: THOUGHT})
         if THOUGHT in turn and ANSWER in turn:
-            return ShownReasoning(key, _marks(turn))
-    return None
+            return ShownReasoning(key, _known_marks(probing.prompt_end + turn, known) or _marks(turn))
+    return ShownReasoning(None, _known_marks(probing.prompt_end, known))
+
+
+def _known_marks(shown: str, known: Sequence[Reasoning]) -> Reasoning | None:
+    return next((marks for marks in known if marks.begin in shown and marks.end in shown), None)
 
 
 def _marks(turn: str) -> Reasoning | None:

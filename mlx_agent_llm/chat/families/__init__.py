@@ -21,6 +21,7 @@ from mlx_agent_llm.chat.families.phi4 import PHI4
 from mlx_agent_llm.chat.families.pythonic import LFM2, PYTHONIC
 from mlx_agent_llm.chat.families.qwen3 import QWEN3
 from mlx_agent_llm.chat.families.qwen3_coder import QWEN3_CODER
+from mlx_agent_llm.chat.families.reasoning import APERTUS, APRIEL, KIMI_K3, SOLAR
 from mlx_agent_llm.chat.families.smollm2 import SMOLLM2
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import THINK, Reasoning
@@ -51,7 +52,13 @@ _FORMATS = (
     GENERIC_JSON,
 )
 TOOL_FORMATS: Mapping[str, ToolFormat] = MappingProxyType({one.name: one for one in _FORMATS})
-MARKS_OF_REASONING = (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning, BRACKETS, THINK)
+MARKS_OF_REASONING = tuple(
+    marks
+    for marks in (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning, KIMI_K3, SOLAR, APERTUS, APRIEL, BRACKETS)
+    if marks is not None
+)
+# Templates that show no calls, and by what else the form is known in which their models write them.
+_MORE_SIGNS = ((("SmolLM", "reasoning_mode"), QWEN3), (("List of tools: [", "keep_past_thinking"), LFM2))
 
 
 def find_by_signs(template: str, name: str = "auto") -> ToolFormat:
@@ -63,11 +70,12 @@ def find_by_signs(template: str, name: str = "auto") -> ToolFormat:
 
 
 def _find(template: str) -> ToolFormat:
-    return next(one for one in _FORMATS if all(sign in template for sign in one.signs))
+    known = (*_MORE_SIGNS, *((one.signs, one) for one in _FORMATS))
+    return next(one for signs, one in known if all(sign in template for sign in signs))
 
 
 def _find_reasoning(template: str) -> Reasoning | None:
-    return next((marks for marks in MARKS_OF_REASONING if marks and marks.sign in template), None)
+    return next((marks for marks in (*MARKS_OF_REASONING, THINK) if marks.sign in template), None)
 
 
 __all__ = ["MARKS_OF_REASONING", "TOOL_FORMATS", "ToolFormat", "find_by_signs"]

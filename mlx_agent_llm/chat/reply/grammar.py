@@ -6,7 +6,7 @@ import re
 
 from mlx_agent_llm.chat.reply.calls import JSONCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
-from mlx_agent_llm.chat.reply.syntax import Reasoning
+from mlx_agent_llm.chat.reply.syntax import CallSyntax, Reasoning
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.constrain.schema import schema_rules
@@ -38,6 +38,7 @@ _PLACES = {
     "{index}": PatternNode(parse_full_match("[0-9]{1,3}")),
     "{id}": PatternNode(parse_full_match("[A-Za-z0-9_-]{1,40}")),
 }
+_LINE_BREAKS = parse_full_match(r"\n{0,2}")
 _BLANKS = parse_full_match(r"[ \t\n\r]*")
 
 
@@ -61,7 +62,7 @@ class ReplyGrammar:
     def _body(self) -> Node:
         """What follows the reasoning."""
         if self._plan.mode == "required":
-            return self._calls()
+            return choice(self._calls(syntax) for syntax in self._syntax.spellings)
         if self._response is not None:
             begin, end = TextNode(self._format.text_begin), TextNode(self._format.text_end)
             answer = sequence(begin, self._json(self._response), end)
@@ -69,37 +70,43 @@ class ReplyGrammar:
         if self._plan.mode == "none":
             return self._text()
         if self._syntax.opening or self._format.text_begin:
-            return choice([self._text(), self._led_calls()])
+            return self._with_preamble(choice([self._text(), self._led_calls()]))
         with_calls = intersection(first_match(self._syntax.marker), self._allowed_beginnings())
-        return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax.marker))])
+        return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax, self._syntax.marker))])
+
+    def _with_preamble(self, body: Node) -> Node:
+        """The body, or a text to the user, in a message of its own, and then the body."""
+        if not self._format.preamble:
+            return body
+        begin, end = self._format.preamble
+        text = concat(without(*self._format.not_in_text), literal(end))
+        return choice([body, sequence(TextNode(begin), PatternNode(text), body)])
 
     def _led_calls(self) -> Node:
-        return sequence(_optional(self._syntax.leading), self._calls())
+        calls = choice(self._calls(syntax) for syntax in self._syntax.spellings)
+        return sequence(_optional(self._syntax.leading), calls)
 
-    def _calls(self, read: str = "") -> Node:
+    def _calls(self, syntax: CallSyntax, read: str = "") -> Node:
         """All calls of a reply, from after a part of the first marker that was read."""
-        syntax = self._syntax
         most = 1 if self._plan.single else syntax.most
         begin = (syntax.section_begin + syntax.begin).removeprefix(read)
-        call, separator = self._call(), sequence(*_with_places(syntax.separator + syntax.begin))
+        call, separator = self._call(syntax), sequence(*_with_places(syntax.separator + syntax.begin))
         more = [RepeatNode(sequence(separator, call), 0, most - 1)] if most > 1 else []
-        end = sequence(TextNode(syntax.section_end), _optional(self._trailing(most)))
-        return sequence(*_with_places(begin), call, *more, end)
+        # Line breaks may follow: where calls stand on lines of their own, one would ask for another call otherwise.
+        blanks = [PatternNode(_LINE_BREAKS)] if most > 1 or syntax.trailing else []
+        return sequence(*_with_places(begin), call, *more, TextNode(syntax.section_end), *blanks)
 
-    def _trailing(self, most: int) -> str:
-        """The blanks that may follow the last call: those between calls too, or they would ask for another one."""
-        separator = self._syntax.separator
-        return self._syntax.trailing or (separator if most > 1 and not separator.strip() else "")
-
-    def _call(self) -> RuleNode:
+    def _call(self, syntax: CallSyntax) -> RuleNode:
         """The rule of one call, from after its beginning on."""
-        if "call" not in self._rules:
-            calls = [self._call_of(tool, f"tool_{number}") for number, tool in enumerate(self._plan.callable)]
-            self._rules["call"] = choice(calls)
-        return RuleNode("call")
+        spelling = self._syntax.spellings.index(syntax)
+        rule = f"call_{spelling}" if spelling else "call"
+        if rule not in self._rules:
+            calls = [self._call_of(syntax, tool, f"tool_{number}") for number, tool in enumerate(self._plan.callable)]
+            self._rules[rule] = choice(calls)
+        return RuleNode(rule)
 
-    def _call_of(self, tool: Tool, rule: str) -> Node:
-        body, name = self._syntax.body, self._format.write_name(tool.name)
+    def _call_of(self, syntax: CallSyntax, tool: Tool, rule: str) -> Node:
+        body, name = syntax.body, self._format.write_name(tool.name)
         if isinstance(body, JSONCall):
             return sequence(*_with_places(body.head), TextNode(name + body.between), self._arguments(tool, rule))
         return sequence(TextNode(name), *_with_places(body.arguments_begin), self._arguments(tool, rule))
@@ -124,7 +131,7 @@ class ReplyGrammar:
         texts = intersection(without(*excluded), complement(syntax.replies_with_calls) if syntax.opening else ANY_TEXT)
         if self._format.text_begin:
             return sequence(TextNode(self._format.text_begin), PatternNode(concat(texts, literal(end))))
-        return PatternNode(intersection(texts, self._allowed_beginnings()))
+        return PatternNode(concat(intersection(texts, self._allowed_beginnings()), literal(end)))
 
     def _allowed_beginnings(self) -> Language:
         """What is not read as the beginning of a block of reasoning."""

@@ -92,6 +92,8 @@ class ReplyReader:
         marker, held = yield from trimmed(pieces, lambda text: ChatDelta(reasoning=text))
         if marker:
             yield from cursor.skip_blanks()
+            if marks.bridge:
+                yield from cursor.match(marks.bridge)
         elif held:
             yield ChatDelta(reasoning=held)
 

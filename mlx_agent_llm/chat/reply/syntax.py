@@ -42,7 +42,8 @@ class CallSyntax:
     replies that are calls; then calls stand at the beginning alone, and a `tag` may stand before them. closing: what
     ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make. leading,
     trailing: blanks that may stand before the first call and after the last one. "{index}" and "{id}" in these texts
-    stand for the number of a call and for an id.
+    stand for the number of a call and for an id. others: how else the model may write calls, with arguments that end
+    alike.
     """
 
     body: NamedCall | JSONCall
@@ -58,6 +59,12 @@ class CallSyntax:
     most: int = MAX_CALLS
     leading: str = ""
     trailing: str = ""
+    others: tuple[CallSyntax, ...] = ()
+
+    @property
+    def spellings(self) -> tuple[CallSyntax, ...]:
+        """All ways in which calls may be written."""
+        return (self, *self.others)
 
     @property
     def is_section(self) -> bool:
