@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from mlx_agent_llm.chat.derive.gate import passes, passes_beside
-from mlx_agent_llm.chat.derive.probes import PLAIN, RICH, Arguments, Probing
+from mlx_agent_llm.chat.derive.gate import passes
+from mlx_agent_llm.chat.derive.probes import PLAIN, RICH, Arguments, PlaceOfText, Probing
 from mlx_agent_llm.chat.derive.reasoning import ShownReasoning, find_reasoning
 from mlx_agent_llm.chat.derive.syntax import blanks_around, derive_syntax
 from mlx_agent_llm.chat.derive.text_marks import derive_text_marks
@@ -29,21 +29,20 @@ class Abilities(NamedTuple):
     """What a template does with a chat.
 
     tools: whether it shows tools. calls: as what it takes the arguments of calls; None where it shows no calls.
-    two_calls: whether a turn may hold two. beside: whether text before a call is shown. results: whether a result is
-    shown at the end of a chat. system: whether it takes a turn of the system. switch: the option that turns reasoning
-    on and off. reasoning: the key of a turn that holds it. short_ids: whether ids must have nine characters.
+    two_calls: whether a turn may hold two. beside: whether text is shown in the turn of a call, or in one before it;
+    None where it is not. results: whether a result is shown at the end of a chat. system: whether it takes a turn of
+    the system. switch: the option that turns reasoning on and off. reasoning: the key of a turn that holds it.
     in_variables: whether it takes the tools as a text in a variable of its own.
     """
 
     tools: bool = False
     calls: Arguments | None = None
     two_calls: bool = False
-    beside: bool = False
+    beside: PlaceOfText | None = None
     results: bool = False
     system: bool = False
     switch: str | None = None
     reasoning: str | None = None
-    short_ids: bool = False
     in_variables: bool = False
 
 
@@ -80,103 +79,94 @@ def _find(tokenizer: Tokenizer, name: str) -> FoundFormat:
     by_signs = find_by_signs(tokenizer.chat_template or "", name)
     if tokenizer.chat_template is None:
         return FoundFormat(by_signs, "generic" if name == "auto" else "given", Abilities())
-    probing = _find_probing(tokenizer, by_signs)
-    shown = find_reasoning(probing, MARKS_OF_REASONING)
+    ways = _ways(tokenizer, by_signs)
+    shown = find_reasoning(ways[0], MARKS_OF_REASONING)
     expected = replace(by_signs, reasoning=shown.marks or by_signs.reasoning)
-    abilities = _abilities(probing, expected, shown)
-    if name != "auto":
-        return _given(probing, expected, abilities)
-    if not probing.one:
-        return _without_calls(expected, abilities, probing)
-    return _with_calls(probing, expected, abilities)
+    candidates = _candidates if name == "auto" else _as_given
+    for way in ways:
+        for source, tool_format in candidates(way, expected) if way.one else ():
+            if passes(tool_format, way):
+                return _found(tool_format, source, way, shown)
+    abilities = _abilities(ways[0], shown)
+    if any(way.one for way in ways):
+        return _as_text(expected, name, abilities)
+    is_generic = expected.name == GENERIC_JSON.name
+    return FoundFormat(expected, "given" if name != "auto" else "generic" if is_generic else "signs", abilities)
 
 
-def _with_calls(probing: Probing, expected: ToolFormat, abilities: Abilities) -> FoundFormat:
-    for candidate in _families(probing, expected):
-        if passes(candidate, probing):
-            return _found(candidate, "family", abilities, probing)
-    syntax = derive_syntax(probing)
-    if syntax is not None:
-        derived = replace(expected, calls=syntax, calls_beside_json=None)
-        if expected.name == GENERIC_JSON.name:
-            derived = replace(derived, name="derived")
-        if not expected.text_begin:
-            begin, end = derive_text_marks(probing, expected.reasoning)
-            derived = replace(derived, text_begin=begin, text_end=end)
-        if passes(derived, probing):
-            return _found(derived, "derived", abilities, probing)
-    warning = "the chat template renders calls in a form that cannot be read back: calls are written as generic_json"
-    fallback = replace(GENERIC_JSON, reasoning=expected.reasoning)
-    return FoundFormat(fallback, "generic", _as_text(abilities), warning)
-
-
-def _families(probing: Probing, expected: ToolFormat) -> Iterator[ToolFormat]:
-    """The families whose marks stand in the rendered call, the one whose signs the template holds first."""
-    others = (one for one in TOOL_FORMATS.values() if one.name not in (expected.name, GENERIC_JSON.name))
-    for family in (expected, *others):
-        first_word = (family.calls.section_begin + family.calls.begin).split()[:1]
-        if family.signs and all(word in probing.one for word in first_word):
-            adapted = replace(family, reasoning=expected.reasoning)
-            yield replace(adapted, calls=_adapt(adapted, probing))
-
-
-def _adapt(family: ToolFormat, probing: Probing) -> CallSyntax:
-    calls = family.calls
-    leading, trailing = blanks_around(probing.calls_alone(probing.one))
-    return replace(calls, leading=leading, trailing=trailing, most=calls.most if probing.two else 1)
-
-
-def _found(tool_format: ToolFormat, source: Source, abilities: Abilities, probing: Probing) -> FoundFormat:
-    shown = abilities._replace(beside=passes_beside(tool_format, probing))
-    ids = "short" if abilities.short_ids else tool_format.ids
-    return FoundFormat(replace(tool_format, ids=ids), source, shown)
-
-
-def _without_calls(expected: ToolFormat, abilities: Abilities, probing: Probing) -> FoundFormat:
-    if expected.name == GENERIC_JSON.name:
-        return FoundFormat(expected, "generic", abilities)
-    return FoundFormat(expected, "signs", abilities)
-
-
-def _given(probing: Probing, given: ToolFormat, abilities: Abilities) -> FoundFormat:
-    """A format that the config names: where the template renders calls in another one, they are written as text."""
-    if probing.one and passes(given, probing):
-        return _found(given, "given", abilities, probing)
-    warning = ""
-    if probing.one:
-        warning = f"the chat template renders calls in another form than {given.name!r}: they are written as text"
-    return FoundFormat(given, "given", _as_text(abilities), warning)
-
-
-def _as_text(abilities: Abilities) -> Abilities:
-    """Without what would show tools and calls in a form that is not the one of replies."""
-    return abilities._replace(tools=False, calls=None, two_calls=False, beside=False)
-
-
-def _find_probing(tokenizer: Tokenizer, expected: ToolFormat) -> Probing:
-    """The first way in which the template renders a call; else the first that renders any chat."""
+def _ways(tokenizer: Tokenizer, expected: ToolFormat) -> list[Probing]:
+    """The ways in which the template renders a chat, at least one."""
     kinds: tuple[Arguments, ...] = ("objects", "texts")
+    numbered, in_system = expected.ids == "numbered", expected.tools_in_system
     ways = [
-        Probing(tokenizer, probe, kind, shows_tools=shows_tools, in_system=expected.tools_in_system)
+        Probing(tokenizer, probe, kind, shows_tools, in_system, in_variables, numbered)
+        for in_variables in (False, True)
         for shows_tools in (True, False)
         for probe in (RICH, PLAIN)
         for kind in kinds
     ]
-    ways += [replace(way, in_variables=True) for way in ways]
-    rendering = [way for way in ways if way.prompt_end] or ways[:1]
-    return next((way for way in rendering if way.one), rendering[0])
+    rendering = [way for way in ways[: len(ways) // 2] if way.prompt_end]
+    return rendering or [way for way in ways if way.prompt_end] or ways[:1]
 
 
-def _abilities(probing: Probing, tool_format: ToolFormat, shown: ShownReasoning) -> Abilities:
-    has_calls = bool(probing.one)
+def _candidates(way: Probing, expected: ToolFormat) -> Iterator[tuple[Source, ToolFormat]]:
+    """The families whose marks the rendered call holds, the expected one first, and what is derived from the call."""
+    others = (one for one in TOOL_FORMATS.values() if one.name not in (expected.name, GENERIC_JSON.name))
+    for family in (expected, *others):
+        words = [(one.section_begin + one.begin).split()[:1] for one in family.calls.spellings]
+        if family.signs and any(all(word in way.one for word in first) for first in words):
+            yield "family", _adapted(replace(family, reasoning=expected.reasoning), way)
+    syntax = derive_syntax(way)
+    if syntax is not None:
+        yield "derived", _derived(expected, syntax, way)
+
+
+def _as_given(way: Probing, given: ToolFormat) -> Iterator[tuple[Source, ToolFormat]]:
+    yield "given", _adapted(given, way)
+
+
+def _adapted(family: ToolFormat, way: Probing) -> ToolFormat:
+    """A family with the blanks around calls that the template writes, and as many calls as it shows."""
+    leading, trailing = blanks_around(way.calls_alone(way.one))
+    most = family.calls.most if way.two else 1
+    return replace(family, calls=replace(family.calls, leading=leading, trailing=trailing, most=most))
+
+
+def _derived(expected: ToolFormat, syntax: CallSyntax, way: Probing) -> ToolFormat:
+    """The derived marks, with what a family says beside them."""
+    name = "derived" if expected.name == GENERIC_JSON.name else expected.name
+    derived = replace(expected, name=name, calls=syntax, calls_beside_json=None)
+    if expected.text_begin:
+        return derived
+    begin, end = derive_text_marks(way, expected.reasoning)
+    return replace(derived, text_begin=begin, text_end=end)
+
+
+def _found(tool_format: ToolFormat, source: Source, way: Probing, shown: ShownReasoning) -> FoundFormat:
+    ids = "short" if way.wants_short_ids else tool_format.ids
+    return FoundFormat(replace(tool_format, ids=ids), source, _abilities(way, shown))
+
+
+def _as_text(expected: ToolFormat, name: str, abilities: Abilities) -> FoundFormat:
+    """Tools, calls and results as text: what the template renders is not what the format writes."""
+    as_text = abilities._replace(tools=False, calls=None, two_calls=False, beside=None, results=False)
+    if name != "auto":
+        warning = f"the chat template renders calls in another form than tool_format={name!r}: they are shown as text"
+        return FoundFormat(expected, "given", as_text, warning)
+    warning = "the chat template renders calls in a form that cannot be read back: they are written as generic_json"
+    return FoundFormat(replace(GENERIC_JSON, reasoning=expected.reasoning), "generic", as_text, warning)
+
+
+def _abilities(way: Probing, shown: ShownReasoning) -> Abilities:
+    has_calls = bool(way.one)
     return Abilities(
-        tools=probing.has_tools,
-        calls=probing.arguments if has_calls else None,
-        two_calls=probing.has_two_results if has_calls else False,
-        results=probing.has_result,
-        system=probing.has_system,
-        switch=probing.switch,
+        tools=way.has_tools,
+        calls=way.arguments if has_calls else None,
+        two_calls=has_calls and way.has_two_results,
+        beside=way.place_of_text if has_calls else None,
+        results=has_calls and way.has_result,
+        system=way.has_system,
+        switch=way.switch,
         reasoning=shown.key,
-        short_ids=has_calls and probing.wants_short_ids,
-        in_variables=probing.in_variables,
+        in_variables=way.in_variables,
     )

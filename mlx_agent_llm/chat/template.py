@@ -18,6 +18,7 @@ from mlx_agent_llm.chat.turns import (
     turns_as_data,
     turns_as_text,
     turns_of_one_call,
+    turns_with_text_before,
     with_tools,
 )
 from mlx_agent_llm.constrain.reasoning import Thinking
@@ -103,6 +104,7 @@ def _messages(tool_format: ToolFormat, abilities: Abilities, turns: Sequence[Mes
     if abilities.calls is None or not abilities.results:
         return turns_as_text(tool_format, turns, reasoning)
     shown = turns if abilities.two_calls else turns_of_one_call(turns)
+    shown = turns_with_text_before(shown) if abilities.beside == "turn before" else shown
     return turns_as_data(tool_format, shown, abilities.calls, reasoning)
 
 

@@ -52,6 +52,15 @@ def turns_of_one_call(turns: Sequence[Message]) -> list[Message]:
     return split
 
 
+def turns_with_text_before(turns: Sequence[Message]) -> list[Message]:
+    """The same history for a template that shows no text in the turn of a call: the text is a turn before it."""
+    split: list[Message] = []
+    for turn in turns:
+        is_both = bool(turn.tool_calls and turn.content)
+        split += [replace(turn, tool_calls=()), replace(turn, content="", reasoning="")] if is_both else [turn]
+    return split
+
+
 def turns_as_text(
     tool_format: ToolFormat, turns: Sequence[Message], reasoning: str = "reasoning_content"
 ) -> list[dict[str, Any]]:

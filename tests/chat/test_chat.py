@@ -53,7 +53,8 @@ class LetterTokenizer:
         add_generation_prompt: bool = True,
         **kwargs: Any,
     ) -> str:
-        assert tools is None and add_generation_prompt and not kwargs
+        if tools or kwargs:
+            raise RequestError("this template knows no tools and no options")
         for message in messages:
             if message["role"] not in self._roles:
                 raise RequestError(f"the model's chat template refuses these messages: no role {message['role']}")

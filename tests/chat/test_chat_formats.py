@@ -242,7 +242,11 @@ def test_the_templates_own_switch_turns_reasoning_off() -> None:
 @pytest.mark.parametrize(
     ("template", "options", "message"),
     [
-        (THINKING, {"enable_thinking": False}, "enable_thinking=False needs a chat template with a switch"),
+        (
+            THINKING,
+            {"enable_thinking": False},
+            "enable_thinking=False needs a chat template that renders otherwise with it",
+        ),
         (SWITCHED, {"enable_thinking": "no"}, "enable_thinking='no' must be True, False or None"),
         (THINKING, {"max_reasoning_tokens": -1}, "max_reasoning_tokens=-1 must be at least 0"),
         (THINKING, {"max_reasoning_tokens": 1.5}, "max_reasoning_tokens=1.5 must be an integer"),

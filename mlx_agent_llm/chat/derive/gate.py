@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlx_agent_llm.chat.derive.probes import BESIDE, LAST, Call, Probing
+from mlx_agent_llm.chat.derive.probes import LAST, Call, Probing
 from mlx_agent_llm.chat.output import ParsedMessage
 from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
 from mlx_agent_llm.chat.reply.format import ToolFormat
@@ -27,23 +27,18 @@ def passes(tool_format: ToolFormat, probing: Probing) -> bool:
     )
 
 
-def passes_beside(tool_format: ToolFormat, probing: Probing) -> bool:
-    """The same for a text and a call after it."""
-    return bool(probing.beside) and _fits(tool_format, probing, probing.beside, [probing.probe.first], BESIDE)
-
-
-def _fits(tool_format: ToolFormat, probing: Probing, text: str, calls: Sequence[Call], content: str = "") -> bool:
+def _fits(tool_format: ToolFormat, probing: Probing, text: str, calls: Sequence[Call]) -> bool:
     tools = tuple(Tool(**tool["function"]) for tool in probing.probe.tools)
     thinking = thinking_of(tool_format, text)
     reply = ExpectedReply(tool_format, ToolPlan("auto", tools, tools), None, thinking)
     reader = reply.reader()
     message = ParsedMessage.of(reader.feed(text) + reader.finish())
     found = [(call.name, call.arguments) for call in message.tool_calls]
-    if found != list(calls) or message.invalid_tool_calls or message.content.strip() != content or message.reasoning:
+    if found != list(calls) or message.invalid_tool_calls or message.content.strip() or message.reasoning:
         return False
     forced = ExpectedReply(tool_format, ToolPlan("required", tools, tools), None, thinking)
     try:
-        return all(Pushdown(one.grammar()).accepts(text) for one in ([reply] if content else [reply, forced]))
+        return all(Pushdown(one.grammar()).accepts(text) for one in (reply, forced))
     except ConstraintError:
         return False
 

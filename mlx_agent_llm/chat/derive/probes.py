@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Arguments = Literal["objects", "texts"]
 """As what a template takes the arguments of calls."""
+PlaceOfText = Literal["same turn", "turn before"]
 Call = tuple[str, dict[str, Any]]
 Turn = dict[str, Any]
 
@@ -68,7 +69,7 @@ class Probing:
     """Chats with the calls of a probe, as a tokenizer's template renders them; "" where it refuses one.
 
     arguments: as what it takes those of calls. shows_tools: whether it gets the tools; in_system: within the turn of
-    the system; in_variables: as text in a variable of its own.
+    the system; in_variables: as text in a variable of its own. numbered_ids: whether ids are names with numbers.
     """
 
     tokenizer: Tokenizer
@@ -77,6 +78,7 @@ class Probing:
     shows_tools: bool = True
     in_system: bool = False
     in_variables: bool = False
+    numbered_ids: bool = False
 
     @cached_property
     def one(self) -> str:
@@ -89,12 +91,6 @@ class Probing:
         return self._native([self.probe.first, LAST])
 
     @cached_property
-    def beside(self) -> str:
-        """What it writes for a text and a call; "" where the template leaves one of them out."""
-        text = self._native([self.probe.first], BESIDE)
-        return text if BESIDE in text else ""
-
-    @cached_property
     def has_tools(self) -> bool:
         """Whether a prompt shows the tools."""
         shown = self.render([_user()], prompt=True)
@@ -103,13 +99,22 @@ class Probing:
     @cached_property
     def has_result(self) -> bool:
         """Whether the result of a call is shown when nothing follows it."""
-        turns = [_user(), self._assistant([self.probe.first]), _result(0, "probe_one")]
+        turns = [_user(), self._assistant([self.probe.first]), self._result(0, "probe_one")]
         return RESULTS[0] in self.render(turns, prompt=True)
 
     @cached_property
     def has_two_results(self) -> bool:
         """Whether two calls of one turn are shown with their results."""
         return bool(self.two) and all(result in self._history([self.probe.first, LAST]) for result in RESULTS)
+
+    @cached_property
+    def place_of_text(self) -> PlaceOfText | None:
+        """Where text beside a call is shown: in its turn, in one before it, or nowhere."""
+        if BESIDE in self._history([self.probe.first], BESIDE):
+            return "same turn"
+        turns = [_user(), {"role": "assistant", "content": BESIDE}, self._assistant([self.probe.first])]
+        apart = self.render([*turns, self._result(0, self.probe.first[0]), _answer(), _user()])
+        return "turn before" if BESIDE in apart else None
 
     @cached_property
     def has_system(self) -> bool:
@@ -184,9 +189,9 @@ class Probing:
         found = [index for end in ends if (index := turn.find(end, begin)) >= 0]
         return min(found, default=None)
 
-    def _native(self, calls: Sequence[Call], content: str = "") -> str:
+    def _native(self, calls: Sequence[Call]) -> str:
         """What the assistant writes, without the header and the end of its turn; "" where a call is not shown."""
-        turn = self._history(calls, content).partition(QUESTION)[2].partition(RESULTS[0])[0]
+        turn = self._history(calls).partition(QUESTION)[2].partition(RESULTS[0])[0]
         words = _words(calls[-1][1])
         if not all(word in turn for name, arguments in calls for word in (name, *_words(arguments))):
             return ""
@@ -196,7 +201,7 @@ class Probing:
         end = self._end(turn, begin)
         if end is None:  # what follows the turn is no part of it, whatever it is
             for others in ([], [_user()]):
-                other = self.render([_user(), self._assistant(calls, content), *others]).partition(QUESTION)[2]
+                other = self.render([_user(), self._assistant(calls), *others]).partition(QUESTION)[2]
                 common = common_beginning(turn, other)
                 turn = common if words[-1] in common else turn
             behind = next((unit for unit in units(self.text_tail) if unit.strip()), "")
@@ -204,8 +209,14 @@ class Probing:
         return turn[len(self._header(turn)) : end]
 
     def _history(self, calls: Sequence[Call], content: str = "") -> str:
-        results = [_result(index, name) for index, (name, _) in enumerate(calls)]
+        results = [self._result(index, name) for index, (name, _) in enumerate(calls)]
         return self.render([_user(), self._assistant(calls, content), *results, _answer(), _user()])
+
+    def _result(self, index: int, name: str) -> Turn:
+        return {"role": "tool", "tool_call_id": self._id(index, name), "name": name, "content": RESULTS[index]}
+
+    def _id(self, index: int, name: str) -> str:
+        return f"functions.{name}:{index}" if self.numbered_ids else IDS[index]
 
     def _prompt(self, name: str, value: bool) -> str:
         return self.render([_user()], prompt=True, **{name: value})
@@ -213,7 +224,7 @@ class Probing:
     def _assistant(self, calls: Sequence[Call], content: str = "", call_id: str = "") -> Turn:
         written = [
             {
-                "id": call_id or IDS[index],
+                "id": call_id or self._id(index, name),
                 "type": "function",
                 "function": {"name": name, "arguments": given if self.arguments == "objects" else json.dumps(given)},
             }
@@ -238,7 +249,3 @@ def _user() -> Turn:
 
 def _answer() -> Turn:
     return {"role": "assistant", "content": ANSWER}
-
-
-def _result(index: int, name: str) -> Turn:
-    return {"role": "tool", "tool_call_id": IDS[index], "name": name, "content": RESULTS[index]}

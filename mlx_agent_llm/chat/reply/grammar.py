@@ -146,7 +146,7 @@ class ReplyGrammar:
             return self._led(body)
         if self._thinking == "open":
             return sequence(PatternNode(self._block(marks)), body)
-        block = concat(repeat(literal("\n"), 0, 1), literal(marks.begin), self._block(marks))
+        block = concat(repeat(literal("\n"), 0, min(1, marks.gap)), literal(marks.begin), self._block(marks))
         return choice([sequence(PatternNode(block), body), self._led(body)])
 
     def _led(self, body: Node) -> Node:
