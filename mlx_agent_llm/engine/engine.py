@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import mlx.nn as nn
 
-from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat
+from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, PreparedChat, fold_chat, found_format
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.forced import ForcedText
@@ -34,6 +35,7 @@ from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.request import Delta, RequestOutput, SamplingParams
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -59,6 +61,8 @@ class Engine:
         limits = Limits(loaded.vocab_size, self.tokenizer.eos_token_ids, self.max_model_len)
         scheduler = self._worker.core.scheduler
         self._admission = Admission(self.tokenizer, self.config, limits, scheduler, self._constraints)
+        if self.tool_format.warning:
+            _log.warning("%s: %s", self.model_name, self.tool_format.warning)
         # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
         self._finalizer = weakref.finalize(self, self._worker.close)
 
@@ -153,6 +157,11 @@ class Engine:
         Running requests go on, and nothing of what they compute is found by others either.
         """
         self._worker.call(EngineCore.reset_prefix_cache)
+
+    @property
+    def tool_format(self) -> FoundFormat:
+        """How the model calls tools, where that is known from, what its chat template can do, and what is wrong."""
+        return found_format(self.tokenizer, self.config.tool_format)
 
     def stats(self) -> EngineStats:
         """Queue, blocks, prefix hits, batch sizes and times so far."""

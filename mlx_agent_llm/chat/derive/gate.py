@@ -23,7 +23,7 @@ def passes(tool_format: ToolFormat, probing: Probing) -> bool:
     if ends & control_tokens((tool_format.calls.marker, *tool_format.calls.body.literals)):
         return False  # a reply would end where a call begins
     return _fits(tool_format, probing, probing.one, [first]) and (
-        not probing.two or _fits(tool_format, probing, probing.two, [first, LAST])
+        not probing.two or tool_format.calls.most == 1 or _fits(tool_format, probing, probing.two, [first, LAST])
     )
 
 

@@ -24,6 +24,7 @@ Turn = dict[str, Any]
 
 QUESTION, ANSWER, BESIDE, THOUGHT, RESULTS = "questiontext", "answertext", "besidetext", "thoughttext", ("gone", "went")
 IDS = ("pr0be0001", "pr0be0002")
+_CONSTANTS = ("true", "false", "null")
 _SWITCHES = ("enable_thinking", "thinking")
 
 
@@ -83,12 +84,12 @@ class Probing:
     @cached_property
     def one(self) -> str:
         """What the assistant writes for the first call."""
-        return self._native([self.probe.first])
+        return self.native([self.probe.first])
 
     @cached_property
     def two(self) -> str:
         """What it writes for two calls; "" where the template shows but one, or refuses them."""
-        return self._native([self.probe.first, LAST])
+        return self.native([self.probe.first, LAST])
 
     @cached_property
     def has_tools(self) -> bool:
@@ -189,7 +190,7 @@ class Probing:
         found = [index for end in ends if (index := turn.find(end, begin)) >= 0]
         return min(found, default=None)
 
-    def _native(self, calls: Sequence[Call]) -> str:
+    def native(self, calls: Sequence[Call]) -> str:
         """What the assistant writes, without the header and the end of its turn; "" where a call is not shown."""
         turn = self._history(calls).partition(QUESTION)[2].partition(RESULTS[0])[0]
         words = _words(calls[-1][1])
@@ -240,7 +241,7 @@ def tool_variables(functions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _words(value: Any) -> list[str]:
     """The words that every way of writing a value holds."""
-    return re.findall(r"\w{3,}", json.dumps(value).replace("true", ""))
+    return [word for word in re.findall(r"\w{3,}", json.dumps(value, ensure_ascii=False)) if word not in _CONSTANTS]
 
 
 def _user() -> Turn:

@@ -32,7 +32,7 @@ class _Written(NamedTuple):
 
 
 def find_tags(text: str, arguments: Mapping[str, Any]) -> FoundTags | None:
-    """The tags of the arguments, at least two and in their order, in the text after a call's name; None where there are none."""
+    """The tags of the arguments, at least two and in their order, in the text after a call's name; None for none."""
     keys = list(arguments)
     places: list[tuple[int, _Written]] = []
     position = 0

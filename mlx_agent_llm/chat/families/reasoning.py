@@ -1,3 +1,5 @@
+"""Marks of reasoning that templates show in part, or not as one tag each."""
+
 from __future__ import annotations
 
 from mlx_agent_llm.chat.reply.syntax import Reasoning

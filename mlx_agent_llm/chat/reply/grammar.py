@@ -71,7 +71,9 @@ class ReplyGrammar:
             return self._text()
         if self._syntax.opening or self._format.text_begin:
             return self._with_preamble(choice([self._text(), self._led_calls()]))
-        with_calls = intersection(first_match(self._syntax.marker), self._allowed_beginnings())
+        with_calls = intersection(
+            first_match(self._syntax.marker), self._allowed_beginnings(), *map(without, self._bare_marker())
+        )
         return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax, self._syntax.marker))])
 
     def _with_preamble(self, body: Node) -> Node:
@@ -127,11 +129,17 @@ class ReplyGrammar:
     def _text(self) -> Node:
         """Text without a call, with the marks around it."""
         syntax, end = self._syntax, self._format.text_end
-        excluded = [marker for marker in (syntax.marker, end, *self._format.not_in_text) if marker]
+        excluded = [
+            marker for marker in (syntax.marker, end, *self._bare_marker(), *self._format.not_in_text) if marker
+        ]
         texts = intersection(without(*excluded), complement(syntax.replies_with_calls) if syntax.opening else ANY_TEXT)
         if self._format.text_begin:
             return sequence(TextNode(self._format.text_begin), PatternNode(concat(texts, literal(end))))
         return PatternNode(concat(intersection(texts, self._allowed_beginnings()), literal(end)))
+
+    def _bare_marker(self) -> list[str]:
+        """What is read as a call, too, and is none that the grammar has checked."""
+        return [] if self._syntax.bare is None else [self._syntax.bare.marker]
 
     def _allowed_beginnings(self) -> Language:
         """What is not read as the beginning of a block of reasoning."""

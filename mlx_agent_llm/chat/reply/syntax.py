@@ -66,6 +66,15 @@ class CallSyntax:
         """All ways in which calls may be written."""
         return (self, *self.others)
 
+    @cached_property
+    def bare(self) -> CallSyntax | None:
+        """How models write a call with tags whose outermost tags they forget; None where there is but one."""
+        outer, _, inner = (self.section_begin + self.begin).rpartition("<")
+        if not isinstance(self.body, NamedCall) or not self.body.is_tagged or not outer.rstrip().endswith(">"):
+            return None
+        end, close, _ = self.end.partition(">")
+        return CallSyntax(self.body, marker=f"<{inner}", begin=f"<{inner}", end=end + close, closing=end + close)
+
     @property
     def is_section(self) -> bool:
         """Whether calls follow each other without the marker."""

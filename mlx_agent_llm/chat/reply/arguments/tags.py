@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,11 @@ class Tags:
     @property
     def name_mark(self) -> str:
         """What a name ends with, whatever the type of the value."""
-        return commonprefix([lead for _, lead in self.kinds]) if self.kinds else self.name_end
+        if not self.kinds:
+            return self.name_end
+        leads = [lead for _, lead in self.kinds]
+        alike = takewhile(lambda characters: len(set(characters)) == 1, zip(*leads, strict=False))
+        return "".join(characters[0] for characters in alike)
 
     def lead(self, kind: str) -> str:
         """What stands between the name and a value of this type."""
