@@ -32,7 +32,8 @@ class Abilities(NamedTuple):
     two_calls: whether a turn may hold two. beside: whether text is shown in the turn of a call, or in one before it;
     None where it is not. results: whether a result is shown at the end of a chat. system: whether it takes a turn of
     the system. switch: the option that turns reasoning on and off. reasoning: the key of a turn that holds it.
-    in_variables: whether it takes the tools as a text in a variable of its own.
+    in_variables: whether it takes the tools as a text in a variable of its own. wants_list: whether a chat without
+    tools needs an empty list of them.
     """
 
     tools: bool = False
@@ -44,6 +45,7 @@ class Abilities(NamedTuple):
     switch: str | None = None
     reasoning: str | None = None
     in_variables: bool = False
+    wants_list: bool = False
 
 
 class FoundFormat(NamedTuple):
@@ -169,4 +171,5 @@ def _abilities(way: Probing, shown: ShownReasoning) -> Abilities:
         switch=way.switch,
         reasoning=shown.key,
         in_variables=way.in_variables,
+        wants_list=way.wants_list,
     )

@@ -68,6 +68,7 @@ def render_prompt(
         messages = _with_system([instructions, _own_system(own_turns), asked], messages)
         messages = messages if abilities.system else _without_system(messages)
         given = tools_as_data(tool_format, own_tools) if own_tools and abilities.tools else None
+        given = [] if given is None and abilities.wants_list else given
         messages = with_tools(tool_format, messages, own_tools) if given else messages
         variables = tool_variables([tool["function"] for tool in given or ()]) if abilities.in_variables else {}
         return tokenizer.apply_chat_template(messages, tools=given, **variables, **options)

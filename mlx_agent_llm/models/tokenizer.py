@@ -147,7 +147,7 @@ class HFTokenizer:
         try:
             text: str = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
-                tools=[dict(tool) for tool in tools] if tools else None,
+                tools=None if tools is None else [dict(tool) for tool in tools],
                 chat_template=template,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,

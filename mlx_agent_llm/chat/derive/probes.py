@@ -123,6 +123,14 @@ class Probing:
         return THOUGHT in self.render([{"role": "system", "content": THOUGHT}, _user()], prompt=True)
 
     @cached_property
+    def wants_list(self) -> bool:
+        """Whether chats without tools are refused, unless their list is an empty one."""
+        try:
+            return not self.tokenizer.apply_chat_template([_user()], tools=None)
+        except RequestError:
+            return not self.in_variables
+
+    @cached_property
     def switch(self) -> str | None:
         """The option that changes what prompts say of reasoning."""
         return next((name for name in _SWITCHES if self._prompt(name, True) != self._prompt(name, False)), None)
@@ -138,12 +146,12 @@ class Probing:
 
     def render(self, turns: Sequence[Turn], *, prompt: bool = False, **options: Any) -> str:
         """The turns as text; "" where the template refuses them."""
-        tools = self.probe.tools if self.shows_tools else ()
+        tools = self.probe.tools if self.shows_tools else None
         if self.in_system and tools:
-            listed = json.dumps([tool["function"] for tool in tools])
+            listed = json.dumps([tool["function"] for tool in tools or ()])
             turns = [{"role": "system", "content": "", "tools": listed}, *turns]
         if self.in_variables:
-            options |= tool_variables([tool["function"] for tool in tools])
+            options |= tool_variables([tool["function"] for tool in tools or ()])
         try:
             return self.tokenizer.apply_chat_template(turns, tools=tools, add_generation_prompt=prompt, **options)
         except RequestError:
