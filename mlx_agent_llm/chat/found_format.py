@@ -33,7 +33,7 @@ class Abilities(NamedTuple):
     None where it is not. results: whether a result is shown at the end of a chat. system: whether it takes a turn of
     the system. switch: the option that turns reasoning on and off. reasoning: the key of a turn that holds it.
     in_variables: whether it takes the tools as a text in a variable of its own. wants_list: whether a chat without
-    tools needs an empty list of them.
+    tools needs an empty list of them. without_content: whether it shows calls where their turn's text is None alone.
     """
 
     tools: bool = False
@@ -46,6 +46,7 @@ class Abilities(NamedTuple):
     reasoning: str | None = None
     in_variables: bool = False
     wants_list: bool = False
+    without_content: bool = False
 
 
 class FoundFormat(NamedTuple):
@@ -101,8 +102,9 @@ def _ways(tokenizer: Tokenizer, expected: ToolFormat) -> list[Probing]:
     kinds: tuple[Arguments, ...] = ("objects", "texts")
     numbered, in_system = expected.ids == "numbered", expected.tools_in_system
     ways = [
-        Probing(tokenizer, probe, kind, shows_tools, in_system, in_variables, numbered)
+        Probing(tokenizer, probe, kind, shows_tools, in_system, in_variables, numbered, without_content)
         for in_variables in (False, True)
+        for without_content in (False, True)
         for shows_tools in (True, False)
         for probe in (RICH, PLAIN)
         for kind in kinds
@@ -172,4 +174,5 @@ def _abilities(way: Probing, shown: ShownReasoning) -> Abilities:
         reasoning=shown.key,
         in_variables=way.in_variables,
         wants_list=way.wants_list,
+        without_content=way.without_content,
     )

@@ -106,7 +106,13 @@ def _messages(tool_format: ToolFormat, abilities: Abilities, turns: Sequence[Mes
         return turns_as_text(tool_format, turns, reasoning)
     shown = turns if abilities.two_calls else turns_of_one_call(turns)
     shown = turns_with_text_before(shown) if abilities.beside == "turn before" else shown
-    return turns_as_data(tool_format, shown, abilities.calls, reasoning)
+    messages = turns_as_data(tool_format, shown, abilities.calls, reasoning)
+    if abilities.without_content:
+        messages = [
+            message | {"content": None} if "tool_calls" in message and not message["content"] else message
+            for message in messages
+        ]
+    return messages
 
 
 def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

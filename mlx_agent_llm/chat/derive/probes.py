@@ -71,6 +71,7 @@ class Probing:
 
     arguments: as what it takes those of calls. shows_tools: whether it gets the tools; in_system: within the turn of
     the system; in_variables: as text in a variable of its own. numbered_ids: whether ids are names with numbers.
+    without_content: whether a turn of calls has None as its text, where it has none.
     """
 
     tokenizer: Tokenizer
@@ -80,6 +81,7 @@ class Probing:
     in_system: bool = False
     in_variables: bool = False
     numbered_ids: bool = False
+    without_content: bool = False
 
     @cached_property
     def one(self) -> str:
@@ -239,7 +241,8 @@ class Probing:
             }
             for index, (name, given) in enumerate(calls)
         ]
-        return {"role": "assistant", "content": content, "tool_calls": written}
+        text = None if self.without_content and not content else content
+        return {"role": "assistant", "content": text, "tool_calls": written}
 
 
 def tool_variables(functions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
