@@ -70,8 +70,10 @@ def render_prompt(
         given = tools_as_data(tool_format, own_tools) if own_tools and abilities.tools else None
         given = [] if given is None and abilities.wants_list else given
         messages = with_tools(tool_format, messages, own_tools) if given else messages
-        variables = tool_variables([tool["function"] for tool in given or ()]) if abilities.in_variables else {}
-        return tokenizer.apply_chat_template(messages, tools=given, **variables, **options)
+        variables: dict[str, Any] = {**options}
+        if abilities.in_variables:
+            variables |= tool_variables([tool["function"] for tool in given or ()])
+        return tokenizer.apply_chat_template(messages, tools=given, **variables)
 
     shield = Shield(
         tokenizer.special_token_texts.values(),

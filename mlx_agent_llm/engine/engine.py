@@ -50,6 +50,8 @@ class Engine:
         self.config = config or EngineConfig()
         self.model_name = loaded.name
         self.tokenizer: Tokenizer = loaded.tokenizer
+        if self.tool_format.warning:
+            _log.warning("%s: %s", self.model_name, self.tool_format.warning)
         self.max_model_len = _max_model_len(loaded.max_model_len, self.config)
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
@@ -61,8 +63,6 @@ class Engine:
         limits = Limits(loaded.vocab_size, self.tokenizer.eos_token_ids, self.max_model_len)
         scheduler = self._worker.core.scheduler
         self._admission = Admission(self.tokenizer, self.config, limits, scheduler, self._constraints)
-        if self.tool_format.warning:
-            _log.warning("%s: %s", self.model_name, self.tool_format.warning)
         # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
         self._finalizer = weakref.finalize(self, self._worker.close)
 
@@ -160,7 +160,7 @@ class Engine:
 
     @property
     def tool_format(self) -> FoundFormat:
-        """How the model calls tools, where that is known from, what its chat template can do, and what is wrong."""
+        """How the model calls tools, from where that is known, what its chat template can do, and what is wrong."""
         return found_format(self.tokenizer, self.config.tool_format)
 
     def stats(self) -> EngineStats:

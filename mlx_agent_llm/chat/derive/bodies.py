@@ -99,4 +99,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _last_word(arguments: Mapping[str, Any]) -> str:
-    return re.findall(r"\w{3,}", json.dumps(arguments))[-1]
+    words: list[str] = re.findall(r"\w{3,}", json.dumps(arguments))
+    return words[-1]
