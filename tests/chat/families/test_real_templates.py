@@ -73,6 +73,7 @@ def test_a_format_is_found_or_the_template_is_named(name: str) -> None:
         assert found.source == "generic" and not found.warning and not found.abilities.tools
     else:
         assert found.source in ("derived", "family", "signs") and not found.warning
+        assert name not in FORBIDDEN or (found.tool_format.name, found.source) == ("kimi_k2", "signs")
 
 
 def test_of_seventy_templates_at_least_sixty_six_are_found() -> None:
@@ -121,8 +122,6 @@ def test_calls_are_rendered_read_back_and_allowed(name: str, arguments: dict[str
 
 @every_template
 def test_whole_conversations_are_rendered_with_all_that_was_said(name: str) -> None:
-    tokenizer = tokenizer_of(name)
-    found = found_format(tokenizer)
     for turns in (
         [{"role": "user", "content": "first"}],
         [{"role": "system", "content": "rules"}, {"role": "user", "content": "first"}],
@@ -135,7 +134,6 @@ def test_whole_conversations_are_rendered_with_all_that_was_said(name: str) -> N
         words += [call["function"]["name"] for turn in turns for call in turn.get("tool_calls", ())]
         assert all(word in shown for word in words), (words, shown)
         assert SEARCH.description in shown and "limit" in shown
-    assert found.tool_format.markers >= set()
 
 
 @every_template
