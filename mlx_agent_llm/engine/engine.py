@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import mlx.nn as nn
 
-from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat
+from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, PreparedChat, fold_chat, found_format
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.forced import ForcedText
@@ -35,6 +36,7 @@ from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.request import Delta, RequestOutput, SamplingDefaults, SamplingParams
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -51,6 +53,8 @@ class Engine:
         self.model_name = loaded.name
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.sampling_defaults: SamplingDefaults = loaded.sampling_defaults
+        if self.tool_format.warning:
+            _log.warning("%s: %s", self.model_name, self.tool_format.warning)
         self.max_model_len = _max_model_len(loaded, self.config)
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
@@ -159,6 +163,11 @@ class Engine:
         Running requests go on, and nothing of what they compute is found by others either.
         """
         self._worker.call(EngineCore.reset_prefix_cache)
+
+    @property
+    def tool_format(self) -> FoundFormat:
+        """How the model calls tools, from where that is known, what its chat template can do, and what is wrong."""
+        return found_format(self.tokenizer, self.config.tool_format)
 
     def stats(self) -> EngineStats:
         """Queue, blocks, prefix hits, batch sizes and times so far."""

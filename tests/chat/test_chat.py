@@ -53,7 +53,8 @@ class LetterTokenizer:
         add_generation_prompt: bool = True,
         **kwargs: Any,
     ) -> str:
-        assert tools is None and add_generation_prompt and not kwargs
+        if tools or kwargs:
+            raise RequestError("this template knows no tools and no options")
         for message in messages:
             if message["role"] not in self._roles:
                 raise RequestError(f"the model's chat template refuses these messages: no role {message['role']}")
@@ -189,11 +190,12 @@ def test_a_model_without_a_template_cannot_chat() -> None:
         prepare_chat(LetterTokenizer(chat_template=None), ASK)
 
 
-def test_a_template_without_a_system_role_says_so() -> None:
+def test_a_template_without_a_system_role_gets_its_text_in_the_first_turn_of_the_user() -> None:
     tokenizer = LetterTokenizer(roles="user assistant")
-    assert prepare_chat(tokenizer, ASK).prompt_token_ids
-    with pytest.raises(RequestError, match="no role system"):
-        prepare_chat(tokenizer, ASK, tools=[NOW])
+    prompt = tokenizer.decode(prepare_chat(tokenizer, ASK, tools=[NOW]).prompt_token_ids)
+    assert '"name": "now"' in prompt and prompt.index('"name": "now"') < prompt.index(ASK[0]["content"])
+    with pytest.raises(RequestError, match="messages need one of the user"):
+        prepare_chat(tokenizer, [{"role": "system", "content": "alone"}])
 
 
 # ---- tools

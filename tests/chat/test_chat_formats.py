@@ -242,7 +242,11 @@ def test_the_templates_own_switch_turns_reasoning_off() -> None:
 @pytest.mark.parametrize(
     ("template", "options", "message"),
     [
-        (THINKING, {"enable_thinking": False}, "enable_thinking=False needs a chat template with a switch"),
+        (
+            THINKING,
+            {"enable_thinking": False},
+            "enable_thinking=False needs a chat template that renders otherwise with it",
+        ),
         (SWITCHED, {"enable_thinking": "no"}, "enable_thinking='no' must be True, False or None"),
         (THINKING, {"max_reasoning_tokens": -1}, "max_reasoning_tokens=-1 must be at least 0"),
         (THINKING, {"max_reasoning_tokens": 1.5}, "max_reasoning_tokens=1.5 must be an integer"),
@@ -267,9 +271,8 @@ def test_an_engine_can_be_told_its_format() -> None:
     with Engine.from_parts(model, tokenizer, EngineConfig(kv_cache_tokens=4096, tool_format="mistral")) as engine:
         (call,) = engine.chat(ASK, tools=[ADD], parallel_tool_calls=False).tool_calls
     assert call.name == "add" and len(call.id) == 9
-    with Engine.from_parts(model, tokenizer, EngineConfig(kv_cache_tokens=4096, tool_format="morse")) as engine:
-        with pytest.raises(RequestError, match="tool_format='morse' must be 'auto' or one of"):
-            engine.chat(ASK)
+    with pytest.raises(RequestError, match="tool_format='morse' must be 'auto' or one of"):
+        Engine.from_parts(model, tokenizer, EngineConfig(kv_cache_tokens=4096, tool_format="morse"))
 
 
 # ---- the demo model
