@@ -148,8 +148,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a set of two": (Annotated[set[int], Field(min_length=2)], "uniqueItems"),
     "bounded keys": (dict[Annotated[int, Field(ge=1)], int], "ge"),
     "lower case": (Annotated[str, StringConstraints(to_lower=True, pattern="^[a-z]*$")], "to_lower"),
-    "JSON in a string": (Json[int], "format"),
-    "complex numbers": (complex, "format"),
+    "JSON in a string": (Json[int], "json"),
+    "complex numbers": (complex, "complex"),
 }
 
 

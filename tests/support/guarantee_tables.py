@@ -7,8 +7,8 @@ from pathlib import Path
 from textwrap import fill
 
 from mlx_agent_llm.constrain.schema import schema_grammar
-from mlx_agent_llm.constrain.schema.values.formats import FORMATS
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+from mlx_agent_llm.request.schema_dialect import FORMATS
 from tests.support.json_schema_suite import DRAFTS, load_cases
 
 PAGE = Path(__file__).parents[2] / "docs" / "guarantee.md"

@@ -15,9 +15,17 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from mlx_agent_llm.constrain.schema.read.document import Document, Subschema
-from mlx_agent_llm.constrain.schema.read.keywords import check_form, unknown_keywords
+from mlx_agent_llm.constrain.schema.read.keywords import check_form, misread_keywords
 from mlx_agent_llm.constrain.schema.values.array_type import ArrayType
-from mlx_agent_llm.constrain.schema.values.formula import AllOf, AnyOf, Formula, Not, TooManyPartsError
+from mlx_agent_llm.constrain.schema.values.formula import (
+    AllOf,
+    AnyOf,
+    Formula,
+    Narrowed,
+    Not,
+    TooManyPartsError,
+    Widest,
+)
 from mlx_agent_llm.constrain.schema.values.object_type import ObjectType
 from mlx_agent_llm.constrain.schema.values.types import (
     EVERY_TYPE,
@@ -46,15 +54,16 @@ class SchemaReader:
     """Expands the formulas of one schema document, each once.
 
     vocabulary: for each keyword that means something, what reads it of a subschema; keywords are applied in its order.
-    checked: the (pointer, keyword) pairs that a lenient reader came upon and does not enforce.
+    checked: the (pointer, keyword) pairs that a lenient reader came upon and does not enforce. is_strict: whether it
+    raises instead.
     """
 
-    def __init__(self, schema: dict[str, Any] | bool, vocabulary: Mapping[str, ReadKeyword], strict: bool) -> None:
-        self.document = Document(schema)
+    def __init__(self, document: Document, vocabulary: Mapping[str, ReadKeyword], strict: bool) -> None:
+        self.document = document
         self._vocabulary = vocabulary
         self.root = self.document.root()
         self.checked: dict[tuple[str, str], None] = {}
-        self._strict = strict
+        self.is_strict = strict
         self._types: dict[tuple[Formula, bool], TypeSet] = {}
         self._expanding: dict[tuple[Formula, bool], int] = {}  # what is being expanded, for which question
         self._question = 0
@@ -62,8 +71,11 @@ class SchemaReader:
         self._num_expansions = 0
 
     def types(self, formula: Formula, upper: bool = True) -> TypeSet:
-        """The canonical types of a formula; with upper=False a set that is not larger than it."""
-        key = formula, upper or self._strict
+        """The canonical types of a formula that values are written of; with upper=False what a complement is taken of.
+
+        Then what is refused counts as no value, and of a narrowed set all that may lie in it.
+        """
+        key = formula, upper
         if key not in self._types:
             if key in self._expanding:
                 self._refuse_circle(formula, self._expanding[key])
@@ -105,7 +117,7 @@ class SchemaReader:
 
     def refuse(self, pointer: str, keyword: str, reason: str) -> None:
         """Raise, or in a lenient reader note that the keyword is only checked afterwards."""
-        if self._strict:
+        if self.is_strict:
             raise UnsupportedSchemaError(pointer, keyword, reason)
         self.checked[pointer, keyword] = None
 
@@ -137,17 +149,18 @@ class SchemaReader:
                 for part in formula.parts:
                     result = self._without_empty(intersection_of_types(result, self.types(part, upper)), several=True)
                 return result
+            case Narrowed():
+                return self.types(formula.narrow if upper else formula.wide, upper)
+            case Widest():
+                return self.types(formula.part, not upper)
         assert isinstance(formula, Subschema), "there are no other leaves"
         return self._expand_subschema(formula, upper)
 
     def _expand_subschema(self, subschema: Subschema, upper: bool) -> TypeSet:
-        is_draft7 = self.document.is_draft7
-        if is_draft7 and "$ref" in subschema.keywords:  # draft 7 ignores what stands beside it
-            return self.types(self.document.follow(subschema, "$ref"), upper)
-        check_form(subschema, is_draft7)
+        check_form(subschema)
         result = EVERY_TYPE
-        for unknown in unknown_keywords(subschema, is_draft7):
-            result = intersection_of_types(result, self._unsupported(unknown, upper))
+        for error in misread_keywords(subschema):
+            result = intersection_of_types(result, self._unsupported(error, upper))
         for keyword, read in self._vocabulary.items():
             if keyword not in subschema.keywords:
                 continue
@@ -188,8 +201,10 @@ def _pointer_of(formula: Formula) -> str:
     match formula:
         case Subschema():
             return formula.pointer
-        case Not():
+        case Not() | Widest():
             return _pointer_of(formula.part)
+        case Narrowed():
+            return _pointer_of(formula.wide)
         case AllOf() | AnyOf():
             return max(map(_pointer_of, formula.parts), key=len, default="")
     return ""
