@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.closing.spelling import Spelling
+from mlx_agent_llm.constrain.distinct import DistinctConstraint, TokenTexts
 from mlx_agent_llm.constrain.grammars import read_constraint
 from mlx_agent_llm.constrain.single_flight import SingleFlight
 from mlx_agent_llm.errors import ConstraintError, EngineClosedError
-from mlx_agent_llm.languages.context_free import ContextFreeGrammar
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar, has_distinct
 from mlx_agent_llm.request import CompiledGrammar
 from mlx_agent_llm.request.constraints import CheckedKeywords, Constraint
 
@@ -79,7 +81,12 @@ class ConstraintService:
 
     def _compile(self, grammar: ContextFreeGrammar, closing: Closing) -> CompiledGrammar:
         closing.find_reserve()  # or the engine's thread would have to, at the first token
-        return self._compiler.compile(grammar)
+        compiled = self._compiler.compile(grammar)
+        return DistinctConstraint(compiled, grammar, closing, self._tokens) if has_distinct(grammar) else compiled
+
+    @cached_property
+    def _tokens(self) -> TokenTexts:
+        return TokenTexts(self._compiler.token_texts)
 
 
 @dataclass(eq=False)

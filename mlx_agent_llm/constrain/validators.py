@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jsonschema import (
@@ -19,7 +19,9 @@ from jsonschema.validators import extend
 from mlx_agent_llm.request.schema_dialect import dialect_of
 
 Check = Callable[[Any, Any, Any, dict[str, Any]], Iterable[Any] | None]
-_NEW, _OLD = Draft202012Validator.VALIDATORS, Draft4Validator.VALIDATORS
+_NEW: Mapping[str, Check] = Draft202012Validator.VALIDATORS
+_OLD: Mapping[str, Check] = Draft4Validator.VALIDATORS
+_DRAFT_7: Mapping[str, Check] = Draft7Validator.VALIDATORS
 
 
 def validator_class(schema: Any) -> type[Validator]:
@@ -44,7 +46,7 @@ def _exclusive(keyword: str) -> Check:
 
 
 def _items(validator: Any, items: Any, instance: Any, schema: dict[str, Any]) -> Iterable[Any] | None:
-    keywords = Draft7Validator.VALIDATORS if isinstance(items, list) else _NEW
+    keywords = _DRAFT_7 if isinstance(items, list) else _NEW
     return keywords["items"](validator, items, instance, schema)
 
 
@@ -53,7 +55,7 @@ def _type(validator: Any, types: Any, instance: Any, schema: dict[str, Any]) -> 
     return None if is_allowed_null else _NEW["type"](validator, types, instance, schema)
 
 
-_SILENT = extend(
+_SILENT: type[Validator] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {
         "minimum": _bound("minimum", "exclusiveMinimum"),
@@ -62,8 +64,8 @@ _SILENT = extend(
         "exclusiveMaximum": _exclusive("exclusiveMaximum"),
         "items": _items,
         "type": _type,
-        "additionalItems": Draft7Validator.VALIDATORS["additionalItems"],
-        "dependencies": Draft7Validator.VALIDATORS["dependencies"],
+        "additionalItems": _DRAFT_7["additionalItems"],
+        "dependencies": _DRAFT_7["dependencies"],
         "$recursiveRef": Draft201909Validator.VALIDATORS["$recursiveRef"],
     },
 )

@@ -23,7 +23,6 @@ from mlx_agent_llm.constrain.schema.values.formats import (
     language_of_format,
 )
 from mlx_agent_llm.constrain.validators import validator_class
-from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.regex.python_pattern import python_pattern
 from mlx_agent_llm.request.constraints import content_key
 

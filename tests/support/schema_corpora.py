@@ -11,7 +11,6 @@ import inspect
 import json
 import pkgutil
 import random
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -125,7 +124,7 @@ def _models_in(package: str) -> set[type[BaseModel]]:
     for info in pkgutil.walk_packages(root.__path__, f"{package}."):
         try:
             module = importlib.import_module(info.name)
-        except Exception:  # noqa: S112  a module of theirs that needs what is not installed
+        except Exception:
             continue
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, BaseModel) and kind.__module__.startswith(package) and not name.startswith("_"):

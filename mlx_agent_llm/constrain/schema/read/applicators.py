@@ -60,7 +60,7 @@ def read_one_of(reader: SchemaReader, subschema: Subschema) -> Formula:
     tag = subschema.keywords.get("discriminator", {}).get("propertyName")
     if not isinstance(tag, str):
         return any_of(*exclusive_branches(reader, subschema))
-    kept = {keyword: subschema.keywords[keyword] for keyword in ("type", "oneOf") if keyword in subschema.keywords}
+    kept = {keyword: value for keyword, value in subschema.keywords.items() if keyword in ("type", "oneOf")}
     narrow = any_of(*exclusive_branches(reader, subschema, required([tag], subschema.pointer)))
     return Narrowed(all_of(_OBJECTS, narrow), reader.document.part(subschema, kept))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlx_agent_llm.constrain.schema.read.document import Document, Subschema
 from mlx_agent_llm.constrain.schema.read.keywords import check_form, misread_keywords

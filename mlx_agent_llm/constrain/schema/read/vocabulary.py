@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_agent_llm.constrain.schema.read import applicators, assertions, containers, unevaluated
-from mlx_agent_llm.constrain.schema.read.document import Document, Documents
+from mlx_agent_llm.constrain.schema.read.document import NO_DOCUMENTS, Document, Documents
 from mlx_agent_llm.constrain.schema.read.reader import ReadKeyword, SchemaReader
 
 
-def read_schema(schema: dict[str, Any] | bool, strict: bool, documents: Documents) -> SchemaReader:
+def read_schema(schema: dict[str, Any] | bool, strict: bool, documents: Documents = NO_DOCUMENTS) -> SchemaReader:
     """The reader of a schema in any of the dialects; ConstraintError for what is no JSON Schema."""
     return SchemaReader(Document(schema, documents), VOCABULARY, strict)
 
