@@ -1,25 +1,27 @@
-"""Schemas as the world writes them: of tools, configuration files, Kubernetes, MCP servers and pydantic models.
-
-Run as a script it reads and compiles all of them and prints what is refused, and how long it takes.
-"""
+"""Schemas as the world writes them: of tools, configuration files, Kubernetes, MCP servers and pydantic models."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
 import json
 import pkgutil
 import random
-from collections.abc import Iterator
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
+from mlx_agent_llm.constrain.schema import schema_grammar
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from tests.support.corpora import corpus, server_command
 
 NUM_KUBERNETES = 500
@@ -31,7 +33,7 @@ class Named(NamedTuple):
     corpus: str
     name: str
     schema: dict[str, Any]
-    documents: dict[str, Any] = {}
+    documents: Mapping[str, Any] = MappingProxyType({})
 
 
 def check_jsonschema() -> Iterator[Named]:
@@ -57,8 +59,12 @@ def _definitions(folder: Path) -> dict[str, Any]:
     return {path.name: json.loads(path.read_text())}
 
 
-PYTHON_SERVERS = {"mcp-server-fetch": [], "mcp-server-git": [], "mcp-server-sqlite": [], "mcp-server-time": []}
-NODE_SERVERS = {
+PYTHON_SERVERS: dict[str, list[str]] = {
+    "mcp-server-fetch": [],
+    "mcp-server-git": [],
+    "mcp-server-time": [],
+}
+NODE_SERVERS: dict[str, list[str]] = {
     f"@modelcontextprotocol/server-{name}": arguments
     for name, arguments in {
         "everything": [],
@@ -72,39 +78,43 @@ NODE_SERVERS = {
 def mcp_tools() -> Iterator[Named]:
     """The tools of real MCP servers, which are started over stdio."""
     for name, arguments in (PYTHON_SERVERS | NODE_SERVERS).items():
-        for tool, schema in asyncio.run(_list_tools([*server_command(name), *arguments])):
+        for tool, schema in list_tools([*server_command(name), *arguments]):
             yield Named("mcp", f"{name}/{tool}", schema)
 
 
-async def _list_tools(command: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """The answer to tools/list, in the protocol's own lines of JSON-RPC."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=2**24,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    client = {"name": "tests", "version": "1"}
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
-    try:
-        for message in (
-            {"id": 1, "method": "initialize", "params": hello},
-            {"method": "notifications/initialized"},
-            {"id": 2, "method": "tools/list", "params": {}},
-        ):
-            process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
-            await process.stdin.drain()
-            while "id" in message:
-                line = await asyncio.wait_for(process.stdout.readline(), 60)
-                answer = json.loads(line) if line.startswith(b"{") else {}
-                if answer.get("id") == message["id"] and "method" not in answer:
-                    break
-        return [(tool["name"], tool["inputSchema"]) for tool in answer["result"]["tools"]]
-    finally:
-        process.kill()
-        await process.wait()
+def list_tools(command: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """The names and input schemas of a server's tools: the answer to tools/list, in lines of JSON-RPC."""
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tests", "version": "1"}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            command, cwd=folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        try:
+            for message in (
+                {"id": 1, "method": "initialize", "params": hello},
+                {"method": "notifications/initialized"},
+                {"id": 2, "method": "tools/list", "params": {}},
+            ):
+                process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+                process.stdin.flush()
+                answer = _answer_to(message["id"], process.stdout) if "id" in message else {}
+        finally:
+            watchdog.cancel()
+            process.kill()
+    return [(tool["name"], tool["inputSchema"]) for tool in answer["result"]["tools"]]
+
+
+def _answer_to(number: Any, lines: Iterable[str]) -> dict[str, Any]:
+    for line in lines:
+        answer: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+        if answer.get("id") == number and "method" not in answer:
+            return answer
+    raise EOFError("the server ended without an answer")
 
 
 def pydantic_models() -> Iterator[Named]:
@@ -145,3 +155,10 @@ CORPORA = {
     "check-jsonschema": check_jsonschema,
     "kubernetes": kubernetes,
 }
+# The share of each corpus that has a grammar, at least.
+LEAST_COMPILED = {"tools": 1, "pydantic": 0.99, "mcp": 1, "check-jsonschema": 0.8, "kubernetes": 1}
+
+
+def grammar_of(named: Named) -> ContextFreeGrammar:
+    """The grammar of a schema with its documents; raises for what is refused."""
+    return schema_grammar(named.schema, documents=named.documents).grammar

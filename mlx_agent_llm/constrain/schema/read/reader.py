@@ -25,6 +25,8 @@ from mlx_agent_llm.constrain.schema.values.formula import (
     Not,
     TooManyPartsError,
     Widest,
+    all_of,
+    negation,
 )
 from mlx_agent_llm.constrain.schema.values.object_type import ObjectType
 from mlx_agent_llm.constrain.schema.values.types import (
@@ -141,6 +143,8 @@ class SchemaReader:
             case Typed():
                 return formula.types
             case Not():
+                if (branches := self._branches(formula.part)) is not None:
+                    return self.types(all_of(*map(negation, branches)), upper)
                 return complement_of_type(self.types(formula.part, not upper))
             case AnyOf():
                 return union_of_types([self.types(part, upper) for part in formula.parts])
@@ -155,6 +159,16 @@ class SchemaReader:
                 return self.types(formula.part, not upper)
         assert isinstance(formula, Subschema), "there are no other leaves"
         return self._expand_subschema(formula, upper)
+
+    def _branches(self, formula: Formula) -> tuple[Formula, ...] | None:
+        """The branches of an anyOf that stands alone: the complement of each is smaller than that of all."""
+        if isinstance(formula, AnyOf):
+            return formula.parts
+        if not isinstance(formula, Subschema) or [*formula.keywords] != ["anyOf"] or formula.others:
+            return None
+        check_form(formula)
+        branches = self._vocabulary["anyOf"](self, formula)
+        return branches.parts if isinstance(branches, AnyOf) else (branches,)
 
     def _expand_subschema(self, subschema: Subschema, upper: bool) -> TypeSet:
         check_form(subschema)
@@ -188,9 +202,11 @@ class SchemaReader:
         return replace(types, strings=strings, arrays=arrays, objects=objects)
 
     def _is_surely_empty_array(self, arrays: ArrayType) -> bool:
-        return any(
-            self.is_surely_empty(arrays.item(index)) for index in range(min(arrays.least, len(arrays.prefix) + 1))
-        )
+        needed = [arrays.item(index) for index in range(min(arrays.least, len(arrays.prefix) + 1))]
+        for part in arrays.contains:
+            if part.least and part.start >= len(arrays.prefix):
+                needed.append(all_of(arrays.items, part.formula))
+        return any(map(self.is_surely_empty, needed))
 
     def _is_surely_empty_object(self, objects: ObjectType) -> bool:
         return any(name in objects.required and self.is_surely_empty(formula) for name, formula in objects.named)
