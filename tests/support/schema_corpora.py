@@ -10,6 +10,7 @@ import random
 import subprocess
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -122,7 +123,8 @@ def pydantic_models() -> Iterator[Named]:
     for package in ("langchain_core", "llama_index.core"):
         for kind in sorted(_models_in(package), key=lambda kind: f"{kind.__module__}.{kind.__qualname__}"):
             try:
-                schema = kind.model_json_schema()
+                with warnings.catch_warnings(action="ignore"):  # defaults that are no JSON
+                    schema = kind.model_json_schema()
             except (PydanticInvalidForJsonSchema, PydanticUserError, NotImplementedError, AttributeError, TypeError):
                 continue  # it holds what is no JSON
             yield Named("pydantic", f"{kind.__module__}.{kind.__qualname__}", schema)

@@ -85,7 +85,8 @@ class Document:
     """
 
     def __init__(self, schema: dict[str, Any] | bool, documents: Documents = NO_DOCUMENTS) -> None:
-        self._schema = _parsed(content_key("schema", schema))
+        self._main = _Parsed(_read(content_key("schema", schema)))
+        self._schema = self._main.schema
         self._documents = {
             uri: _parsed_document(content_key("document", document)) for uri, document in documents.items()
         }
@@ -132,7 +133,8 @@ class Document:
         ConstraintError when that is not here; UnsupportedSchemaError when it depends on the references before it.
         """
         reference = parent.keywords[keyword]
-        if self._num_anchors(keyword)[reference.partition("#")[2]] > 1:
+        anchor = keyword if keyword == "$recursiveRef" else reference.partition("#")[2]
+        if self._num_anchors[anchor] > 1:
             reason = f"what {reference!r} names depends on the references before it"
             raise UnsupportedSchemaError(parent.pointer, keyword, reason)
         try:
@@ -149,34 +151,24 @@ class Document:
 
     def _place_of(self, schema: Any, dialect: Dialect) -> _Place:
         """Where an object stands; `dialect` is of what is found nowhere."""
-        if id(schema) in self._pointers:
-            return _Place(self._pointers[id(schema)], dialect_of(self._schema))
+        if id(schema) in self._main.pointers:
+            return _Place(self._main.pointers[id(schema)], dialect_of(self._schema))
         for address, document in self._documents.items():
             if id(schema) in document.pointers:
                 return _Place(f"{address}#{document.pointers[id(schema)]}", dialect_of(document.schema))
         return _Place("", dialect)
 
     @cached_property
-    def _pointers(self) -> dict[int, str]:
-        """The JSON pointers of all objects, by identity."""
-        return {id(node): pointer for node, pointer in _objects_in(self._schema)}
-
-    def _num_anchors(self, keyword: str) -> Counter[Any]:
-        """How often a name is one that references look for from outside in; one that is so once names the same always."""
-        return self._num_recursive_anchors if keyword == "$recursiveRef" else self._num_dynamic_anchors
-
-    @cached_property
-    def _num_dynamic_anchors(self) -> Counter[Any]:
-        anchors = (node.get("$dynamicAnchor") for node in self._objects())
-        return Counter(anchor for anchor in anchors if isinstance(anchor, str))
-
-    @cached_property
-    def _num_recursive_anchors(self) -> Counter[Any]:
-        return Counter("" for node in self._objects() if node.get("$recursiveAnchor") is True)
-
-    def _objects(self) -> Iterator[dict[str, Any]]:
-        schemas = [self._schema, *(document.schema for document in self._documents.values())]
-        return (node for schema in schemas for node, _ in _objects_in(schema))
+    def _num_anchors(self) -> Counter[str]:
+        """How often a name is an anchor that references look for from outside in; one that is so once names the same."""
+        found, left = Counter[str](), [self._main]
+        unread = dict(self._documents)
+        while left:
+            document = left.pop()
+            found += document.anchors
+            for uri in [uri for uri in unread if any(uri.rpartition("/")[2] in ref for ref in document.references)]:
+                left.append(unread.pop(uri))
+        return found
 
     def _formula(self, schema: dict[str, Any] | bool, resolver: Resolver, place: _Place) -> Formula:
         if isinstance(schema, bool):
@@ -187,8 +179,8 @@ class Document:
         return found if found.keywords or found.others else EVERYTHING
 
 
-class _FurtherDocument:
-    """A copy of a document that references name, kept for all schemas that come with it."""
+class _Parsed:
+    """A copy of a schema or document, and what is found by looking at all of it."""
 
     def __init__(self, schema: Any) -> None:
         self.schema = schema
@@ -198,13 +190,30 @@ class _FurtherDocument:
         """The JSON pointers of all objects, by identity."""
         return {id(node): pointer for node, pointer in _objects_in(self.schema)}
 
+    @cached_property
+    def anchors(self) -> Counter[str]:
+        """How often each name is a `$dynamicAnchor`, and under "$recursiveRef" how often there is a `$recursiveAnchor`."""
+        nodes = [node for node, _ in _objects_in(self.schema)]
+        names = (node.get("$dynamicAnchor") for node in nodes)
+        found = Counter(name for name in names if isinstance(name, str))
+        found["$recursiveRef"] = sum(node.get("$recursiveAnchor") is True for node in nodes)
+        return found
 
-@lru_cache(maxsize=16)
-def _parsed_document(text: str) -> _FurtherDocument:
-    return _FurtherDocument(_parsed(text))
+    @cached_property
+    def references(self) -> set[str]:
+        """All that is referred to."""
+        nodes = (node for node, _ in _objects_in(self.schema))
+        values = (node.get(keyword) for node in nodes for keyword in ("$ref", "$dynamicRef", "$recursiveRef"))
+        return {value for value in values if isinstance(value, str)}
 
 
-def _parsed(text: str) -> Any:
+@lru_cache(maxsize=64)
+def _parsed_document(text: str) -> _Parsed:
+    """Kept for all schemas that come with it."""
+    return _Parsed(_read(text))
+
+
+def _read(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise ConstraintError(f"schema has {len(text)} characters, more than {MAX_CHARACTERS}")
     return json.loads(text.partition(":")[2])
