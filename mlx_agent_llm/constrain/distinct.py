@@ -1,8 +1,8 @@
 """Items that must differ: what a grammar cannot count is kept beside it, by the texts that an array holds so far.
 
 The library's mask is that of the grammar without this rule. A token of it is taken out when it ends an item that is
-there already, or leaves an item no other end. Few tokens can do that: those that begin the rest of a finished item or go
-on after it, and those that reach from one item into the next.
+there already, or leaves an item no other end. Few tokens can do that: those that begin the rest of a finished item or
+go on after it, and those that reach from one item into the next.
 """
 
 from __future__ import annotations

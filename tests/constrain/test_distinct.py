@@ -1,4 +1,4 @@
-"""Items that must differ, by the real matchers: no item comes twice, every other one can be written, and there is an end."""
+"""Items that must differ, by the real matchers: none comes twice, all others can be written, and there is an end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.constrain.distinct import DistinctConstraint, DistinctMatcher, TokenTexts
-from mlx_agent_llm.constrain.schema import schema_grammar
+from mlx_agent_llm.constrain.schema import JSONNotation, schema_grammar, schema_rules
 from mlx_agent_llm.constrain.violation import violation
+from mlx_agent_llm.errors import UnsupportedSchemaError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 
 END = 0
@@ -144,6 +145,17 @@ def test_one_of_several_readings_may_repeat_an_item() -> None:
     reader = Pushdown(schema_grammar(schema).grammar)
     assert reader.accepts('["a", "a"]') and reader.accepts('["a", "b", "c"]')
     assert not reader.accepts('["a", "b", "a"]')
+
+
+class OtherNotation(JSONNotation):
+    """Values that are not written as JSON."""
+
+
+def test_notations_that_are_not_json_refuse_what_they_cannot_tell_apart() -> None:
+    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    with pytest.raises(UnsupportedSchemaError, match="uniqueItems"):
+        schema_rules(schema, notation=OtherNotation())
+    assert schema_rules(schema, notation=JSONNotation((",", ":"))).rules
 
 
 def test_a_grammar_is_a_value() -> None:

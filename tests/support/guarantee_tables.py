@@ -39,7 +39,7 @@ KEYWORDS: list[tuple[str, str, str, str]] = [
     (
         "uniqueItems",
         REWRITTEN,
-        "by what the array holds so far, where each item has one text; a rule for every set of used values beside `contains`",
+        "by what the array holds so far, where each item has one text; beside `contains` by a rule for every set",
         "items of open objects, of any type or nested arrays of this kind; ten values beside `contains`",
     ),
     ("properties required additionalProperties", EXACT, "", ""),

@@ -67,6 +67,7 @@ class PatternParser:
         self._dot = ~LINE_ENDS
 
     def parse(self) -> Expression:
+        """The whole pattern; ConstraintError for what is none."""
         self._read_flags()
         expression = self._alternatives()
         if self._at < len(self._pattern):

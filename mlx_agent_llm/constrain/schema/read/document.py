@@ -160,7 +160,7 @@ class Document:
 
     @cached_property
     def _num_anchors(self) -> Counter[str]:
-        """How often a name is an anchor that references look for from outside in; one that is so once names the same."""
+        """How often a name is an anchor that is looked for from outside in; one that is so once names the same."""
         found, left = Counter[str](), [self._main]
         unread = dict(self._documents)
         while left:
@@ -192,7 +192,7 @@ class _Parsed:
 
     @cached_property
     def anchors(self) -> Counter[str]:
-        """How often each name is a `$dynamicAnchor`, and under "$recursiveRef" how often there is a `$recursiveAnchor`."""
+        """How often each name is a `$dynamicAnchor`; under "$recursiveRef", how many have a `$recursiveAnchor`."""
         nodes = [node for node, _ in _objects_in(self.schema)]
         names = (node.get("$dynamicAnchor") for node in nodes)
         found = Counter(name for name in names if isinstance(name, str))

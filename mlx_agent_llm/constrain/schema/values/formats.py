@@ -90,7 +90,7 @@ _ALIASES = {
     "file-path": "path",
     "directory-path": "path",
 }
-# What no reader takes does not match; where that is hard to say, there is none, and no text is surely of no such format.
+# What no reader takes does not match. Where that is hard to say there is none: no text is surely not of the format.
 _DAY = "[0-9]{4}-?[0-9]{2}-?[0-9]{2}"
 _WIDE_PATTERNS = {
     "date": "^([0-9]{4}-?(W?[0-9]{2}(-?[0-9]{1,2})?|[0-9]{3}))$",

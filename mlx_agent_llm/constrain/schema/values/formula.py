@@ -54,7 +54,7 @@ class Not(Formula):
 
 @dataclass(frozen=True)
 class Narrowed(Formula):
-    """A set that is written in part: values of `narrow` are written, and only those beyond `wide` lie surely outside."""
+    """A set that is written in part: values of `narrow` are written, and those beyond `wide` lie surely outside."""
 
     narrow: Formula
     wide: Formula

@@ -1,7 +1,7 @@
 """Values that each have one text, as regular languages: where texts differ, so do the values.
 
-Objects have their declared properties alone, which stand in one order. Integers are written as everywhere; other numbers
-without exponents and without zeros at their end, in 15 digits, so that doubles tell them apart.
+Objects have their declared properties alone, which stand in one order. Integers are written as everywhere; other
+numbers without exponents and without zeros at their end, in 15 digits, so that doubles tell them apart.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mlx_agent_llm.languages.regular import (
     union,
 )
 
+Texts = tuple[Language, frozenset[str]]
 MAX_DEPTH = 6
 _ONE_FORM = r"^(0|-?[1-9][0-9]*|-?(0|[1-9][0-9]{0,7})\.[0-9]{0,6}[1-9])$"
 
@@ -38,8 +39,13 @@ class _ManyFormsError(Exception):
     """Some value has several texts, or the texts are no regular language."""
 
 
-def one_form(reader: SchemaReader, notation: JSONNotation, formula: Formula) -> tuple[Language, frozenset[str]] | None:
-    """The texts of the values of a formula, one each, and the characters that they end with; None where there is none."""
+def one_form(reader: SchemaReader, notation: JSONNotation, formula: Formula) -> Texts | None:
+    """The texts of the values of a formula, one each, and the characters that they end with.
+
+    None where some value has several texts, and in notations that are not JSON's own.
+    """
+    if type(notation) is not JSONNotation:
+        return None
     writer = _OneForm(reader, notation)
     try:
         return writer.value(formula, MAX_DEPTH), writer.ends(formula)
