@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mlx_agent_llm.constrain.schema import SchemaGrammar, schema_grammar
@@ -61,8 +61,8 @@ def read_constraint(constraint: Constraint) -> SchemaGrammar:
     Raises ConstraintError or UnsupportedSchemaError for what is wrong with the constraint.
     """
     match constraint:
-        case JSONSchema(json_schema=schema, strict=strict):
-            return schema_grammar(schema, strict)
+        case JSONSchema(json_schema=schema, strict=strict, documents=documents, separators=separators):
+            return schema_grammar(schema, strict, documents, separators)
         case Regex(pattern=pattern):
             return SchemaGrammar(ContextFreeGrammar(PatternNode(parse_full_match(pattern))))
         case Choice(texts=texts):
@@ -70,6 +70,6 @@ def read_constraint(constraint: Constraint) -> SchemaGrammar:
         case Grammar(ebnf=ebnf):
             return SchemaGrammar(parse_ebnf(ebnf))
         case GrammarConstraint(build=build, check=check):
-            checked = () if check is None else schema_grammar(check.schema.json_schema, strict=False).checked
+            checked = () if check is None else read_constraint(replace(check.schema, strict=False)).checked
             return SchemaGrammar(build(), checked)
     raise ConstraintError(f"constraint={constraint!r} must be a JSONSchema, Regex, Grammar or Choice")

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 from mlx_agent_llm.constrain.grammars import check_of
 from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import InvalidOutputError
 from mlx_agent_llm.request import Delta, SamplingParams
-from mlx_agent_llm.request.constraints import CheckedKeywords
+from mlx_agent_llm.request.constraints import CheckedKeywords, JSONSchema
 
 MAX_ATTEMPTS = 3
 SEED_STRIDE = 2**16
@@ -53,7 +52,7 @@ class CheckedDelivery:
         whole, json_text = self._join(), None
         if delta.finish_reason not in ("error", "cancelled"):
             json_text = self._check.find_json(whole.text)
-        problem = None if json_text is None else _find_problem(self._check.schema.json_schema, json_text)
+        problem = None if json_text is None else _find_problem(self._check.schema, json_text)
         self._num_left -= 1
         if problem is None:
             self._deliver(whole._replace(checked=() if json_text is None else self._checked))
@@ -75,11 +74,11 @@ class CheckedDelivery:
         )
 
 
-def _find_problem(schema: dict[str, Any], json_text: str) -> str | None:
+def _find_problem(constraint: JSONSchema, json_text: str) -> str | None:
     """Why a text is no valid value of the schema; None when it is."""
     try:
         value = json.loads(json_text)
     except (ValueError, RecursionError) as error:
         return f"the output is no JSON: {error}"
-    problem = violation(schema, value)
+    problem = violation(constraint.json_schema, value, constraint.documents)
     return None if problem is None else f"the output breaks the schema at {problem}"

@@ -18,6 +18,7 @@ from pydantic_core import core_schema
 from typing_extensions import is_typeddict
 
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.request.schema_dialect import UNSAYABLE
 
 _BOUNDS = ("gt", "ge", "lt", "le")
 _NUMBER = "(0|-?[1-9][0-9]{0,14})"
@@ -106,12 +107,12 @@ class _SchemaGenerator(GenerateJsonSchema):
         return result | {"pattern": f"^({'|'.join(schemes)}):"} if schemes else result
 
     def json_schema(self, schema: core_schema.JsonSchema) -> JsonSchemaValue:
-        """Name the format of a string that holds JSON."""
-        return super().json_schema(schema) | {"format": "json-string"}
+        """Say that the string has to hold JSON."""
+        return super().json_schema(schema) | {f"{UNSAYABLE}json": "a string that holds JSON"}
 
     def complex_schema(self, schema: core_schema.ComplexSchema) -> JsonSchemaValue:
-        """Name the format of a complex number."""
-        return super().complex_schema(schema) | {"format": "complex"}
+        """Say that it has to be a complex number."""
+        return super().complex_schema(schema) | {f"{UNSAYABLE}complex": "a complex number"}
 
     def set_schema(self, schema: core_schema.SetSchema) -> JsonSchemaValue:
         """Allow equal items, which a set takes as one, unless they would be missed in the count."""
@@ -135,7 +136,7 @@ class _SchemaGenerator(GenerateJsonSchema):
 
 def _with(result: JsonSchemaValue, schema: Mapping[str, Any], *names: str) -> JsonSchemaValue:
     """The JSON Schema with those constraints of a core schema that it cannot say otherwise."""
-    return result | {name: str(schema[name]) for name in names if schema.get(name) is not None}
+    return result | {UNSAYABLE + name: str(schema[name]) for name in names if schema.get(name) is not None}
 
 
 def _temporal(result: JsonSchemaValue, schema: Mapping[str, Any], naive_pattern: str) -> JsonSchemaValue:

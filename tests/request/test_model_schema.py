@@ -139,17 +139,17 @@ ENFORCED: dict[str, Any] = {
     "bytes": Annotated[bytes, Field(max_length=3)],
     "base64": Base64Bytes,
     "any": Any,
+    "a set of two": Annotated[set[int], Field(min_length=2)],
 }
 REFUSED: dict[str, tuple[Any, str]] = {
     "a date of the past": (PastDate, "now_op"),
     "a bounded date": (Annotated[datetime.date, Field(ge=datetime.date(2020, 1, 1))], "ge"),
     "a bounded duration": (Annotated[datetime.timedelta, Field(lt=datetime.timedelta(1))], "lt"),
     "digits within bounds": (Annotated[Decimal, Field(decimal_places=2, lt=5)], "lt"),
-    "a set of two": (Annotated[set[int], Field(min_length=2)], "uniqueItems"),
     "bounded keys": (dict[Annotated[int, Field(ge=1)], int], "ge"),
     "lower case": (Annotated[str, StringConstraints(to_lower=True, pattern="^[a-z]*$")], "to_lower"),
-    "JSON in a string": (Json[int], "format"),
-    "complex numbers": (complex, "format"),
+    "JSON in a string": (Json[int], "json"),
+    "complex numbers": (complex, "complex"),
 }
 
 

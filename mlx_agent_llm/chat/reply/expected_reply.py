@@ -71,7 +71,7 @@ class ExpectedReply:
     def _content(self) -> str:
         """What the grammar depends on, as text."""
         tools = [[tool.name, tool.parameters] for tool in self.plan.callable]
-        response = None if self.response is None else [self.response.json_schema, self.response.strict]
+        response = None if self.response is None else self.response.key
         content = [repr(self.tool_format), self.plan.mode, self.plan.single, tools, response, self.thinking]
         return json.dumps(content, ensure_ascii=False)
 

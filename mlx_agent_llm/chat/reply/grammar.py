@@ -9,7 +9,7 @@ from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax, Reasoning
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
 from mlx_agent_llm.constrain.reasoning import Thinking
-from mlx_agent_llm.constrain.schema import schema_rules
+from mlx_agent_llm.constrain.schema import JSONNotation, schema_rules
 from mlx_agent_llm.languages.context_free import (
     ContextFreeGrammar,
     Node,
@@ -122,7 +122,13 @@ class ReplyGrammar:
         return RuleNode(rule)
 
     def _json(self, response: JSONSchema) -> Node:
-        rules = schema_rules(response.json_schema, "answer_", response.strict)
+        rules = schema_rules(
+            response.json_schema,
+            "answer_",
+            response.strict,
+            notation=JSONNotation(response.separators),
+            documents=response.documents,
+        )
         self._rules.update(rules.rules)
         return rules.root
 
