@@ -93,7 +93,7 @@ def random_model(dtype: DType = "auto", name: str = "random") -> LoadedModel:
     model: nn.Module = module.Model(module.ModelArgs.from_dict(config))
     model.update(tree_map(lambda weight: 0.02 * mx.random.normal(weight.shape), model.parameters()))
     place_weights(model, default_device.own, dtype, mx.bfloat16)
-    return from_parts(model, _WordTokenizer(config["vocab_size"]))  # type: ignore[arg-type]
+    return from_parts(model, _WordTokenizer(config["vocab_size"]))
 
 
 class _WordTokenizer(ByteTokenizer):
