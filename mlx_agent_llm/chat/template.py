@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
 
 _SWITCHES = ("enable_thinking", "thinking")
+_LEVELS = ("low", "medium", "high")
+_ANY_OBJECT = {"type": "object"}
 
 
 class Prompt(NamedTuple):
@@ -37,7 +39,7 @@ def render_prompt(
     response: JSONSchema | None,
     tool_format: ToolFormat,
     *,
-    enable_thinking: bool | None = None,
+    enable_thinking: bool | str | None = None,
 ) -> Prompt:
     """The prompt, ready for the assistant's next turn.
 
@@ -86,19 +88,27 @@ def _with_system(parts: Sequence[str], messages: list[dict[str, Any]]) -> list[d
 def _response_instructions(response: JSONSchema | None) -> str:
     if response is None:
         return ""
+    if response.json_schema == _ANY_OBJECT:  # small models repeat a schema that says nothing
+        return "Answer with a JSON object."
     return f"Answer with JSON that fits this schema:\n{write_json(response.json_schema)}"
 
 
-def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[str, bool]:
-    """The template's own switch for thinking."""
+def _thinking_options(template: str, enable_thinking: bool | str | None) -> Mapping[str, bool | str]:
+    """The template's own switch for thinking, or its level; without a switch False leaves everything as it is."""
     if enable_thinking is None:
         return {}
+    if enable_thinking in _LEVELS:
+        if not re.search(r"\breasoning_effort\b", template):
+            raise RequestError(f"enable_thinking={enable_thinking!r} needs a chat template with levels of reasoning")
+        return {"reasoning_effort": enable_thinking}
     if not isinstance(enable_thinking, bool):
-        raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False or None")
+        raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False, None, 'low', 'medium' or 'high'")
     found = [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
-    if not found:
-        raise RequestError(f"enable_thinking={enable_thinking} needs a chat template with a switch for it")
-    return {found[0]: enable_thinking}
+    if not found and enable_thinking:
+        raise RequestError(
+            "enable_thinking=True needs a chat template with a switch for thinking; None leaves the model as it is"
+        )
+    return {found[0]: enable_thinking} if found else {}
 
 
 def _thinking(prompt: str, tool_format: ToolFormat) -> Thinking:
