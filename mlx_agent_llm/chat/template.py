@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlx_agent_llm.chat.control_tokens import Shield
@@ -93,7 +93,7 @@ def _response_instructions(response: JSONSchema | None) -> str:
     return f"Answer with JSON that fits this schema:\n{write_json(response.json_schema)}"
 
 
-def _thinking_options(template: str, enable_thinking: bool | str | None) -> Mapping[str, bool | str]:
+def _thinking_options(template: str, enable_thinking: bool | str | None) -> dict[str, Any]:
     """The template's own switch for thinking, or its level; without a switch False leaves everything as it is."""
     if enable_thinking is None:
         return {}

@@ -347,7 +347,7 @@ def opaque(value: LetterTokenizer) -> None:
         ([{}], ToolChoiceError, "must have a name"),
         ([{"type": "function", "function": "add"}], ToolChoiceError, "must have a name"),
         ([3], ToolChoiceError, "tool=3 must be a Tool"),
-        ([{"name": "f", "returns": {}}], ToolChoiceError, "tool 'f': unknown field 'returns'"),
+        ([{"name": "f", "strict": "no"}], ToolChoiceError, "tool 'f': strict='no' must be True or False"),
         ([{"name": "f", "description": 3}], ToolChoiceError, "tool 'f': description=3"),
         ([{"name": "f", "parameters": []}], ToolChoiceError, r"tool 'f': parameters=\[\] must be"),
         ([{"name": "f", "parameters": {"type": "array"}}], ToolChoiceError, "tool 'f': parameters=.*'object'"),

@@ -58,7 +58,8 @@ class TaggedArguments:
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the parameters and of what ends the call."""
         constants = tuple(PYTHON_CONSTANTS) if self.python_constants else ()
-        return schema_rules(tool.parameters, prefix, write_root=TaggedNotation(self.tags, end, constants).whole)
+        notation = TaggedNotation(self.tags, end, constants)
+        return schema_rules(tool.parameters, prefix, tool.strict, write_root=notation.whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         """The parameters as they are written."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from mlx_agent_llm.constrain.schema.read.document import Subschema, json_pointer
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+from mlx_agent_llm.request.model_schema import UNSAYABLE
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
@@ -102,7 +103,11 @@ def unknown_keywords(subschema: Subschema, is_draft7: bool) -> list[UnsupportedS
     """An error for each keyword that the dialect does not define: it may be a slip, and nothing enforces it."""
     known = FORMS.keys() - (ONLY_2020_12 if is_draft7 else ONLY_DRAFT_7) | ANNOTATIONS
     return [
-        UnsupportedSchemaError(subschema.pointer, keyword, "no keyword of this name is known")
-        for keyword in subschema.keywords
+        UnsupportedSchemaError(subschema.pointer, keyword.removeprefix(UNSAYABLE), _why_refused(keyword, value))
+        for keyword, value in subschema.keywords.items()
         if keyword not in known and not keyword.startswith("x-")
     ]
+
+
+def _why_refused(keyword: str, value: Any) -> str:
+    return str(value) if keyword.startswith(UNSAYABLE) else "no keyword of this name is known"
