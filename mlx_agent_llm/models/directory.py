@@ -36,6 +36,11 @@ def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int]:
     return _read_model(path), _read_tokenizer(path, end_tokens), max_model_len
 
 
+def read_context_length(path: Path) -> int:
+    """The context length by config.json alone."""
+    return _context_length(path, _read_json(path / "config.json"))
+
+
 def _read_model(path: Path) -> nn.Module:
     try:
         model: nn.Module = mlx_lm_utils.load_model(path, lazy=True, get_model_classes=_model_classes)[0]

@@ -44,6 +44,8 @@ def schema_of_type(kind: Any) -> dict[str, Any]:
 def parameters_of(kind: Any) -> dict[str, Any]:
     """The JSON Schema of a tool's arguments, by their class or the function that takes them, as the model reads it."""
     schema = _read(kind, _ParameterGenerator)
+    if "$ref" in schema:  # of a class that holds itself
+        schema = {**schema["$defs"][schema["$ref"].rpartition("/")[2]], "$defs": schema["$defs"]}
     return {key: value for key, value in schema.items() if key != "title"}
 
 
