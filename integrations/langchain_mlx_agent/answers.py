@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from json import JSONDecodeError
 from typing import Any
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
+from pydantic import BaseModel, ValidationError
 
 from mlx_agent_llm import ChatDelta, InvalidToolCall, Timings, TokenLogprob, Usage
 from mlx_agent_llm.chat import ToolCallDelta, fold_chat
@@ -38,11 +41,19 @@ class AnswerReader:
     into a valid one when the chunks are merged.
 
     token_bytes: token id -> the bytes that it adds to the text. load_seconds: how long the call waited for its engine.
+    parsed_class: what the value of a response format is read as.
     """
 
-    def __init__(self, model_name: str, token_bytes: Sequence[bytes], load_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        token_bytes: Sequence[bytes],
+        load_seconds: float = 0.0,
+        parsed_class: type[BaseModel] | None = None,
+    ) -> None:
         self._model_name = model_name
         self._load_seconds = load_seconds
+        self._parsed_class = parsed_class
         self._created_at = datetime.now(UTC).isoformat()
         self._token_bytes = token_bytes
         self._calls: list[_BegunCall] = []  # one after the other: pieces belong to the last one
@@ -56,7 +67,7 @@ class AnswerReader:
                 self._note(delta.tool_call)
         return AIMessage(
             content=output.text,
-            additional_kwargs={**_thought(output.reasoning), **_parsed(deltas[-1])},
+            additional_kwargs={**_thought(output.reasoning), **self._parsed(deltas[-1])},
             tool_calls=[tool_call(name=call.name, args=call.arguments, id=call.id) for call in output.tool_calls],
             invalid_tool_calls=[self._invalid_call(call) for call in output.invalid_tool_calls],
             usage_metadata=usage_metadata(output.usage),
@@ -108,10 +119,22 @@ class AnswerReader:
         assert delta.usage is not None
         return _chunk(
             chunk_position="last",
-            additional_kwargs=_parsed(delta),
+            additional_kwargs=self._parsed(delta),
             usage_metadata=usage_metadata(delta.usage) if with_usage else None,
             response_metadata={**self._logprobs(delta.logprobs), **self._metadata(delta)},
         )
+
+    def _parsed(self, last: ChatDelta) -> dict[str, Any]:
+        """The value of a response format, as OpenAI's messages carry it."""
+        if last.parsed is None or self._parsed_class is None:
+            return {} if last.parsed is None else {"parsed": last.parsed}
+        text = json.dumps(last.parsed)
+        try:
+            return {"parsed": self._parsed_class.model_validate_json(text)}
+        except ValidationError as error:
+            raise OutputParserException(
+                f"the answer is no {self._parsed_class.__name__}: {error}", llm_output=text
+            ) from error
 
     def _metadata(self, last: ChatDelta) -> dict[str, Any]:
         assert last.timings is not None and last.usage is not None
@@ -177,11 +200,6 @@ def _durations(timings: Timings, usage: Usage, load_seconds: float) -> dict[str,
 
 def _thought(reasoning: str) -> dict[str, str]:
     return {"reasoning_content": reasoning} if reasoning else {}
-
-
-def _parsed(last: ChatDelta) -> dict[str, Any]:
-    """The value of a response format, as OpenAI's messages carry it."""
-    return {} if last.parsed is None else {"parsed": last.parsed}
 
 
 def breaking(arguments: str) -> str:

@@ -24,7 +24,14 @@ from langchain_mlx_agent.messages import as_dicts
 from langchain_mlx_agent.open_requests import OpenRequests, current_requests
 from langchain_mlx_agent.parameters import EngineChatModel
 from langchain_mlx_agent.request import ChatRequest, read_request
-from langchain_mlx_agent.structured import Method, Schema, StructuredOutputParser, json_schema_of, response_format_of
+from langchain_mlx_agent.structured import (
+    Method,
+    Schema,
+    StructuredOutputParser,
+    is_model_class,
+    json_schema_of,
+    response_format_of,
+)
 from langchain_mlx_agent.tools import Tools, bound_tools, openai_tool
 from mlx_agent_llm import ChatDelta, Engine, RequestError
 from mlx_agent_llm.chat import count_tokens
@@ -108,7 +115,10 @@ class ChatMLXAgent(EngineChatModel):
         options = {
             "tool_choice": tool_choice,
             "parallel_tool_calls": parallel_tool_calls,
-            "response_format": response_format_of(response_format, strict),
+            "response_format": (
+                response_format if is_model_class(response_format) else response_format_of(response_format, strict)
+            ),
+            "strict": strict,
         }
         return self.bind(
             tools=converted, **{key: value for key, value in options.items() if value is not None}, **kwargs
@@ -339,7 +349,7 @@ async def _answer(engine: Engine, request: ChatRequest, options: dict[str, Any],
 
 def _reader(engine: Engine, request: ChatRequest, load_seconds: float) -> AnswerReader:
     token_bytes = engine.tokenizer.token_bytes
-    return AnswerReader(request.model, token_bytes, load_seconds)
+    return AnswerReader(request.model, token_bytes, load_seconds, request.parsed_class)
 
 
 def _result(messages: Sequence[AIMessage], model_name: str) -> ChatResult:

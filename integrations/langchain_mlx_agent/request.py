@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
+from pydantic import BaseModel
 
 from langchain_mlx_agent.messages import as_dicts
-from langchain_mlx_agent.structured import response_format_of
+from langchain_mlx_agent.structured import is_model_class, response_format_of
 from langchain_mlx_agent.tools import openai_tool
 from mlx_agent_llm import RequestError, SamplingParams
 from mlx_agent_llm.chat.foreign_names import with_own_names
@@ -28,13 +29,17 @@ _OPTIONS = OWN_OPTIONS | REASONING_OPTIONS.keys() | _CHAT_OPTIONS | {"model", "s
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """The model that serves a call, the messages, the options of Engine.stream_chat, and how each sample is drawn."""
+    """The model that serves a call, the messages, the options of Engine.stream_chat, and how each sample is drawn.
+
+    parsed_class: what the value of the answer is read as.
+    """
 
     model: str
     messages: list[dict[str, Any]]
     options: dict[str, Any]
     params: SamplingParams
     stream_usage: bool = True
+    parsed_class: type[BaseModel] | None = None
 
     @property
     def samples(self) -> list[dict[str, Any]]:
@@ -66,11 +71,19 @@ def read_request(
     chat = {name: given[name] for name in _CHAT_OPTIONS & given.keys()}
     if "tools" in chat:
         chat["tools"] = [openai_tool(tool, given.get("strict")) for tool in chat["tools"]]
-    if "response_format" in chat:
+    wanted = chat.get("response_format")
+    if wanted is not None:
         chat["response_format"] = response_format_of(chat["response_format"], given.get("strict"))
     chat |= {REASONING_OPTIONS[name]: given[name] for name in REASONING_OPTIONS.keys() & given.keys()}
     sampling = read_sampling({name: given[name] for name in OWN_OPTIONS & given.keys()})
-    return ChatRequest(given.get("model", model), as_dicts(messages), chat, sampling, given.get("stream_usage", True))
+    return ChatRequest(
+        model=given.get("model", model),
+        messages=as_dicts(messages),
+        options=chat,
+        params=sampling,
+        stream_usage=given.get("stream_usage", True),
+        parsed_class=wanted if is_model_class(wanted) else None,
+    )
 
 
 def read_sampling(values: Mapping[str, Any]) -> SamplingParams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -40,6 +40,11 @@ def json_schema_of(schema: Schema) -> dict[str, Any]:
     if isinstance(schema, dict) and not ({"name", "function"} & schema.keys()):
         return schema
     return convert_to_json_schema(schema)
+
+
+def is_model_class(value: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether a value is a class of pydantic 2."""
+    return isinstance(value, type) and issubclass(value, BaseModel)
 
 
 def response_format_of(value: Any, strict: bool | None = None) -> dict[str, Any] | None:
@@ -134,7 +139,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         raise OutputParserException(f"the answer has no call of {self.tool_name!r}", llm_output=str(message.text))
 
     def _value(self, text: str) -> Any:
-        if isinstance(self.target, type) and issubclass(self.target, BaseModel):
+        if is_model_class(self.target):
             return self.target.model_validate_json(text)
         if isinstance(self.target, type) and is_basemodel_subclass(self.target):
             return self.target.parse_raw(text)  # type: ignore[attr-defined]  # a class of pydantic.v1

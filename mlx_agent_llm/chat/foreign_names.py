@@ -20,12 +20,20 @@ _OTHERWISE: Mapping[str, str] = {
     "num_gpu": "EngineConfig(device=...) chooses the device",
     "num_thread": "MLX uses the machine's cores; the MKL_NUM_THREADS variable bounds them on a CPU",
     "keep_alive": "an engine stays loaded until its last chat model is closed: close() unloads it",
+    "stream_options": "stream_usage=True or False says whether a stream counts tokens",
+    "prompt_cache_key": "prefixes are shared by themselves; cache_salt keeps them apart",
+    "prediction": "there is no speculation on a given text",
+    "service_tier": "priority orders requests",
     "base_url": "the model runs in this process",
     "mirostat": "min_p and top_p bound the choice of tokens",
     "mirostat_eta": "min_p and top_p bound the choice of tokens",
     "mirostat_tau": "min_p and top_p bound the choice of tokens",
     "tfs_z": "min_p and top_p bound the choice of tokens",
     "repeat_last_n": "repetition_penalty looks at the whole text",
+}
+_VALUES: Mapping[tuple[str, str], Any] = {
+    ("format", "json"): {"type": "json_object"},
+    ("reasoning_effort", "none"): False,
 }
 
 
@@ -38,7 +46,7 @@ def with_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
             raise RequestError(f"{name}={value!r} and {own}={named[own]!r} mean the same: give one of them")
         if own in _OTHERWISE:
             raise RequestError(f"{name}={value!r} is not known here: {_OTHERWISE[own]}")
-        named[own] = {"type": "json_object"} if own == "response_format" and value == "json" else value
+        named[own] = _VALUES.get((name, value), value) if isinstance(value, str) else value
     return named
 
 

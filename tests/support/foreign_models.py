@@ -17,7 +17,7 @@ from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedMode
 
 CONFIG = EngineConfig(kv_cache_tokens=65536, max_num_seqs=16, device="cpu", seed=1)
 # What those tests give to a client of a server.
-CLIENT = frozenset({"model", "model_name", "api_key", "base_url", "use_responses_api", "validate_model_on_init"})
+CLIENT = frozenset({"model", "model_name", "api_key", "base_url", "use_responses_api", "num_ctx"})
 THINKING = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[assistant]" + (
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
 )
@@ -56,8 +56,10 @@ class ForeignChat(ChatMLXAgent):
     def __init__(self, **parameters: Any) -> None:
         name = str(parameters.get("model", ""))
         engine = thinking_engine() if name.startswith("deepseek-r1") else random_engine()
-        own = {"max_tokens": 400, "temperature": 1, **{key: parameters[key] for key in parameters.keys() - CLIENT}}
-        own.pop("num_ctx", None)
+        own = {key: parameters[key] for key in parameters.keys() - CLIENT}
+        if not own.keys() & {"max_tokens", "max_completion_tokens"}:
+            own["max_tokens"] = 400
+        own = {"temperature": 1, "seed": 1, **own}
         super().__init__(engine=engine, **own)
 
 

@@ -19,6 +19,7 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
     ModelRateLimitError,
     ModelTimeoutError,
+    OutputParserException,
 )
 from langchain_core.load import dumpd
 from langchain_core.messages import (
@@ -31,7 +32,7 @@ from langchain_core.messages import (
     ToolMessage,
     trim_messages,
 )
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from langchain_mlx_agent import ChatMLXAgent, EngineRegistry
 from langchain_mlx_agent.errors import langchain_errors
@@ -55,7 +56,7 @@ from mlx_agent_llm import (
 )
 from mlx_agent_llm.engine.registry import EngineHolder
 from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedModel
-from tests.support.langchain_chats import CONFIG, add, engine_of, scripted
+from tests.support.langchain_chats import CONFIG, add, engine_of, merged, scripted
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,29 @@ def test_a_model_that_is_not_loaded_yet_says_how_long_its_context_is() -> None:
     assert ChatMLXAgent(model="demo").profile["max_input_tokens"] == 8191
     assert ChatMLXAgent(model="demo", engine_config=EngineConfig(max_model_len=99)).profile["max_input_tokens"] == 98
     assert "max_input_tokens" not in ChatMLXAgent(model="nobody/has-this").profile
+
+
+class Bare(BaseModel):
+    text: str
+
+
+class Picky(BaseModel):
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def refuse(cls, text: str) -> str:
+        raise ValueError("never")
+
+
+def test_a_format_that_is_a_class_is_parsed_into_it(random_engine: Engine) -> None:
+    chat = ChatMLXAgent(engine=random_engine, temperature=1, max_tokens=200)
+    whole = chat.invoke("Hi", response_format=Bare)
+    assert whole.additional_kwargs["parsed"] == Bare.model_validate_json(whole.text)
+    streamed = merged(list(chat.bind_tools([add], response_format=Bare, tool_choice="none").stream("Hi")))
+    assert isinstance(streamed.additional_kwargs["parsed"], Bare)
+    with pytest.raises(OutputParserException, match="the answer is no Picky"):
+        chat.invoke("Hi", response_format=Picky)
 
 
 def test_usage_is_in_the_last_chunk_unless_it_is_not_wanted(random_engine: Engine) -> None:
