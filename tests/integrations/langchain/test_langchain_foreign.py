@@ -94,7 +94,17 @@ def run_suite(folder: Path, files: list[str], report: Path) -> list[tuple[str, b
     """The items of a suite by their functions' names, and whether each passed."""
     own = Path(__file__).parents[3]
     path = [own, own / "kernels", own / "integrations", own / "tests" / "support"]
-    plugins = ["--noconftest", "-p", "foreign_models", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    plugins = [
+        "--noconftest",
+        "-p",
+        "foreign_models",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "asyncio_mode=auto",
+        "-c",
+        os.devnull,
+    ]
     subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, "-q", "-W", "ignore", f"--junitxml={report}", "--rootdir=.", *files],
         cwd=folder,
