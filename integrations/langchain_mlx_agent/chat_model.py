@@ -16,7 +16,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableMap
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
-from typing_extensions import is_typeddict
 
 from langchain_mlx_agent.answers import PROVIDER, AnswerReader
 from langchain_mlx_agent.errors import langchain_errors
@@ -29,8 +28,8 @@ from langchain_mlx_agent.structured import (
     Schema,
     StructuredOutputParser,
     is_model_class,
-    json_schema_of,
     response_format_of,
+    traced_schema,
 )
 from langchain_mlx_agent.tools import Tools, bound_tools, openai_tool
 from mlx_agent_llm import ChatDelta, Engine, RequestError
@@ -145,7 +144,7 @@ class ChatMLXAgent(EngineChatModel):
         strict = self.strict if strict is None else strict
         kwargs["ls_structured_output_format"] = {
             "kwargs": {"method": method, "strict": strict},
-            "schema": json_schema_of(schema) if is_typeddict(schema) else schema,  # LangChain reads some of them alone
+            "schema": traced_schema(schema),
         }
         tool_name = None
         if method == "function_calling":

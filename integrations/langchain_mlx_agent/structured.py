@@ -42,6 +42,17 @@ def json_schema_of(schema: Schema) -> dict[str, Any]:
     return convert_to_json_schema(schema)
 
 
+def traced_schema(schema: Schema) -> Schema:
+    """What LangChain tells its tracers of: the schema itself, or its JSON where LangChain cannot read the class."""
+    if not is_typeddict(schema):
+        return schema
+    try:
+        convert_to_json_schema(schema)
+    except Exception:  # it ends in all kinds of errors, and in a RecursionError
+        return json_schema_of(schema)
+    return schema
+
+
 def is_model_class(value: Any) -> TypeGuard[type[BaseModel]]:
     """Whether a value is a class of pydantic 2."""
     return isinstance(value, type) and issubclass(value, BaseModel)
