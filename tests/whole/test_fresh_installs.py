@@ -31,6 +31,7 @@ with Engine.load("demo") as engine:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2000)
 @pytest.mark.parametrize("extra", LINES)
 def test_an_install_line_is_enough(extra: str, tmp_path: Path) -> None:
     python = make_environment(tmp_path, f"{ROOT}[{extra}]", DEMO)
@@ -40,6 +41,7 @@ def test_an_install_line_is_enough(extra: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2000)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX comes with its library")
 def test_without_a_build_of_mlx_doctor_says_what_is_missing(tmp_path: Path) -> None:
     python = make_environment(tmp_path, str(ROOT))
@@ -58,7 +60,7 @@ def make_environment(folder: Path, requirement: str, *others: list[str]) -> str:
 
 
 def run(folder: Path, command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=550, cwd=folder, env=clean())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1500, cwd=folder, env=clean())
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
