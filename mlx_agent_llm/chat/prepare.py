@@ -135,7 +135,7 @@ def prepare_chat(
     tool_choice: Any = None,
     parallel_tool_calls: bool = True,
     response_format: Any = None,
-    enable_thinking: bool | None = None,
+    enable_thinking: bool | str | None = None,
     tool_format: str = "auto",
     check: Callable[[JSONSchema], object] = constraint_grammar,
 ) -> PreparedChat:

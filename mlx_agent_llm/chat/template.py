@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,9 @@ from mlx_agent_llm.request.constraints import JSONSchema
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
 
+_LEVELS = ("low", "medium", "high")
+_ANY_OBJECT = {"type": "object"}
+
 
 class Prompt(NamedTuple):
     """The tokens of a prompt, and whether the reply to it begins with reasoning."""
@@ -44,7 +48,7 @@ def render_prompt(
     response: JSONSchema | None,
     found: FoundFormat,
     *,
-    enable_thinking: bool | None = None,
+    enable_thinking: bool | str | None = None,
 ) -> Prompt:
     """The prompt, ready for the assistant's next turn.
 
@@ -54,7 +58,7 @@ def render_prompt(
     RequestError carries what the template itself refuses.
     """
     tool_format, abilities = found.tool_format, found.abilities
-    options = _thinking_options(abilities, enable_thinking)
+    options = _thinking_options(tokenizer.chat_template or "", abilities, enable_thinking)
 
     def render(change: Callable[[Any], Any]) -> str:
         """The prompt; the change is made to what users wrote, before marks of ours are written around it."""
@@ -144,20 +148,27 @@ def _with_system(parts: Sequence[str], messages: list[dict[str, Any]]) -> list[d
 def _response_instructions(response: JSONSchema | None) -> str:
     if response is None:
         return ""
+    if response.json_schema == _ANY_OBJECT:  # small models repeat a schema that says nothing
+        return "Answer with a JSON object."
     return f"Answer with JSON that fits this schema:\n{write_json(response.json_schema)}"
 
 
-def _thinking_options(abilities: Abilities, enable_thinking: bool | None) -> Mapping[str, bool]:
-    """The template's own switch for thinking."""
+def _thinking_options(template: str, abilities: Abilities, enable_thinking: bool | str | None) -> Mapping[str, Any]:
+    """The template's own switch for thinking, or its level; without a switch False leaves everything as it is."""
     if enable_thinking is None:
         return {}
+    if enable_thinking in _LEVELS:
+        if not re.search(r"\breasoning_effort\b", template):
+            raise RequestError(f"enable_thinking={enable_thinking!r} needs a chat template with levels of reasoning")
+        return {"reasoning_effort": enable_thinking}
     if not isinstance(enable_thinking, bool):
-        raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False or None")
-    if abilities.switch is None:
+        raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False, None, 'low', 'medium' or 'high'")
+    if abilities.switch is None and enable_thinking:
         raise RequestError(
-            f"enable_thinking={enable_thinking} needs a chat template that renders otherwise with it: this one does not"
+            "enable_thinking=True needs a chat template that renders otherwise with it: this one does not; "
+            "None leaves the model as it is"
         )
-    return {abilities.switch: enable_thinking}
+    return {} if abilities.switch is None else {abilities.switch: enable_thinking}
 
 
 def _thinking(prompt: str, tool_format: ToolFormat) -> Thinking:

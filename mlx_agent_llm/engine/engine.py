@@ -33,6 +33,7 @@ from mlx_agent_llm.engine.worker import Worker
 from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
 from mlx_agent_llm.process.default_device import default_device
+from mlx_agent_llm.process.fork import check_mlx_survived
 from mlx_agent_llm.request import Delta, RequestOutput, SamplingDefaults, SamplingParams
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Engine:
     """
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig | None = None) -> None:
+        check_mlx_survived()
         self.config = config or EngineConfig()
         self.model_name = loaded.name
         self.tokenizer: Tokenizer = loaded.tokenizer
@@ -75,8 +77,10 @@ class Engine:
     def load(cls, model: str, config: EngineConfig | None = None) -> Self:
         """Serve "demo", a local mlx-lm directory, a .gguf file or a hub id.
 
-        Raises ModelLoadError, and UnsupportedModelError for a model that can be read but not served.
+        Raises ModelLoadError, UnsupportedModelError for a model that can be read but not served, and ForkedProcessError
+        in a process that was forked from one which had used MLX.
         """
+        check_mlx_survived()
         config = config or EngineConfig()
         adapter = config.adapter_path
         return cls(load_model(model, device=config.device, dtype=config.dtype, adapter_path=adapter), config)
@@ -84,6 +88,7 @@ class Engine:
     @classmethod
     def from_parts(cls, model: nn.Module, tokenizer: Any, config: EngineConfig | None = None) -> Self:
         """Serve a model of mlx-lm or mlx_agent_llm.testing that is in memory, with its tokenizer."""
+        check_mlx_survived()
         return cls(from_parts(model, tokenizer), config)
 
     def generate(
@@ -215,14 +220,21 @@ class Engine:
 
 
 class _CancellingIterator(Iterator[T]):
-    """Cancels the request when it is closed or dropped, also before its first item: a generator could not do that."""
+    """Cancels the request when it is closed, dropped or interrupted, also before its first item.
+
+    A generator could not do that.
+    """
 
     def __init__(self, handle: Handle, items: Iterable[T]) -> None:
         self._handle = handle
         self._items = iter(items)
 
     def __next__(self) -> T:
-        return next(self._items)
+        try:
+            return next(self._items)
+        except KeyboardInterrupt:  # a notebook keeps the frames of its last error, and with them this iterator
+            self.close()
+            raise
 
     def close(self) -> None:
         self._handle.cancel()

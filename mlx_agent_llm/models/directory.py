@@ -29,6 +29,12 @@ def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int | None]:
     return _read_model(path), _read_tokenizer(path, end_tokens), max_model_len
 
 
+def read_context_length(path: Path) -> int | None:
+    """The context length by config.json alone; None where it names none."""
+    config = _read_json(path / "config.json")
+    return context_length(config, config.get("text_config"))
+
+
 def read_sampling_defaults(path: Path) -> SamplingDefaults:
     """What generation_config.json recommends to sample with."""
     generation = path / "generation_config.json"

@@ -28,7 +28,7 @@ from mlx_agent_llm.bench.random_model import _WordTokenizer
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
 from mlx_agent_llm.bench.turns import NUM_ASKED, NUM_NEW, NUM_SYSTEM, NUM_TURNS
 from mlx_agent_llm.bench.workload import RandomTokens
-from mlx_agent_llm.cli import app
+from mlx_agent_llm.cli.app import app
 from mlx_agent_llm.config import DType, EngineConfig
 from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.core.step_clock import PHASES

@@ -102,7 +102,7 @@ class JSONArguments:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the object and of what ends the call."""
-        rules = schema_rules(tool.parameters, prefix)
+        rules = schema_rules(tool.parameters, prefix, tool.strict)
         return replace(rules, root=sequence(rules.root, TextNode(end)))
 
     def write(self, arguments: Mapping[str, Any]) -> str:

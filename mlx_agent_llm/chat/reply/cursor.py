@@ -109,18 +109,13 @@ class Cursor:
             self.position += 1
         return self.text[begin : self.position]
 
-    def read_until(self, *markers: str, begun: str = "") -> Pieces[str]:
-        """Yield the text up to the first of the markers as it comes; return that marker and read it, "" at the end.
-
-        Where the text ends with half of the marker `begun` or more, that end is not read.
-        """
+    def read_until(self, *markers: str) -> Pieces[str]:
+        """Yield the text up to the first of the markers as it comes; return that marker and read it, "" at the end."""
         while True:
             found = [(index, marker) for marker in markers if (index := self.text.find(marker, self.position)) >= 0]
             end, marker = min(found, default=(len(self.text), ""))
             if not marker and not self.is_ended:
                 end -= max((held_back(self.rest, one) for one in markers), default=0)
-            elif not marker and 2 * (num_begun := held_back(self.rest, begun)) >= len(begun):
-                end -= num_begun
             if end > self.position:
                 yield self.text[self.position : end]
             self.position = end + len(marker)

@@ -136,12 +136,10 @@ class ReplyReader:
         while True:
             if is_behind_call:
                 yield from self._cursor.skip_blanks()
-            pieces = self._cursor.read_until(*markers, begun=self._syntax.marker)
+            pieces = self._cursor.read_until(*markers)
             marker, held = yield from trimmed(pieces, lambda text: ChatDelta(text=text))
             if not marker:
-                if self._cursor.rest:  # the beginning of a marker
-                    yield from self._give_up_call(self._cursor.position, new_call_id(), "")
-                elif held:
+                if held:
                     yield ChatDelta(text=held)
                 return
             if marker != self._format.text_end:

@@ -63,8 +63,17 @@ def build_model(gguf: GGUFFile, *, packed: bool) -> GGUFModel:
     places = _places(data, architecture, settings, model, packed)
     _quantize(model, gguf, places)
     model.eval()
-    context = settings.get("max_model_len", settings["max_position_embeddings"])
-    return GGUFModel(model, context, settings["vocab_size"], _own_dtype(gguf), places)
+    return GGUFModel(model, _context(settings), settings["vocab_size"], _own_dtype(gguf), places)
+
+
+def read_gguf_context(gguf: GGUFFile) -> int:
+    """The context of the model that the file describes, by its metadata alone."""
+    data = Metadata(gguf)
+    return _context(_architecture(data).read_settings(data))
+
+
+def _context(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("max_model_len", settings["max_position_embeddings"]))
 
 
 def _architecture(data: Metadata) -> Architecture:

@@ -65,7 +65,7 @@ class TaggedArguments:
         constants = tuple(PYTHON_CONSTANTS) if self.python_constants else ()
         whole = TaggedNotation(self.tags, end, constants).whole
         notation = PythonNotation("") if self.python_structures else JSONNotation()
-        return schema_rules(tool.parameters, prefix, notation=notation, write_root=whole)
+        return schema_rules(tool.parameters, prefix, tool.strict, notation=notation, write_root=whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         """The parameters as they are written."""

@@ -94,8 +94,9 @@ def misread_keywords(subschema: Subschema) -> Iterator[UnsupportedSchemaError]:
     """An error for each keyword that no dialect has but that is no annotation: a slip, or what no schema can say."""
     for keyword in subschema.others:
         if keyword.startswith(UNSAYABLE):
-            reason = "the type asks for this, and JSON Schema cannot say it"
-            yield UnsupportedSchemaError(subschema.pointer, keyword.removeprefix(UNSAYABLE), reason)
+            yield UnsupportedSchemaError(
+                subschema.pointer, keyword.removeprefix(UNSAYABLE), str(subschema.keywords[keyword])
+            )
         elif (meant := near_miss(keyword, subschema.dialect)) is not None:
             reason = f"no keyword of this name is known: did you mean {meant!r}?"
             yield UnsupportedSchemaError(subschema.pointer, keyword, reason)
