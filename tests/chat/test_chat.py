@@ -362,11 +362,11 @@ def opaque(value: LetterTokenizer) -> None:
             [
                 {
                     "name": "f",
-                    "parameters": {"type": "object", "properties": {"a": {"type": "string", "format": "sonnet"}}},
+                    "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}},
                 }
             ],
             UnsupportedSchemaError,
-            "/properties/a: 'format' .*tool 'f'",
+            "/properties/a: 'uniqueItems' .*tool 'f'",
         ),
         ([{"name": "f", "parameters": {"type": "object", "properties": 1}}], ConstraintError, "tool 'f': .*properties"),
     ],
@@ -510,7 +510,7 @@ def test_tools_beside_a_response_format_give_calls_or_the_answer() -> None:
         (3, ConstraintError),
         ({"type": "json_schema"}, RequestError),
         ({"type": "json_schema", "json_schema": {"name": "a"}}, RequestError),
-        ({"type": "string", "format": "sonnet"}, UnsupportedSchemaError),
+        ({"type": "array", "uniqueItems": True}, UnsupportedSchemaError),
         ({"type": "yaml"}, ConstraintError),
     ],
 )

@@ -327,7 +327,7 @@ def test_the_demo_model_is_told_of_tools_as_it_was_trained(demo: LoadedModel) ->
 
 
 def test_what_a_lenient_answer_beside_tools_does_not_keep_to_is_said() -> None:
-    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "contains": {"type": "string"}}
     reply = '<think></think>["a", "a"]'
     with pytest.raises(InvalidOutputError, match="non-unique") as caught:
         ask(THINKING, reply, tools=[ADD], response_format=JSONSchema(schema, strict=False))

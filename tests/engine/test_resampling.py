@@ -21,7 +21,14 @@ MakeEngine = Callable[..., Engine]
 
 ASK = [{"role": "user", "content": "x"}]
 NOW = Tool("now")
-PAIR = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2, "uniqueItems": True}
+PAIR = {
+    "type": "array",
+    "items": {"type": "string"},
+    "minItems": 2,
+    "maxItems": 2,
+    "uniqueItems": True,
+    "contains": {"type": "string"},
+}
 UNIQUE = JSONSchema({**PAIR, "items": {"type": "string", "maxLength": 9}}, strict=False)
 
 

@@ -92,7 +92,8 @@ class Trial(NamedTuple):
                 rows = self.runner.forward(batch, None)
                 mx.eval(rows)
                 if batch.sampled:
-                    logits.append(rows[0])
+                    with self.runner.on_device():
+                        logits.append(rows[0])
                     request.token_ids += left[:1]
                     del left[:1]
         finally:
@@ -106,7 +107,7 @@ class Trial(NamedTuple):
         try:
             with self.runner.on_device():
                 _expected_logits(self.model, token_ids)
-            expected = [_rows(recorded) for recorded in outputs]
+                expected = [_rows(recorded) for recorded in outputs]
             for recorded in outputs:
                 recorded.clear()
             # A forward that is traced has no values to record, and nor have tokens whose KV is found.

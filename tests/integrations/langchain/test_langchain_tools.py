@@ -203,7 +203,7 @@ def test_structured_output_that_was_cut_off_or_does_not_fit_is_never_repaired() 
 
 
 def test_strict_decides_whether_what_cannot_be_enforced_is_refused_or_checked() -> None:
-    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "contains": {"type": "integer"}}
     schema = {"title": "Set", "type": "object", "properties": {"numbers": numbers}, "required": ["numbers"]}
     for reply, fits in (('{"numbers": [1, 2]}', True), ('{"numbers": [1, 1]}', False)):
         with scripted([reply]) as chat:
@@ -219,7 +219,7 @@ def test_strict_decides_whether_what_cannot_be_enforced_is_refused_or_checked() 
 
 
 def test_what_is_only_checked_is_checked_after_reasoning_too() -> None:
-    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "contains": {"type": "integer"}}
     schema = {"title": "Set", "type": "object", "properties": {"numbers": numbers}, "required": ["numbers"]}
     model = ScriptedModel(lambda prompt: '<think>Hm.</think>{"numbers": [1, 1]}')
     with Engine.from_parts(model, TemplateTokenizer(THINKING), CONFIG) as engine:
