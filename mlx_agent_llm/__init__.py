@@ -1,42 +1,52 @@
 """An engine for many agents in one process: paged attention, continuous batching, shared prefixes, grammars."""
 
-from mlx_agent_llm.process import blas, command_buffers
+from typing import Any
+
+from mlx_agent_llm.process import blas, command_buffers, installation
 
 blas.preload()  # before anything imports mlx: afterwards it is too late
 command_buffers.fill()
 
-from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, ToolCall  # noqa: E402
-from mlx_agent_llm.config import EngineConfig  # noqa: E402
-from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex  # noqa: E402
-from mlx_agent_llm.core.stats import EngineStats  # noqa: E402
-from mlx_agent_llm.engine import Engine  # noqa: E402
-from mlx_agent_llm.engine.handle import Handle  # noqa: E402
-from mlx_agent_llm.errors import (  # noqa: E402
-    CapacityError,
-    ConstraintError,
-    ContextLengthError,
-    EngineClosedError,
-    ForkedProcessError,
-    GenerationError,
-    InvalidOutputError,
-    MLXAgentError,
-    ModelLoadError,
-    QueueFullError,
-    RequestError,
-    RequestTimeout,
-    ToolChoiceError,
-    UnsupportedModelError,
-    UnsupportedSchemaError,
-)
-from mlx_agent_llm.request import (  # noqa: E402
-    Delta,
-    FinishReason,
-    RequestOutput,
-    SamplingParams,
-    Timings,
-    TokenLogprob,
-    Usage,
-)
+if (_problem := installation.problem()) is None:
+    from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, ToolCall
+    from mlx_agent_llm.config import EngineConfig
+    from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex
+    from mlx_agent_llm.core.stats import EngineStats
+    from mlx_agent_llm.engine import Engine
+    from mlx_agent_llm.engine.handle import Handle
+    from mlx_agent_llm.errors import (
+        CapacityError,
+        ConstraintError,
+        ContextLengthError,
+        EngineClosedError,
+        ForkedProcessError,
+        GenerationError,
+        InvalidOutputError,
+        MLXAgentError,
+        ModelLoadError,
+        QueueFullError,
+        RequestError,
+        RequestTimeout,
+        ToolChoiceError,
+        UnsupportedModelError,
+        UnsupportedSchemaError,
+    )
+    from mlx_agent_llm.request import (
+        Delta,
+        FinishReason,
+        RequestOutput,
+        SamplingDefaults,
+        SamplingParams,
+        Timings,
+        TokenLogprob,
+        Usage,
+    )
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Say what is missing; `mlx-agent doctor` works without it."""
+        raise ImportError(_problem)
+
 
 __version__ = "0.1.0"
 
@@ -67,6 +77,7 @@ __all__ = [
     "RequestError",
     "RequestOutput",
     "RequestTimeout",
+    "SamplingDefaults",
     "SamplingParams",
     "Timings",
     "TokenLogprob",

@@ -25,8 +25,13 @@ class EngineConfig:
     max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
     max_queue: requests that may wait before submit raises QueueFullError; generate lets more prompts wait for room.
     prefix_cache: keep the KV of finished requests for later prompts that begin alike.
+    state_snapshot_tokens, max_state_snapshots: every how many tokens of a prompt, in whole blocks, the states of
+        recurrent layers (Mamba, linear attention) are kept for later prompts that begin alike, beside those where
+        prompts end or part; and how many are kept in all.
     device, dtype: "auto" takes the GPU when there is one, and float32 on the CPU, the weights' own type elsewhere.
+    adapter_path: a folder with a LoRA or DoRA adapter in mlx-lm's format, added to the model when it is loaded.
     compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.
+    check_model: at load, compute some tokens as mlx-lm does, too, and refuse a model whose logits differ.
     jump_forward: tokens that a grammar leaves no choice about are computed at once, not sampled one by one.
     tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the
         model's chat template.
@@ -42,9 +47,13 @@ class EngineConfig:
     max_model_len: int | None = None
     max_queue: int = 1024
     prefix_cache: bool = True
+    state_snapshot_tokens: int = 512
+    max_state_snapshots: int = 64
     device: Device = "auto"
     dtype: DType = "auto"
+    adapter_path: str | None = None
     compile: bool = True
+    check_model: bool = True
     jump_forward: bool = True
     tool_format: str = "auto"
     seed: int = 0
@@ -55,10 +64,14 @@ class EngineConfig:
         check_range("max_slowdown", self.max_slowdown, 1.05, math.inf, integer=False)
         check_range("block_size", self.block_size, 1, 256)
         check_range("max_queue", self.max_queue, 1)
-        for name in ("compile", "jump_forward"):
+        check_range("max_state_snapshots", self.max_state_snapshots, 0)
+        check_range("state_snapshot_tokens", self.state_snapshot_tokens, 1)
+        for name in ("compile", "check_model", "jump_forward"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
         check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.adapter_path is not None and (not isinstance(self.adapter_path, str) or not self.adapter_path):
+            raise ValueError(f"adapter_path={self.adapter_path!r} must be a path or None")
         if not isinstance(self.tool_format, str):
             raise ValueError(f"tool_format={self.tool_format!r} must be 'auto' or the name of a tool format")
         if self.max_tokens_per_step < self.max_num_seqs:

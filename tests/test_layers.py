@@ -28,6 +28,7 @@ FLOORS = (
     ("models",),
     ("chat.reply.arguments",),
     ("chat.reply",),
+    ("chat.derive",),
     ("chat.families",),
     ("chat",),
     ("core.kv",),

@@ -34,6 +34,7 @@ NAMES = [
     "RequestError",
     "RequestOutput",
     "RequestTimeout",
+    "SamplingDefaults",
     "SamplingParams",
     "Timings",
     "TokenLogprob",

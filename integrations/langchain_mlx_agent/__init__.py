@@ -1,11 +1,13 @@
-"""LangChain on mlx_agent_llm: ChatMLXAgent, a chat model that shares one engine in this process with many agents."""
+"""LangChain on mlx_agent_llm: chat and completion models that share one engine in this process with many agents."""
 
 try:
     import langchain_core  # noqa: F401
 except ModuleNotFoundError as error:
     raise ImportError("langchain_mlx_agent needs langchain-core: pip install 'mlx-agent-llm[langchain]'") from error
 
+from langchain_mlx_agent.by_name import init_chat_model
 from langchain_mlx_agent.chat_model import ChatMLXAgent
+from langchain_mlx_agent.completion import MLXAgentLLM
 from mlx_agent_llm.engine.registry import EngineRegistry
 
-__all__ = ["ChatMLXAgent", "EngineRegistry"]
+__all__ = ["ChatMLXAgent", "EngineRegistry", "MLXAgentLLM", "init_chat_model"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, closing
 from functools import partial
@@ -13,22 +14,26 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableMap
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableMap
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
-from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_mlx_agent.answers import PROVIDER, AnswerReader
 from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.messages import as_dicts
+from langchain_mlx_agent.open_requests import OpenRequests, current_requests
 from langchain_mlx_agent.parameters import EngineChatModel
 from langchain_mlx_agent.request import ChatRequest, read_request
-from langchain_mlx_agent.structured import Method, Schema, StructuredOutputParser, response_format_of, tool_of
+from langchain_mlx_agent.structured import (
+    Method,
+    Schema,
+    StructuredOutputParser,
+    is_model_class,
+    response_format_of,
+    traced_schema,
+)
+from langchain_mlx_agent.tools import Tools, bound_tools, openai_tool
 from mlx_agent_llm import ChatDelta, Engine, RequestError
-from mlx_agent_llm.chat import as_tool, count_tokens
-from mlx_agent_llm.chat.tools import plan_tools
-
-Tools = Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool]
+from mlx_agent_llm.chat import count_tokens
 
 
 class ChatMLXAgent(EngineChatModel):
@@ -97,17 +102,22 @@ class ChatMLXAgent(EngineChatModel):
 
         tool_choice: None, False or "auto"; "none"; "any", "required" or True; a tool's name;
         {"type": "function", "function": {"name": ...}}. An unknown name is a ToolChoiceError.
-        strict: of the response_format, as in with_structured_output; calls fit their schemas in any case.
+        strict: with False, what no grammar enforces of the tools' schemas and of the response_format is checked when
+            the answer is whole, which is then sampled again, instead of being refused here; a tool's own strict counts
+            first. Calls fit their schemas in any case.
         parallel_tool_calls: False allows one call an answer.
         response_format: a schema; the answer is calls, or else JSON of that schema.
         """
-        converted = [convert_to_openai_tool(tool) for tool in tools]
+        strict = self.strict if strict is None else strict
         with langchain_errors():
-            plan_tools(tuple(map(as_tool, converted)), tool_choice, parallel_tool_calls is not False)
+            converted = bound_tools(tools, tool_choice, parallel_tool_calls is not False, strict)
         options = {
             "tool_choice": tool_choice,
             "parallel_tool_calls": parallel_tool_calls,
-            "response_format": response_format_of(response_format, strict),
+            "response_format": (
+                response_format if is_model_class(response_format) else response_format_of(response_format, strict)
+            ),
+            "strict": strict,
         }
         return self.bind(
             tools=converted, **{key: value for key, value in options.items() if value is not None}, **kwargs
@@ -122,18 +132,23 @@ class ChatMLXAgent(EngineChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """A runnable that answers with values of a pydantic class, a TypedDict or a JSON Schema (as a dict).
+        """A runnable that answers with values of a pydantic class, a TypedDict, an enum or a JSON Schema (as a dict).
 
         method: "json_schema" has the grammar in the sampler, "function_calling" forces a call of a tool with that
         schema, "json_mode" guarantees a JSON object only. An answer that does not fit is an OutputParserException; with
         include_raw it is the parsing_error beside the raw message.
-        strict: with False, "json_schema" checks the keywords that no grammar enforces instead of refusing them; an
-        answer that still breaks one is an InvalidOutputError.
+        strict: with False, the keywords that no grammar enforces are checked instead of refused; an answer that still
+        breaks one is an InvalidOutputError.
+        Streams give the object as it grows.
         """
-        kwargs["ls_structured_output_format"] = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        strict = self.strict if strict is None else strict
+        kwargs["ls_structured_output_format"] = {
+            "kwargs": {"method": method, "strict": strict},
+            "schema": traced_schema(schema),
+        }
         tool_name = None
         if method == "function_calling":
-            tool = tool_of(schema)
+            tool = openai_tool(schema, strict)
             tool_name = tool["function"]["name"]
             model = self.bind_tools([tool], tool_choice=tool_name, parallel_tool_calls=False, **kwargs)
         elif method == "json_schema":
@@ -145,7 +160,7 @@ class ChatMLXAgent(EngineChatModel):
         parser = StructuredOutputParser(target=schema, tool_name=tool_name)
         if not include_raw:
             return model | parser
-        return RunnableMap(raw=model) | RunnableLambda(parser.beside_raw, parser.abeside_raw)
+        return RunnableMap(raw=model) | RunnableGenerator(parser.beside_raw, parser.abeside_raw)
 
     def batch(
         self,
@@ -157,7 +172,8 @@ class ChatMLXAgent(EngineChatModel):
     ) -> list[AIMessage]:
         """Answer all inputs at once, as many at a time as the engine runs unless max_concurrency says otherwise."""
         configs = self._with_concurrency(config, len(inputs))
-        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+        run = partial(super().batch, inputs, configs, return_exceptions=return_exceptions, **kwargs)
+        return run() if len(inputs) < 2 else OpenRequests().run(run)
 
     async def abatch(
         self,
@@ -184,14 +200,11 @@ class ChatMLXAgent(EngineChatModel):
         if len(messages) < 2:
             return super().generate(messages, stop, callbacks, run_id=run_id, **kwargs)
         generate = partial(super().generate, stop=stop, callbacks=callbacks, **kwargs)
-        with ContextThreadPoolExecutor(max_workers=self._num_at_a_time(len(messages))) as threads:
-            runs = [
-                threads.submit(generate, [one], run_id=None if index else run_id) for index, one in enumerate(messages)
-            ]
-        results = [run.result() for run in runs]
+        runs = [partial(generate, [one], run_id=None if index else run_id) for index, one in enumerate(messages)]
+        results = OpenRequests().run(partial(_run_at_once, runs, self._num_at_a_time(len(messages))))
         return LLMResult(
             generations=[result.generations[0] for result in results],
-            llm_output={},
+            llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
             run=[info for result in results for info in result.run or ()],
         )
 
@@ -206,8 +219,8 @@ class ChatMLXAgent(EngineChatModel):
 
         Any part of a conversation can be counted, in any order: trim_messages asks for that.
         """
-        converted = [convert_to_openai_tool(tool) for tool in tools or ()]
         with langchain_errors():
+            converted = [openai_tool(tool) for tool in tools or ()]
             engine = self._open(self.model)
             return count_tokens(
                 engine.tokenizer, as_dicts(messages), tools=converted, tool_format=engine.config.tool_format
@@ -216,6 +229,11 @@ class ChatMLXAgent(EngineChatModel):
     @property
     def _llm_type(self) -> str:
         return "mlx-agent"
+
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        usages = [output["token_usage"] for output in llm_outputs if output]
+        total = {name: sum(usage[name] for usage in usages) for name in usages[0]} if usages else {}
+        return {"token_usage": total, "model_name": self.model}
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         return super()._get_invocation_params(stop=self.stop if stop is None else stop, **kwargs)
@@ -232,10 +250,13 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors(), ExitStack() as stack:
-            request = self._request(messages, stop, kwargs)
+            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
             engine = self._open(request.model)
+            load_seconds = time.perf_counter() - begin
             streams = [stack.enter_context(_stream_of(engine, request, options)) for options in request.samples]
-            return _result([_reader(engine, request).message(list(stream)) for stream in streams])
+            return _result(
+                [_reader(engine, request, load_seconds).message(list(stream)) for stream in streams], request.model
+            )
 
     async def _agenerate(
         self,
@@ -245,11 +266,12 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            request = self._request(messages, stop, kwargs)
+            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
             engine = await self._aopen(request.model)
-            answers = [asyncio.ensure_future(_answer(engine, request, options)) for options in request.samples]
+            seconds = time.perf_counter() - begin
+            answers = [asyncio.ensure_future(_answer(engine, request, options, seconds)) for options in request.samples]
             try:
-                return _result(await asyncio.gather(*answers))
+                return _result(await asyncio.gather(*answers), request.model)
             finally:
                 for answer in answers:
                     answer.cancel()
@@ -262,12 +284,12 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
-            request = self._request(messages, stop, kwargs)
+            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
             engine = self._open(request.model)
-            reader = _reader(engine, request)
+            reader = _reader(engine, request, time.perf_counter() - begin)
             with _stream_of(engine, request, request.only_sample) as deltas:
                 for delta in deltas:
-                    if (chunk := reader.chunk(delta)) is not None:
+                    if (chunk := reader.chunk(delta, request.stream_usage)) is not None:
                         yield chunk
 
     async def _astream(
@@ -278,16 +300,16 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with langchain_errors():
-            request = self._request(messages, stop, kwargs)
+            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
             engine = await self._aopen(request.model)
-            reader = _reader(engine, request)
+            reader = _reader(engine, request, time.perf_counter() - begin)
             async with _astream_of(engine, request, request.only_sample) as deltas:
                 async for delta in deltas:
-                    if (chunk := reader.chunk(delta)) is not None:
+                    if (chunk := reader.chunk(delta, request.stream_usage)) is not None:
                         yield chunk
 
     def _request(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> ChatRequest:
-        own = {**self._sampling, **self._reasoning}
+        own = {**self._sampling, **self._reasoning, "strict": self.strict, "stream_usage": self.stream_usage}
         return read_request(messages, self.model, own if stop is None else {**own, "stop": stop}, options)
 
     def _num_at_a_time(self, num_inputs: int) -> int:
@@ -303,21 +325,35 @@ class ChatMLXAgent(EngineChatModel):
 
 
 def _stream_of(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> closing[Generator[ChatDelta]]:
-    return closing(cast("Generator[ChatDelta]", engine.stream_chat(request.messages, **options)))
+    stream = cast("Generator[ChatDelta]", engine.stream_chat(request.messages, **options))
+    if (requests := current_requests()) is not None:
+        requests.add(stream)
+    return closing(stream)
 
 
 def _astream_of(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> aclosing[AsyncGenerator[ChatDelta]]:
     return aclosing(cast("AsyncGenerator[ChatDelta]", engine.astream_chat(request.messages, **options)))
 
 
-async def _answer(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> AIMessage:
+def _run_at_once(runs: Sequence[Callable[[], LLMResult]], max_workers: int) -> list[LLMResult]:
+    with ContextThreadPoolExecutor(max_workers=max_workers) as threads:
+        started = [threads.submit(run) for run in runs]
+    return [run.result() for run in started]
+
+
+async def _answer(engine: Engine, request: ChatRequest, options: dict[str, Any], load_seconds: float) -> AIMessage:
     async with _astream_of(engine, request, options) as deltas:
-        return _reader(engine, request).message([delta async for delta in deltas])
+        return _reader(engine, request, load_seconds).message([delta async for delta in deltas])
 
 
-def _reader(engine: Engine, request: ChatRequest) -> AnswerReader:
-    return AnswerReader(request.model, engine.tokenizer.token_bytes)
+def _reader(engine: Engine, request: ChatRequest, load_seconds: float) -> AnswerReader:
+    token_bytes = engine.tokenizer.token_bytes
+    return AnswerReader(request.model, token_bytes, load_seconds, request.parsed_class)
 
 
-def _result(messages: Sequence[AIMessage]) -> ChatResult:
-    return ChatResult(generations=[ChatGeneration(message=message) for message in messages])
+def _result(messages: Sequence[AIMessage], model_name: str) -> ChatResult:
+    usages = [message.response_metadata["token_usage"] for message in messages]
+    usage = {**usages[0], "completion_tokens": sum(one["completion_tokens"] for one in usages)}
+    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+    generations = [ChatGeneration(message=message) for message in messages]
+    return ChatResult(generations=generations, llm_output={"token_usage": usage, "model_name": model_name})

@@ -52,7 +52,7 @@ def langchain_errors() -> Iterator[None]:
 def _as_both(error: MLXAgentError) -> MLXAgentError:
     both = _class_of_both(type(error))  # type: ignore[arg-type]  # mypy looks at the instances' __hash__
     copy = both.__new__(both, *error.args)  # __init__ may want other arguments than those that it left in args
-    copy.args = error.args
+    copy.args = tuple(map(_as_written, error.args))
     copy.__dict__.update(error.__dict__)
     return copy
 
@@ -61,3 +61,8 @@ def _as_both(error: MLXAgentError) -> MLXAgentError:
 def _class_of_both(ours: type[MLXAgentError]) -> type[MLXAgentError]:
     theirs = next(theirs for kind, theirs in _KINDS if issubclass(ours, kind))
     return type(ours.__name__, (ours, theirs), {"__module__": __name__, "__doc__": ours.__doc__})
+
+
+def _as_written(argument: object) -> object:
+    """A message with the name that the parameter has here."""
+    return argument.replace("enable_thinking", "reasoning") if isinstance(argument, str) else argument

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
+from langchain_mlx_agent.media import MEDIA, note_of
 from mlx_agent_llm.errors import RequestError
 
 _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
@@ -15,6 +17,7 @@ _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (AIMessage, "assistant"),
     (ToolMessage, "tool"),
 )
+_TEXTS = frozenset({"text", "text-plain"})
 _CALL_BLOCKS = frozenset({"tool_use", "tool_call"})
 _THOUGHTS = frozenset({"reasoning", "thinking"})  # a block has its text under the name of its type
 # Where a streamed call turns out invalid, LangChain leaves it in the content as tool_call_chunk.
@@ -22,32 +25,44 @@ _UNREPEATED_BLOCKS = frozenset({"reasoning", "thinking", "redacted_thinking", "i
 
 
 def as_dicts(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """The messages as role, content, name, reasoning_content, tool_calls and tool_call_id.
+    """The messages as role, content, name, reasoning_content, tool_calls, invalid_tool_calls and tool_call_id.
 
-    Content is text, as a string or in blocks of type "text"; any other block is a RequestError that names
-    messages[i].content[j]. An assistant's invalid calls are not repeated to it.
+    Content is text, as a string or in blocks of type "text" and "text-plain"; images, sounds and files in results of
+    tools are noted with what is known of them. Any other block is a RequestError that names messages[i].content[j].
     """
     return [_as_dict(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
 def _as_dict(message: BaseMessage, place: str) -> dict[str, Any]:
-    calls = message.tool_calls if isinstance(message, AIMessage) else []
-    entry: dict[str, Any] = {
-        "role": _role(message, place),
-        "content": _text(message, place, {call["id"] for call in calls}),
-    }
-    if isinstance(message, AIMessage) and (reasoning := _reasoning(message)):
-        entry["reasoning_content"] = reasoning
+    entry: dict[str, Any] = {"role": _role(message, place), "content": _content(message, place)}
     if message.name:
         entry["name"] = message.name
-    if calls:
-        entry["tool_calls"] = [
-            {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["args"]}}
-            for call in calls
-        ]
+    if isinstance(message, AIMessage):
+        entry |= _of_assistant(message)
     if isinstance(message, ToolMessage):
         entry["tool_call_id"] = message.tool_call_id
     return entry
+
+
+def _of_assistant(message: AIMessage) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    if reasoning := _reasoning(message):
+        entry["reasoning_content"] = reasoning
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["args"]}}
+            for call in message.tool_calls
+        ]
+    if message.invalid_tool_calls:
+        entry["invalid_tool_calls"] = [{"id": call["id"], "text": _broken(call)} for call in message.invalid_tool_calls]
+    return entry
+
+
+def _broken(call: Mapping[str, Any]) -> str:
+    """The text of an invalid call: all of it stands in args where it has no name."""
+    if call["name"] is None:
+        return call["args"] or ""
+    return f'{{"name": {json.dumps(call["name"])}, "arguments": {call["args"] or ""}'
 
 
 def _role(message: BaseMessage, place: str) -> str:
@@ -67,22 +82,24 @@ def _reasoning(message: AIMessage) -> str:
     return "".join(thought for thought in (thoughts or [given]) if isinstance(thought, str))
 
 
-def _text(message: BaseMessage, place: str, call_ids: set[str | None]) -> str:
+def _content(message: BaseMessage, place: str) -> str | list[str]:
     if isinstance(message.content, str):
         return message.content
-    is_assistant = isinstance(message, AIMessage)
-    return "".join(
-        _block_text(block, f"{place}.content[{index}]", is_assistant, call_ids)
-        for index, block in enumerate(message.content)
-    )
+    texts = [_block_text(block, f"{place}.content[{index}]", message) for index, block in enumerate(message.content)]
+    return [text for text in texts if text is not None] or ""
 
 
-def _block_text(block: str | dict[str, Any], place: str, is_assistant: bool, call_ids: set[str | None]) -> str:
+def _block_text(block: str | dict[str, Any], place: str, message: BaseMessage) -> str | None:
+    """The text of a block; None for one that is not repeated here."""
     if isinstance(block, str):
         return block
     kind = block.get("type")
-    if kind == "text" and isinstance(block.get("text"), str):
+    if kind in _TEXTS and isinstance(block.get("text"), str):
         return str(block["text"])
-    if is_assistant and (kind in _UNREPEATED_BLOCKS or (kind in _CALL_BLOCKS and block.get("id") in call_ids)):
-        return ""  # a call stands in tool_calls too
+    if isinstance(message, ToolMessage) and kind in MEDIA:
+        return note_of(block)
+    if isinstance(message, AIMessage):
+        call_ids = {call["id"] for call in message.tool_calls}
+        if kind in _UNREPEATED_BLOCKS or (kind in _CALL_BLOCKS and block.get("id") in call_ids):
+            return None  # a call stands in tool_calls too
     raise RequestError(f"{place} of type {kind!r} must be {{'type': 'text', 'text': ...}}: the model reads text only")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Set
 from dataclasses import asdict, fields
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from langchain_core.language_models import BaseChatModel, ModelProfile
 from pydantic import AliasChoices, Field, PrivateAttr, model_validator
@@ -15,7 +16,11 @@ from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.profile import model_profile
 from langchain_mlx_agent.request import OWN_OPTIONS, REASONING_OPTIONS, read_sampling
 from mlx_agent_llm import Engine, EngineConfig
+from mlx_agent_llm.chat.foreign_names import advice_on, with_own_names
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
+from mlx_agent_llm.models.context import context_length
+
+_ALIASES = frozenset({"model_name", "stop_sequences"})
 
 
 class EngineChatModel(BaseChatModel):
@@ -51,10 +56,18 @@ class EngineChatModel(BaseChatModel):
     """Whether response_metadata has the log-probability of every token."""
     top_logprobs: int | None = None
     """How many of the most probable tokens stand beside each; needs logprobs."""
-    reasoning: bool | None = None
-    """The switch of the model's chat template for thinking before an answer; None leaves it as it is."""
+    reasoning: bool | Literal["low", "medium", "high"] | None = None
+    """The switch of the model's chat template for thinking before an answer, or a level of it where it has levels.
+
+    None leaves it as it is, and so does False where there is no switch. What was thought stands in
+    additional_kwargs["reasoning_content"] and in the reasoning blocks of content_blocks, never in the text.
+    """
     max_reasoning_tokens: int | None = None
     """After so many tokens of reasoning its end is written."""
+    strict: bool | None = None
+    """Whether schemas that no grammar enforces are refused, as they are by default, or checked afterwards."""
+    stream_usage: bool = True
+    """Whether the last chunk of a stream counts tokens."""
     streaming: bool | None = None
     """Whether invoke goes through stream, so that callbacks get tokens."""
     max_retries: int | None = None
@@ -70,10 +83,7 @@ class EngineChatModel(BaseChatModel):
         """Take the model's name from the engine, and tell of parameters that nobody reads."""
         if not isinstance(values, dict):
             return values
-        unknown = sorted(values.keys() - cls.model_fields.keys() - {"model_name", "stop_sequences"})
-        if unknown:
-            names = ", ".join(map(repr, unknown))
-            warnings.warn(f"ChatMLXAgent has no parameter {names}, which has no effect", stacklevel=4)
+        values = _with_own_names(values, cls.model_fields.keys())
         engine = values.get("engine")
         named = {"model", "model_name"} & values.keys()
         return values if named or not isinstance(engine, Engine) else {**values, "model": engine.model_name}
@@ -111,16 +121,25 @@ class EngineChatModel(BaseChatModel):
         self.engines.release(self._holder)
 
     @property
+    def model_name(self) -> str:
+        """The model, by the name that other chat models have for it."""
+        return self.model
+
+    @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that an answer depends on beside the messages: the key of LangChain's cache."""
         params = read_sampling(self._sampling)
         sampling = {field.name: getattr(params, field.name) for field in fields(params)}
         sampling["constraint"] = params.constraint and params.constraint.key
-        return {"model": self.model, "engine_config": asdict(self._config), **self._reasoning, **sampling}
+        config = asdict(self._config)
+        return {"model": self.model, "engine_config": config, "strict": self.strict, **self._reasoning, **sampling}
 
     def _resolve_model_profile(self) -> ModelProfile:
-        """Say what the model can do; the length of its context is known as soon as an engine is loaded."""
-        return model_profile(self._find(self.model))
+        """Say what the model can do; without an engine its files say how long its context is."""
+        engine = self._find(self.model)
+        if engine is not None:
+            return model_profile(engine)
+        return model_profile(None, self._config.max_model_len or context_length(self.model))
 
     def _find(self, model: str) -> Engine | None:
         """The engine that serves a model when it is there already."""
@@ -132,7 +151,7 @@ class EngineChatModel(BaseChatModel):
         if self.engine is not None and model == self.engine.model_name:
             return self.engine
         engine = self.engines.acquire(self._holder, model, self.engine_config or EngineConfig())
-        if model == self.model and "max_input_tokens" not in (self.profile or {}):
+        if model == self.model and "reasoning_output" not in (self.profile or {}):
             self.profile = {**model_profile(engine), **(self.profile or {})}
         return engine
 
@@ -152,3 +171,20 @@ class EngineChatModel(BaseChatModel):
     @property
     def _config(self) -> EngineConfig:
         return self.engine.config if self.engine is not None else self.engine_config or EngineConfig()
+
+
+def _with_own_names(values: dict[str, Any], fields: Set[str]) -> dict[str, Any]:
+    """The parameters by their names here; those that nobody reads are told of, with what to write instead."""
+    own = {name: value for name, value in values.items() if name in fields or name in _ALIASES}
+    others = {name: value for name, value in values.items() if name not in own}
+    unread = [name for name in others if advice_on(name) is not None]
+    others = with_own_names({name: value for name, value in others.items() if name not in unread})
+    for name in sorted([*unread, *(others.keys() - fields - OWN_OPTIONS)]):
+        advice = advice_on(name)
+        hint = f": {advice}" if advice else ""
+        warnings.warn(f"ChatMLXAgent has no parameter {name!r}, which has no effect{hint}", stacklevel=5)
+    if twice := own.keys() & others.keys():
+        raise ValueError(f"{min(twice)} is given twice, under two names")
+    further = {name: value for name, value in others.items() if name in OWN_OPTIONS - fields}
+    kwargs = {"model_kwargs": {**(own.get("model_kwargs") or {}), **further}} if further else {}
+    return {**own, **{name: value for name, value in others.items() if name in fields}, **kwargs}

@@ -8,8 +8,11 @@ from mlx_agent_llm import Engine
 from mlx_agent_llm.chat import tool_format
 
 
-def model_profile(engine: Engine | None) -> ModelProfile:
-    """What every model here can do; only an engine knows how long its context is and whether it reasons."""
+def model_profile(engine: Engine | None, max_model_len: int | None = None) -> ModelProfile:
+    """What every model here can do; only an engine knows whether it reasons.
+
+    max_model_len: tokens of prompt and output together, as far as the model's files say it.
+    """
     profile = ModelProfile(
         text_inputs=True,
         text_outputs=True,
@@ -23,7 +26,9 @@ def model_profile(engine: Engine | None) -> ModelProfile:
         structured_output=True,
         open_weights=True,
     )
+    length = max_model_len if engine is None else engine.max_model_len
+    if length is not None:
+        profile["max_input_tokens"] = profile["max_output_tokens"] = length - 1
     if engine is not None:
-        profile["max_input_tokens"] = profile["max_output_tokens"] = engine.max_model_len - 1
         profile["reasoning_output"] = tool_format(engine.tokenizer, engine.config.tool_format).reasoning is not None
     return profile

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel
 
 from langchain_mlx_agent.messages import as_dicts
-from langchain_mlx_agent.structured import response_format_of
+from langchain_mlx_agent.structured import is_model_class, response_format_of
+from langchain_mlx_agent.tools import openai_tool
 from mlx_agent_llm import RequestError, SamplingParams
+from mlx_agent_llm.chat.foreign_names import with_own_names
 from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
 from mlx_agent_llm.request import MAX_LOGPROBS
 
@@ -22,17 +24,22 @@ OWN_OPTIONS = SAMPLING_OPTIONS | {"n", "logprobs", "top_logprobs"}
 """SamplingParams' fields as a chat model or a call may set them: logprobs and top_logprobs are as OpenAI has them."""
 
 _CHAT_OPTIONS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
-_OPTIONS = OWN_OPTIONS | REASONING_OPTIONS.keys() | _CHAT_OPTIONS | {"model"}
+_OPTIONS = OWN_OPTIONS | REASONING_OPTIONS.keys() | _CHAT_OPTIONS | {"model", "strict", "stream_usage"}
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """The model that serves a call, the messages, the options of Engine.stream_chat, and how each sample is drawn."""
+    """The model that serves a call, the messages, the options of Engine.stream_chat, and how each sample is drawn.
+
+    parsed_class: what the value of the answer is read as.
+    """
 
     model: str
     messages: list[dict[str, Any]]
     options: dict[str, Any]
     params: SamplingParams
+    stream_usage: bool = True
+    parsed_class: type[BaseModel] | None = None
 
     @property
     def samples(self) -> list[dict[str, Any]]:
@@ -56,18 +63,27 @@ def read_request(
 
     An unknown option is a RequestError that names it. "stream" is LangChain's own.
     """
-    given = {name: value for name, value in options.items() if value is not None and name != "stream"}
-    if unknown := given.keys() - _OPTIONS:
+    called = {name: value for name, value in options.items() if value is not None and name != "stream"}
+    called = with_own_names(called)
+    if unknown := called.keys() - _OPTIONS:
         raise RequestError(f"unknown option {sorted(unknown)[0]!r}; known: {', '.join(sorted(_OPTIONS))}")
+    given = {**{name: value for name, value in own.items() if value is not None}, **called}
     chat = {name: given[name] for name in _CHAT_OPTIONS & given.keys()}
     if "tools" in chat:
-        chat["tools"] = [convert_to_openai_tool(tool) for tool in chat["tools"]]
-    if "response_format" in chat:
-        chat["response_format"] = response_format_of(chat["response_format"])
-    complete = {**{name: value for name, value in own.items() if value is not None}, **given}
-    chat |= {REASONING_OPTIONS[name]: complete[name] for name in REASONING_OPTIONS.keys() & complete.keys()}
-    sampling = read_sampling({name: complete[name] for name in OWN_OPTIONS & complete.keys()})
-    return ChatRequest(given.get("model", model), as_dicts(messages), chat, sampling)
+        chat["tools"] = [openai_tool(tool, given.get("strict")) for tool in chat["tools"]]
+    wanted = chat.get("response_format")
+    if wanted is not None:
+        chat["response_format"] = response_format_of(chat["response_format"], given.get("strict"))
+    chat |= {REASONING_OPTIONS[name]: given[name] for name in REASONING_OPTIONS.keys() & given.keys()}
+    sampling = read_sampling({name: given[name] for name in OWN_OPTIONS & given.keys()})
+    return ChatRequest(
+        model=given.get("model", model),
+        messages=as_dicts(messages),
+        options=chat,
+        params=sampling,
+        stream_usage=given.get("stream_usage", True),
+        parsed_class=wanted if is_model_class(wanted) else None,
+    )
 
 
 def read_sampling(values: Mapping[str, Any]) -> SamplingParams:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import mlx.core as mx
 
 from mlx_agent_kernels import gpu, reference
-from mlx_agent_kernels.checks import check_kernel, check_levels, check_options, check_pools, check_rows
+from mlx_agent_kernels.checks import (
+    check_kernel,
+    check_levels,
+    check_options,
+    check_pools,
+    check_rows,
+    is_for_products,
+)
 from mlx_agent_kernels.levels import SharedLevel
 from mlx_agent_kernels.loader import backend
 
@@ -17,7 +24,7 @@ from mlx_agent_kernels.loader import backend
 def paged_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -34,7 +41,7 @@ def paged_attention(
 def paged_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -50,7 +57,7 @@ def paged_attention(
 def paged_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -68,22 +75,28 @@ def paged_attention(
     check_pools(queries, k_pool, v_pool, block_size)
     check_rows(queries, block_tables, seq_lens)
     check_options(queries, window, sinks, softcap)
-    attend = gpu.paged_attention if _uses_kernels(queries, k_pool, v_pool, block_size) else reference.paged_attention
-    rows = (queries, k_pool, v_pool, block_tables, seq_lens)
-    out, lse = attend(*rows, scale=scale, block_size=block_size, window=window, sinks=sinks, softcap=softcap)
+    own: Any = (block_tables, seq_lens)
+    options: Any = {"scale": scale, "block_size": block_size, "window": window, "sinks": sinks, "softcap": softcap}
+    if isinstance(v_pool, int) or not _uses_kernels(queries, k_pool, v_pool, block_size):
+        out, lse = reference.paged_attention(queries, k_pool, v_pool, *own, **options)
+    else:
+        out, lse = gpu.paged_attention(queries, k_pool, v_pool, *own, **options)
     return (out, lse) if return_lse else out
 
 
 def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     levels: Sequence[SharedLevel[mx.array]],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
     scale: float,
     block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
 ) -> mx.array:
     """Attention of decode rows that have blocks in common, as reference.shared_prefix_attention says.
 
@@ -92,38 +105,47 @@ def shared_prefix_attention(
     check_pools(queries, k_pool, v_pool, block_size)
     check_rows(queries, block_tables, seq_lens)
     check_levels(queries, levels)
-    attend = (
-        gpu.shared_prefix_attention
-        if _uses_kernels(queries, k_pool, v_pool, block_size)
-        else reference.shared_prefix_attention
-    )
-    rows = (queries, k_pool, v_pool, levels, block_tables, seq_lens)
-    return attend(*rows, scale=scale, block_size=block_size)
+    check_options(queries, window, sinks, softcap)
+    own: Any = (levels, block_tables, seq_lens)
+    options: Any = {"scale": scale, "block_size": block_size, "window": window, "sinks": sinks, "softcap": softcap}
+    if isinstance(v_pool, int) or not _uses_kernels(queries, k_pool, v_pool, block_size):
+        return reference.shared_prefix_attention(queries, k_pool, v_pool, *own, **options)
+    return gpu.shared_prefix_attention(queries, k_pool, v_pool, *own, **options)
 
 
 def chunk_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_table: mx.array,
     seq_len: int,
     *,
     scale: float,
     block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
 ) -> mx.array:
     """Causal attention of a prompt chunk over its sequence, as reference.chunk_attention says.
 
     Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
     """
     check_pools(queries, k_pool, v_pool, block_size)
-    uses_kernels = _uses_kernels(queries, k_pool, v_pool, block_size)
-    attend = gpu.chunk_attention if uses_kernels else reference.chunk_attention
-    return attend(queries, k_pool, v_pool, block_table, seq_len, scale=scale, block_size=block_size)
+    check_options(queries, window, sinks, softcap)
+    own: Any = (block_table, seq_len)
+    options: Any = {"scale": scale, "block_size": block_size, "window": window, "sinks": sinks}
+    if isinstance(v_pool, int) or not _uses_kernels(queries, k_pool, v_pool, block_size) or softcap is not None:
+        return reference.chunk_attention(queries, k_pool, v_pool, *own, **options, softcap=softcap)
+    return gpu.chunk_attention(queries, k_pool, v_pool, *own, **options)
 
 
 def _uses_kernels(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> bool:
-    """Whether the arrays go to the GPU kernels, which must then be made for them: nothing falls back in silence."""
-    if backend() == "reference":
+    """Whether the arrays go to the GPU kernels, which must then be made for them: nothing falls back in silence.
+
+    Heads whose keys and values differ in width, as in latent attention (576 and 512), or that are very wide, are the
+    reference's on a GPU too: as matrix products, which their many query heads a KV head fill.
+    """
+    if backend() == "reference" or is_for_products(k_pool.shape[2], v_pool.shape[2]):
         return False
     check_kernel(queries, k_pool, v_pool, block_size)
     return True

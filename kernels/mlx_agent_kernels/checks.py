@@ -28,8 +28,15 @@ class UnsupportedKernelError(ValueError):
     """Arrays that the GPU kernels are not made for; `reference` has no such limits."""
 
 
-def check_pools(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
-    """Raise ValueError where (R, H, D) queries and (slots, K, D) pools of keys and values do not fit each other."""
+def check_pools(queries: mx.array, k_pool: mx.array, v_pool: mx.array | int, block_size: int) -> None:
+    """Raise ValueError where (R, H, D) queries and (slots, K, D) pools of keys and values do not fit each other.
+
+    v_pool: a pool, or how many of the first columns of one head's keys are its values.
+    """
+    if isinstance(v_pool, int):
+        if k_pool.ndim != 3 or k_pool.shape[1] != 1 or not 1 <= v_pool <= k_pool.shape[2]:
+            raise _misfit(f"the first {v_pool} columns of keys are values of one head: k_pool (slots, 1, dim)", k_pool)
+        v_pool = k_pool
     if queries.ndim != 3 or k_pool.ndim != 3 or v_pool.ndim != 3:
         raise _misfit("queries (rows, heads, dim) and pools (slots, kv_heads, dim)", queries, k_pool, v_pool)
     if k_pool.shape[:2] != v_pool.shape[:2]:
@@ -112,15 +119,16 @@ def check_projected(
         raise _misfit(f"positions and slot_mapping must be ({tokens},)", positions, slot_mapping)
 
 
+def is_for_products(key_dim: int, value_dim: int) -> bool:
+    """Whether heads of these widths are attended to by matrix products over copies of what each row sees."""
+    return key_dim != value_dim or key_dim > HEAD_SIZES[-1]
+
+
 def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> None:
     """Raise UnsupportedKernelError for what the GPU kernels are not made for, naming it and what they are made for."""
     dim, group = k_pool.shape[2], queries.shape[1] // k_pool.shape[1]
     if dim not in HEAD_SIZES:
         raise UnsupportedKernelError(f"head size {dim}: the GPU kernels serve {_listed(HEAD_SIZES)}")
-    if v_pool.shape[2] != dim:
-        raise UnsupportedKernelError(
-            f"values of width {v_pool.shape[2]} beside keys of {dim}: the GPU kernels serve equal ones"
-        )
     if k_pool.dtype not in DTYPES:
         raise UnsupportedKernelError(f"pools of {k_pool.dtype}: the GPU kernels serve {_listed(DTYPES)}")
     if not queries.dtype == k_pool.dtype == v_pool.dtype:

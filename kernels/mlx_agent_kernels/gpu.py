@@ -6,12 +6,13 @@ The signatures are those of `reference`; arrays arrive checked. R rows, H query 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import mlx.core as mx
 
-from mlx_agent_kernels.levels import SharedLevel
+from mlx_agent_kernels.levels import SharedLevel, first_seen
 from mlx_agent_kernels.loader import Body, Constants, backend, load_kernel
+from mlx_agent_kernels.reference import first_block_seen
 
 # Threadgroups that fill a GPU, and tokens for which a split is worth its merge: CUDA's as measured on an H200.
 _ENOUGH_GROUPS = {"cuda": 128, "metal": 512}
@@ -23,10 +24,9 @@ _MERGE_WARPS = 4
 _GATHER_THREADS = 256
 _GATHER_INPUTS: tuple[str, ...] = ("k_pool", "v_pool", "block_tables", "queries")
 _GATHER_OUTPUTS: tuple[str, ...] = ("keys", "values")
+_SOFTMAX_INPUTS: tuple[str, ...] = ("scores", "seq_lens")
 _SOFTMAX_WARPS = 8
-_SHARED_ATTENTION = Body(
-    "shared_attention", ("queries", "k_pool", "v_pool", "block_tables", "seq_lens", "members"), ("out", "lse")
-)
+_SHARED_INPUTS: tuple[str, ...] = ("queries", "k_pool", "v_pool", "block_tables", "seq_lens", "members")
 _MAX_SHARED_WARPS = 8
 _ENOUGH_SHARED_WARPS = 1024
 _ENOUGH_SHARED_GROUPS = 512  # threadgroups, where they have few warps
@@ -105,24 +105,41 @@ def shared_prefix_attention(
     *,
     scale: float,
     block_size: int,
+    window: int | None,
+    sinks: mx.array | None,
+    softcap: float | None,
 ) -> mx.array:
     """See reference.shared_prefix_attention: a level is two matrix products over its members' queries side by side."""
     rows, kv_heads = len(queries), k_pool.shape[1]
-    shared = [_attend_level(queries, k_pool, v_pool, level, scale, block_size) for level in levels]
-    splits = count_splits(backend(), rows, kv_heads, block_tables.shape[1] * block_size)
-    options = Options(float(scale), block_size, 0, 0.0)
-    own = _attend_rows(queries, k_pool, v_pool, block_tables, seq_lens, None, options, splits, is_partial=True)
+    options = Options(float(scale), block_size, window or 0, float(softcap or 0.0))
+    firsts = [None] * len(levels) if window is None else first_seen(levels, seq_lens, window)
+    shared = [
+        _attend_level(queries, k_pool, v_pool, level, first, options)
+        for level, first in zip(levels, firsts, strict=True)
+    ]
+    tokens = block_tables.shape[1] * block_size
+    splits = count_splits(backend(), rows, kv_heads, tokens if window is None else min(window, tokens))
+    own = _attend_rows(queries, k_pool, v_pool, block_tables, seq_lens, sinks, options, splits, is_partial=True)
     return _merge(*own, queries.dtype, kv_heads, shared)[0]
 
 
 def _attend_level(
-    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel[mx.array], scale: float, block_size: int
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    level: SharedLevel[mx.array],
+    first: mx.array | None,
+    options: Options,
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """(G, K, M * H / K, S, D) attention of members over what they share, its (..., S) log2-sum-exp, and (R,) places."""
+    """(G, K, M * H / K, S, D) attention of members over what they share, its (..., S) log2-sum-exp, and (R,) places.
+
+    first: (G, M) of its tokens that a member sees.
+    """
     if backend() == "cuda" and queries.dtype in (mx.float16, mx.bfloat16) and queries.shape[2] in (64, 128):
-        return *_launch_shared(queries, k_pool, v_pool, level, scale, block_size), level.places
-    keys, values, grouped = _gather_heads(k_pool, v_pool, level.block_tables, block_size, queries, level)
-    weights, lse = _softmax(grouped @ keys.swapaxes(2, 3), level.seq_lens, scale, queries.dtype)
+        return *_launch_shared(queries, k_pool, v_pool, level, first, options), level.places
+    keys, values, grouped = _gather_heads(k_pool, v_pool, level.block_tables, options.block_size, queries, level, first)
+    scores = grouped @ keys.swapaxes(2, 3)
+    weights, lse = _softmax(scores, level.seq_lens, first, options, queries.shape[1] // k_pool.shape[1], queries.dtype)
     return (weights @ values)[..., None, :], lse, level.places
 
 
@@ -134,18 +151,26 @@ def count_shared_splits(num_groups: int, warps: int, num_tokens: int) -> int:
 
 
 def _launch_shared(
-    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel[mx.array], scale: float, block_size: int
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
+    level: SharedLevel[mx.array],
+    first: mx.array | None,
+    options: Options,
 ) -> tuple[mx.array, mx.array]:
     """The level in one launch: (G, K, M * H / K, S, D) float32 parts and their (..., S) log2-sum-exp."""
     (_, heads, dim), kv_heads = queries.shape, k_pool.shape[1]
     num_groups, num_queries = len(level.members), level.members.shape[1] * (heads // kv_heads)
     warps = min(-(-num_queries // 16), _MAX_SHARED_WARPS)
     blocks = kv_heads * -(-num_queries // (16 * warps))
-    splits = count_shared_splits(blocks * num_groups, warps, level.block_tables.shape[1] * block_size)
-    constants = (*_sizes(k_pool, heads // kv_heads), ("BLOCK_SIZE", block_size), ("SCALE", float(scale)))
+    splits = count_shared_splits(blocks * num_groups, warps, level.block_tables.shape[1] * options.block_size)
+    constants = (*_sizes(k_pool, heads // kv_heads), *_level_constants(options), ("BLOCK_SIZE", options.block_size))
+    inputs, names = [queries, k_pool, v_pool, level.block_tables, level.seq_lens, level.members], _SHARED_INPUTS
+    if first is not None:
+        inputs, names = [*inputs, first], (*names, "firsts")
     each = (num_groups, kv_heads, num_queries, splits)
-    out, lse = load_kernel(_SHARED_ATTENTION, "cuda", queries.dtype, (), constants)(
-        inputs=[queries, k_pool, v_pool, level.block_tables, level.seq_lens, level.members],
+    out, lse = load_kernel(Body("shared_attention", names, ("out", "lse")), "cuda", queries.dtype, (), constants)(
+        inputs=inputs,
         grid=(32 * warps * blocks, splits, num_groups),
         threadgroup=(32 * warps, 1, 1),
         output_shapes=[(*each, dim), each],
@@ -163,11 +188,20 @@ def chunk_attention(
     *,
     scale: float,
     block_size: int,
+    window: int | None,
+    sinks: mx.array | None,
 ) -> mx.array:
-    """See reference.chunk_attention: the sequence's blocks gathered once, then MLX's own causal attention."""
+    """See reference.chunk_attention: the blocks that are seen gathered once, then MLX's own attention; no softcap."""
+    num_unseen = first_block_seen(seq_len - len(queries), window, block_size)
+    block_table, seq_len = block_table[num_unseen:], seq_len - num_unseen * block_size
     keys, values = _gather_heads(k_pool, v_pool, block_table[None], block_size, queries)
     own = (queries.swapaxes(0, 1)[None], keys[:, :, :seq_len], values[:, :, :seq_len])
-    return mx.fast.scaled_dot_product_attention(*own, scale=scale, mask="causal")[0].swapaxes(0, 1)
+    mask: mx.array | Literal["causal"] = "causal"
+    if window is not None and window < seq_len:
+        distances = mx.arange(seq_len - len(queries), seq_len)[:, None] - mx.arange(seq_len)
+        mask = (distances >= 0) & (distances < window)
+    sinks = None if sinks is None else sinks.astype(queries.dtype)
+    return mx.fast.scaled_dot_product_attention(*own, scale=scale, mask=mask, sinks=sinks)[0].swapaxes(0, 1)
 
 
 def _gather_heads(
@@ -177,10 +211,12 @@ def _gather_heads(
     block_size: int,
     queries: mx.array,
     level: SharedLevel[mx.array] | None = None,
+    first: mx.array | None = None,
 ) -> list[mx.array]:
     """Keys and values of (G, P) tables, (G, K, P * block_size, D) each, and members' queries (G, K, M * H / K, D).
 
     The queries are an input in any case: where the pools are written in place, what reads them waits for the queries.
+    What no member of a group sees, and may be anything, is zero.
     """
     (_, kv_heads, dim), (num_groups, num_blocks) = k_pool.shape, block_tables.shape
     eights = block_size * kv_heads * (dim // 8)  # of one block
@@ -192,10 +228,13 @@ def _gather_heads(
         shapes, outputs = [*shapes, (num_groups, kv_heads, num_members * group, dim)], (*outputs, "grouped")
         inputs, names = [*inputs, level.members, level.seq_lens], (*names, "members", "seq_lens")
         num_blocks += -(-num_members * group // block_size)
+    if first is not None:
+        inputs, names = [*inputs, first.min(axis=1)], (*names, "group_firsts")
     constants = (
         *_sizes(k_pool, group),
         ("BLOCK_SIZE", block_size),
         ("HAS_MEMBERS", level is not None),
+        ("HAS_WINDOW", first is not None),
         ("GATHER_THREADS", _GATHER_THREADS),
     )
     return load_kernel(Body("gather_heads", names, outputs), backend(), k_pool.dtype, (), constants)(
@@ -297,22 +336,37 @@ def _merge(
     return out, lse
 
 
-def _softmax(scores: mx.array, seq_lens: mx.array, scale: float, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
-    """Weights in `dtype`, of the scores' shape (G, K, N, L), and the log2-sum-exp of scale * scores, (G * K * N,).
+def _softmax(
+    scores: mx.array, seq_lens: mx.array, first: mx.array | None, options: Options, group: int, dtype: mx.Dtype
+) -> tuple[mx.array, mx.array]:
+    """Weights in `dtype`, of the scores' shape (G, K, M * group, L), and the log2-sum-exp of all of a row's scores.
 
-    Only a group's first seq_lens scores count, (G,).
+    Only a group's first seq_lens scores count, (G,), and of a member those from its `first` on, (G, M).
     """
     flat = scores.reshape(-1, scores.shape[-1])
-    body = Body("softmax_scores", ("scores", "seq_lens"), ("weights", "lse"))
-    constants = (("SCALE", float(scale)), ("SOFTMAX_WARPS", _SOFTMAX_WARPS))
+    inputs, names = [flat, seq_lens], _SOFTMAX_INPUTS
+    constants: Constants = (*_level_constants(options), ("SOFTMAX_WARPS", _SOFTMAX_WARPS))
+    if first is not None:
+        inputs, names = [*inputs, first], (*names, "firsts")
+        constants = (*constants, ("GROUP", group))
+    body = Body("softmax_scores", names, ("weights", "lse"))
     weights, lse = load_kernel(body, backend(), dtype, (scores.dtype,), constants)(
-        inputs=[flat, seq_lens],
+        inputs=inputs,
         grid=(32 * _SOFTMAX_WARPS * len(flat), 1, 1),
         threadgroup=(32 * _SOFTMAX_WARPS, 1, 1),
         output_shapes=[flat.shape, (len(flat),)],
         output_dtypes=[dtype, mx.float32],
     )
     return weights.reshape(scores.shape), lse
+
+
+def _level_constants(options: Options) -> Constants:
+    return (
+        ("SCALE", options.scale),
+        ("HAS_SOFTCAP", options.softcap > 0),
+        ("SOFTCAP", options.softcap),
+        ("HAS_WINDOW", options.window > 0),
+    )
 
 
 def _sizes(k_pool: mx.array, group: int) -> Constants:

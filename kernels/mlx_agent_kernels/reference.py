@@ -1,7 +1,8 @@
 """The kernels in plain MLX operations: the specification, the CPU path and the oracle of the tests.
 
 Shapes: H query heads, K key-value heads (H is a multiple of K: grouped-query attention), D the head's width.
-A pool is (num_blocks * block_size, K, D); slot = block_id * block_size + offset in the block. Knows no requests.
+A pool is (num_blocks * block_size, K, D); slot = block_id * block_size + offset in the block. Where values are the
+first columns of their keys (multi-head latent attention, K = 1), v_pool is how many these are. Knows no requests.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache, reduce
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_agent_kernels.elementwise import exp_bounded
-from mlx_agent_kernels.levels import SharedLevel
+from mlx_agent_kernels.levels import SharedLevel, first_seen
+from mlx_agent_kernels.loader import backend
 
 _SCORES_IN_CACHE = 2**19
-_LOWEST = -1e30  # finite, for a group of no tokens
+_SCORES_ON_A_GPU = 2**26  # 256 MB
+_LOWEST = -1e30  # finite, for rows that see no token of a group
 
 
 def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.array:
@@ -32,7 +36,7 @@ def write_kv(pool: mx.array, slot_mapping: mx.array, values: mx.array) -> mx.arr
 def paged_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
@@ -51,57 +55,82 @@ def paged_attention(
     this reference (not the kernels) wants finite values in every slot that a table names.
     """
     scores, values = _row_scores(
-        queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size, window=window, softcap=softcap
+        queries,
+        k_pool,
+        v_pool,
+        block_tables,
+        seq_lens,
+        scale=scale,
+        block_size=block_size,
+        window=window,
+        softcap=softcap,
     )
     out, lse = _attend((scores, values))
     out = _pick_heads(out, k_pool.shape[1])
-    if sinks is not None:
-        sink = sinks.astype(mx.float32)[:, None]
-        out, lse = out * mx.sigmoid(lse - sink), mx.logaddexp(lse, sink)
+    out, lse = _add_sinks(out, lse, sinks)
     return out.astype(queries.dtype), lse[..., 0]
 
 
 def shared_prefix_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     levels: Sequence[SharedLevel[mx.array]],
     block_tables: mx.array,
     seq_lens: mx.array,
     *,
     scale: float,
     block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
 ) -> mx.array:
     """Attention of decode rows that have full blocks in common with others.
 
     Each level's groups share the blocks of its tables, which come before the rows' own, (R, W) block_tables of (R,)
     seq_lens tokens, at least one each. What is shared is read once a group, and the parts are merged by their
-    log-sum-exp, as in Hydragen (Juravsky et al., 2024) and FlashInfer's cascade inference (Ye et al., 2024). Returns
-    (R, H, D).
+    log-sum-exp, as in Hydragen (Juravsky et al., 2024) and FlashInfer's cascade inference (Ye et al., 2024). A window
+    is counted from a row's own end over its own tokens and the levels', of which each member may see another part;
+    sinks and softcap as in paged_attention. Returns (R, H, D).
     """
-    kv_heads = k_pool.shape[1]
-    out, lse = _attend(_row_scores(queries, k_pool, v_pool, block_tables, seq_lens, scale, block_size))
-    out = _pick_heads(out, kv_heads)
-    for level in levels:
-        shared_out, shared_lse = _attend_level(queries, k_pool, v_pool, level, scale, block_size)
+    options: Any = {"scale": scale, "block_size": block_size, "softcap": softcap}
+    out, lse = _attend(_row_scores(queries, k_pool, v_pool, block_tables, seq_lens, **options, window=window))
+    out, lse = _add_sinks(_pick_heads(out, k_pool.shape[1]), lse, sinks)
+    firsts = [None] * len(levels) if window is None else first_seen(levels, seq_lens, window)
+    for level, first in zip(levels, firsts, strict=True):
+        shared_out, shared_lse = _attend_level(queries, k_pool, v_pool, level, first, **options)
         share = mx.sigmoid(shared_lse - lse)  # its part of the whole softmax mass
         out, lse = shared_out * share + out * (1 - share), mx.logaddexp(lse, shared_lse)
     return out.astype(queries.dtype)
 
 
 def _attend_level(
-    queries: mx.array, k_pool: mx.array, v_pool: mx.array, level: SharedLevel[mx.array], scale: float, block_size: int
+    queries: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array | int,
+    level: SharedLevel[mx.array],
+    first: mx.array | None,
+    *,
+    scale: float,
+    block_size: int,
+    softcap: float | None,
 ) -> tuple[mx.array, mx.array]:
-    """(R, H, D) attention of the rows over what they share at this level and its log-sum-exp, -inf where nothing."""
+    """(R, H, D) attention of the rows over what they share at this level and its log-sum-exp, -inf where nothing.
+
+    first: (G, M) of each member's tokens that it sees.
+    """
     (_, heads, dim), kv_heads = queries.shape, k_pool.shape[1]
     num_groups, num_members = level.members.shape
     keys = _gather(k_pool, level.block_tables, block_size)
-    values = _gather(v_pool, level.block_tables, block_size)
+    values = keys[..., :v_pool] if isinstance(v_pool, int) else _gather(v_pool, level.block_tables, block_size)
     split = (queries[level.members] * scale).reshape(num_groups, num_members, kv_heads, -1, dim)
     grouped = split.swapaxes(1, 2).reshape(num_groups, kv_heads, -1, dim)
-    scores = (grouped @ keys.swapaxes(-1, -2)).astype(mx.float32)
-    seen = mx.arange(scores.shape[-1]) < level.seq_lens[:, None]
-    out, lse = _attend((mx.where(seen[:, None, None], scores, _LOWEST), values))
+    scores = _capped(grouped @ keys.swapaxes(-1, -2), softcap)
+    positions = mx.arange(scores.shape[-1])
+    seen = (positions < level.seq_lens[:, None])[:, None]  # (G, 1 or M * H / K, L)
+    if first is not None:
+        seen = seen & (positions >= mx.repeat(first, heads // kv_heads, axis=1)[..., None])
+    out, lse = _attend((mx.where(seen[:, None], scores, -math.inf), values))
     unfold = (num_groups, kv_heads, num_members, heads // kv_heads, -1)
     rows = [part.reshape(unfold).swapaxes(1, 2).reshape(-1, heads, part.shape[-1])[level.places] for part in (out, lse)]
     is_alone = level.places[:, None, None] < 0
@@ -111,43 +140,70 @@ def _attend_level(
 def chunk_attention(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_table: mx.array,
     seq_len: int,
     *,
     scale: float,
     block_size: int,
+    window: int | None = None,
+    sinks: mx.array | None = None,
+    softcap: float | None = None,
 ) -> mx.array:
     """Causal attention of one sequence's prompt chunk, its last n tokens, over all of its seq_len tokens.
 
-    queries: (n, H, D); block_table: (W,) block ids that hold the sequence. Returns (n, H, D). Computed span by span of
-    the queries, each over the keys up to its own end: what a whole causal mask would throw away is not computed, and
-    the scores stay in a core's cache (twice as fast as spans of 128 queries at 512 on 1,024 tokens).
+    queries: (n, H, D); block_table: (W,) block ids that hold the sequence. Each query sees the last `window` tokens up
+    to itself; sinks and softcap as in paged_attention. Returns (n, H, D). Computed span by span of the queries, each
+    over the keys up to its own end: what a whole causal mask would throw away is not computed, and on a CPU the scores
+    stay in a core's cache (twice as fast as spans of 128 queries at 512 on 1,024 tokens).
     """
-    keys, values = _gather(k_pool, block_table, block_size), _gather(v_pool, block_table, block_size)
-    start = seq_len - queries.shape[0]
-    span = max(_SCORES_IN_CACHE // (queries.shape[1] * seq_len), 8)
+    num_unseen = first_block_seen(seq_len - len(queries), window, block_size)
+    block_table, seq_len = block_table[num_unseen:], seq_len - num_unseen * block_size
+    keys = _gather(k_pool, block_table, block_size)
+    values = keys[..., :v_pool] if isinstance(v_pool, int) else _gather(v_pool, block_table, block_size)
+    start = seq_len - len(queries)
+    num_scores = _SCORES_IN_CACHE if backend() == "reference" else _SCORES_ON_A_GPU
+    span = max(num_scores // (queries.shape[1] * seq_len), 8)
     parts = [
-        _attend_span(queries[begin : begin + span] * scale, keys, values, start + begin)
+        _attend_span(queries[begin : begin + span] * scale, keys, values, start + begin, window, sinks, softcap)
         for begin in range(0, queries.shape[0], span)
     ]
     return mx.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
-def _attend_span(queries: mx.array, keys: mx.array, values: mx.array, start: int) -> mx.array:
+def first_block_seen(position: int, window: int | None, block_size: int) -> int:
+    """The first block that a token at this position sees anything of, or a later one."""
+    return 0 if window is None else max(position + 1 - window, 0) // block_size
+
+
+def _attend_span(
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    start: int,
+    window: int | None,
+    sinks: mx.array | None,
+    softcap: float | None,
+) -> mx.array:
     """Causal attention of scaled queries (n, H, D) at positions start and on, over (K, L, D): (n, H, D)."""
     num_queries, heads, dim = queries.shape
     kv_heads, end = keys.shape[0], start + num_queries
     by_head = queries.swapaxes(0, 1).reshape(kv_heads, -1, dim)
-    own_scores = (by_head @ keys[:, start:end].swapaxes(-1, -2)).astype(mx.float32)
-    seen = mx.tri(num_queries, dtype=mx.bool_)
-    own_scores = mx.where(seen, own_scores.reshape(heads, num_queries, -1), -math.inf).reshape(own_scores.shape)
-    parts = [(own_scores, values[:, start:end])]
-    if start > 0:  # every query sees all that lies before the span
-        scores = (by_head @ keys[:, :start].swapaxes(-1, -2)).astype(mx.float32)
-        parts.append((scores, values[:, :start]))
-    out, _ = _attend(*parts)
-    return out.reshape(heads, num_queries, -1).swapaxes(0, 1).astype(queries.dtype)
+
+    def part(begin: int, end: int, *, sees_all: bool) -> tuple[mx.array, mx.array]:
+        scores = _capped(by_head @ keys[:, begin:end].swapaxes(-1, -2), softcap)
+        if not sees_all:
+            distances = mx.arange(start, start + num_queries)[:, None] - mx.arange(begin, end)
+            seen = distances >= 0 if window is None else (distances >= 0) & (distances < window)
+            scores = mx.where(seen, scores.reshape(heads, num_queries, -1), -math.inf).reshape(scores.shape)
+        return scores, values[:, begin:end]
+
+    first = 0 if window is None else max(start + 1 - window, 0)
+    parts = [part(start, end, sees_all=False)]
+    if first < start:  # what lies before the span, and all of it without a window
+        parts.append(part(first, start, sees_all=window is None or end - first <= window))
+    out, lse = (array.reshape(heads, num_queries, -1).swapaxes(0, 1) for array in _attend(*parts))
+    return _add_sinks(out, lse, sinks)[0].astype(queries.dtype)
 
 
 def apply_token_bitmask(logits: mx.array, bitmask: mx.array) -> mx.array:
@@ -174,14 +230,14 @@ def _gather(pool: mx.array, block_table: mx.array, block_size: int) -> mx.array:
 def _row_scores(
     queries: mx.array,
     k_pool: mx.array,
-    v_pool: mx.array,
+    v_pool: mx.array | int,
     block_tables: mx.array,
     seq_lens: mx.array,
+    *,
     scale: float,
     block_size: int,
-    *,
-    window: int | None = None,
-    softcap: float | None = None,
+    window: int | None,
+    softcap: float | None,
 ) -> tuple[mx.array, mx.array]:
     """Masked float32 scores (R, H, L) of each row over its own blocks, and its values (R, L, K * D) of all heads.
 
@@ -191,14 +247,13 @@ def _row_scores(
     """
     kv_heads = k_pool.shape[1]
     keys = _gather_blocks(k_pool, block_tables, block_size)
-    scores = (_spread_heads(queries * scale, kv_heads) @ keys.swapaxes(-1, -2)).astype(mx.float32)
-    if softcap is not None:
-        scores = softcap * mx.tanh(scores / softcap)
+    scores = _capped(_spread_heads(queries * scale, kv_heads) @ keys.swapaxes(-1, -2), softcap)
     positions = mx.arange(scores.shape[-1])[None]
     seen = positions < seq_lens[:, None]
     if window is not None:
         seen = seen & (positions >= seq_lens[:, None] - window)
-    return mx.where(seen[:, None], scores, -math.inf), _gather_blocks(v_pool, block_tables, block_size)
+    values = keys[..., :v_pool] if isinstance(v_pool, int) else _gather_blocks(v_pool, block_tables, block_size)
+    return mx.where(seen[:, None], scores, -math.inf), values
 
 
 def _gather_blocks(pool: mx.array, block_tables: mx.array, block_size: int) -> mx.array:
@@ -229,13 +284,31 @@ def _own_columns(kv_heads: int, dtype: mx.Dtype) -> mx.array:
     return own
 
 
+def _capped(scores: mx.array, softcap: float | None) -> mx.array:
+    """Scores in float32, none of them above a softcap."""
+    scores = scores.astype(mx.float32)
+    return scores if softcap is None else softcap * mx.tanh(scores / softcap)
+
+
+def _add_sinks(out: mx.array, lse: mx.array, sinks: mx.array | None) -> tuple[mx.array, mx.array]:
+    """Attention (..., H, D) with its log-sum-exp (..., H, 1) after each head's sink has taken its part of the mass."""
+    if sinks is None:
+        return out, lse
+    sink = sinks.astype(mx.float32)[:, None]
+    return out * mx.sigmoid(lse - sink), mx.logaddexp(lse, sink)
+
+
 def _attend(*parts: tuple[mx.array, mx.array]) -> tuple[mx.array, mx.array]:
-    """Softmax over all parts' scores (..., L) times their values (..., L, D), and its log-sum-exp (..., 1); float32."""
+    """Softmax over all parts' scores (..., L) times their values (..., L, D), and its log-sum-exp (..., 1); float32.
+
+    Where all scores are -inf, these are zero and -inf.
+    """
     highest = reduce(mx.maximum, [mx.max(scores, axis=-1, keepdims=True) for scores, _ in parts])
+    highest = mx.maximum(highest, _LOWEST)
     weights = [exp_bounded(scores - highest) for scores, _ in parts]
     mass = reduce(mx.add, [mx.sum(weight, axis=-1, keepdims=True) for weight in weights])
     sums = [
         (weight.astype(values.dtype) @ values).astype(mx.float32)
         for weight, (_, values) in zip(weights, parts, strict=True)
     ]
-    return reduce(mx.add, sums) / mass, highest + mx.log(mass)
+    return reduce(mx.add, sums) / mx.maximum(mass, 1e-30), highest + mx.log(mass)

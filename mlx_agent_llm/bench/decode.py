@@ -22,6 +22,7 @@ from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.forward.probe import probe_model
+from mlx_agent_llm.core.kv.layer_shape import token_bytes
 from mlx_agent_llm.core.step_clock import HOST_PHASES, PHASES
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -181,10 +182,10 @@ def measure_bandwidth() -> float:
 def least_bytes(model: nn.Module, case: Case) -> float:
     """What a step in the middle of the measurement must read: every weight once, and every key and value once."""
     weights: int = sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
-    token_bytes = sum(shape.num_bytes for shape in probe_model(model).layers)
+    kept = token_bytes(probe_model(model).layers)
     after = NUM_WARM + NUM_MEASURED // 2
     own = case.context - case.num_shared + after
-    return weights + token_bytes * (case.num_shared + case.rows * own)
+    return weights + kept * (case.num_shared + case.rows * own)
 
 
 def _result(lines: Sequence[Line], bandwidth: float) -> Result:

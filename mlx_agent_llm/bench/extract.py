@@ -125,7 +125,7 @@ def _measure(options: Options) -> Result:
 
 
 def _run_ours(loaded: LoadedModel, prompts: list[list[int]]) -> Extraction:
-    params = SamplingParams(max_tokens=MAX_TOKENS, constraint=JSONSchema(SCHEMA))
+    params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0, constraint=JSONSchema(SCHEMA))
     config = replace(ours.config_for(len(prompts)), max_slowdown=math.inf)  # nobody reads a letter as it comes
     with Engine(loaded, config) as engine:
         engine.generate([prompts[0]], params)

@@ -47,7 +47,7 @@ def _measure(options: Options) -> Result:
 def _run(engine: Engine, tokens: RandomTokens, rows: int, num_constrained: int) -> MaskCost:
     """New prompts each time, so that every run computes them; the records of earlier runs are left out."""
     num_earlier = engine.stats().num_steps
-    params = [SamplingParams(max_tokens=NUM_NEW, constraint=STRING)] * num_constrained
+    params = [SamplingParams(max_tokens=NUM_NEW, temperature=0.0, constraint=STRING)] * num_constrained
     params += [ours.fixed_length(NUM_NEW)] * (rows - num_constrained)
     outputs = engine.generate([tokens(NUM_PROMPT) for _ in range(rows)], params)
     assert all(output.finish_reason == "length" for output in outputs), "a row ended early"

@@ -21,7 +21,7 @@ def config_for(rows: int, *, prefix_cache: bool = True) -> EngineConfig:
 
 def fixed_length(num_new: int) -> SamplingParams:
     """Greedy, `num_new` tokens whatever they say."""
-    return SamplingParams(max_tokens=num_new, ignore_eos=True)
+    return SamplingParams(max_tokens=num_new, temperature=0.0, ignore_eos=True)
 
 
 async def consume(engine: Engine, prompt: list[int], num_new: int, request: int, arrivals: Arrivals) -> None:

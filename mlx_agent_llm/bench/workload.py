@@ -81,7 +81,7 @@ class RandomTokens:
 
 def check_context(loaded: LoadedModel, num_tokens: int, what: str) -> None:
     """Raise a ContextLengthError for a workload that the model's context does not hold."""
-    if num_tokens > loaded.max_model_len:
+    if loaded.max_model_len is not None and num_tokens > loaded.max_model_len:
         raise ContextLengthError(
             f"{what} needs {num_tokens} tokens, and the context of {loaded.name!r} ends at {loaded.max_model_len}"
         )

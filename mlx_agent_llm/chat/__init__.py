@@ -1,7 +1,8 @@
 """Chat on top of generation: messages, tools, templates and the parsing of replies."""
 
 from mlx_agent_llm.chat.families import TOOL_FORMATS
-from mlx_agent_llm.chat.families import find_tool_format as tool_format
+from mlx_agent_llm.chat.found_format import FoundFormat, found_format
+from mlx_agent_llm.chat.found_format import find_tool_format as tool_format
 from mlx_agent_llm.chat.output import (
     ChatDelta,
     ChatOutput,
@@ -20,6 +21,7 @@ __all__ = [
     "ChatDelta",
     "ChatOutput",
     "ChatParser",
+    "FoundFormat",
     "InvalidToolCall",
     "ParsedMessage",
     "PreparedChat",
@@ -29,6 +31,7 @@ __all__ = [
     "as_tool",
     "count_tokens",
     "fold_chat",
+    "found_format",
     "parse_reply",
     "prepare_chat",
     "tool_format",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mlx_agent_llm.chat.families import find_tool_format
+from mlx_agent_llm.chat.found_format import found_format
 from mlx_agent_llm.chat.messages import Message, read_messages
 from mlx_agent_llm.chat.output import ChatDelta, ToolCall
 from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
@@ -115,7 +115,7 @@ def count_tokens(tokenizer: Tokenizer, messages: Any, *, tools: Any = None, tool
     Any part of a conversation can be counted, also a tool's answer without its call, and in any order. Where the
     template refuses that, each message counts as a user's turn of its own.
     """
-    found = find_tool_format(tokenizer, tool_format)
+    found = found_format(tokenizer, tool_format)
     turns = read_messages(messages, in_order=False) if messages else [Message("user", "")]
     shown = as_tools(tools)
     try:
@@ -135,7 +135,7 @@ def prepare_chat(
     tool_choice: Any = None,
     parallel_tool_calls: bool = True,
     response_format: Any = None,
-    enable_thinking: bool | None = None,
+    enable_thinking: bool | str | None = None,
     tool_format: str = "auto",
     check: Callable[[JSONSchema], object] = constraint_grammar,
 ) -> PreparedChat:
@@ -147,7 +147,8 @@ def prepare_chat(
     """
     if tokenizer.chat_template is None:
         raise RequestError("the model has no chat template: give a prompt to generate instead of messages to chat")
-    found = find_tool_format(tokenizer, tool_format)
+    template = found_format(tokenizer, tool_format)
+    found = template.tool_format
     turns = read_messages(messages)
     plan = plan_tools(as_tools(tools), tool_choice, parallel_tool_calls)
     found.check_names(plan.shown)
@@ -156,7 +157,7 @@ def prepare_chat(
     schema = None if response is None else response.constraint
     if schema is not None:
         check(schema)
-    prompt = render_prompt(tokenizer, turns, plan.shown, schema, found, enable_thinking=enable_thinking)
+    prompt = render_prompt(tokenizer, turns, plan.shown, schema, template, enable_thinking=enable_thinking)
     num_earlier_calls = sum(len(turn.tool_calls) for turn in turns)
     reply = ExpectedReply(found, plan, schema, prompt.thinking, num_earlier_calls)
     tracker = reply.thinking_tracker(partial(_text_of, tokenizer))

@@ -36,7 +36,7 @@ class ResponseFormat:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
             return Parsed(error=_first_line(error))
-        problem = violation(self.constraint.json_schema, value)
+        problem = violation(self.constraint.json_schema, value, self.constraint.documents)
         return Parsed(value) if problem is None else Parsed(error=str(problem))
 
 

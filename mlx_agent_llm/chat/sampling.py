@@ -13,5 +13,5 @@ SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams)) - {
 
 
 def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
-    """The parameters with SamplingParams' defaults for those that are None."""
+    """The parameters; those that are None are left to the model's recommendations and SamplingParams' defaults."""
     return SamplingParams(**{name: value for name, value in values.items() if value is not None})

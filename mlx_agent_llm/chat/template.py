@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlx_agent_llm.chat.control_tokens import Shield
-from mlx_agent_llm.chat.families import ToolFormat
+from mlx_agent_llm.chat.derive.probes import tool_variables
+from mlx_agent_llm.chat.found_format import Abilities, FoundFormat
 from mlx_agent_llm.chat.messages import Message
-from mlx_agent_llm.chat.template_abilities import abilities_of
+from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
-from mlx_agent_llm.chat.turns import tools_as_data, tools_as_text, turns_as_data, turns_as_text, with_tools
+from mlx_agent_llm.chat.turns import (
+    tools_as_data,
+    tools_as_text,
+    turns_as_data,
+    turns_as_text,
+    turns_of_one_call,
+    turns_with_text_before,
+    with_tools,
+)
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.errors import RequestError
@@ -20,7 +30,8 @@ from mlx_agent_llm.request.constraints import JSONSchema
 if TYPE_CHECKING:
     from mlx_agent_llm.models.tokenizer import Tokenizer
 
-_SWITCHES = ("enable_thinking", "thinking")
+_LEVELS = ("low", "medium", "high")
+_ANY_OBJECT = {"type": "object"}
 
 
 class Prompt(NamedTuple):
@@ -35,40 +46,91 @@ def render_prompt(
     turns: Sequence[Message],
     tools: Sequence[Tool],
     response: JSONSchema | None,
-    tool_format: ToolFormat,
+    found: FoundFormat,
     *,
-    enable_thinking: bool | None = None,
+    enable_thinking: bool | str | None = None,
 ) -> Prompt:
     """The prompt, ready for the assistant's next turn.
 
     A template that shows tools and calls in this format gets them. For others the system turn begins with the tools, so
     that agents with the same tools share a prefix whatever their own system text says. The response format stands at
-    the end of the system turn. A RequestError carries what the template itself refuses.
+    the end of the system turn. Where the template has no such turn, the first turn of the user begins with it. A
+    RequestError carries what the template itself refuses.
     """
-    abilities = abilities_of(tokenizer, tool_format)
-    instructions = tools_as_text(tool_format, tools) if tools and not abilities.tools else ""
-    if abilities.calls is None:
-        messages = turns_as_text(tool_format, turns)
-    else:
-        messages = turns_as_data(tool_format, turns, abilities.calls)
-    messages = _with_system([instructions, _own_system(turns), _response_instructions(response)], messages)
-    given = tools_as_data(tool_format, tools) if tools and abilities.tools else None
-    messages = with_tools(tool_format, messages, tools) if given else messages
-    options = _thinking_options(tokenizer.chat_template or "", enable_thinking)
+    tool_format, abilities = found.tool_format, found.abilities
+    options = _thinking_options(tokenizer.chat_template or "", abilities, enable_thinking)
 
     def render(change: Callable[[Any], Any]) -> str:
-        return tokenizer.apply_chat_template(
-            [
-                {**message, **{key: change(value) for key, value in message.items() if key != "role"}}
-                for message in messages
-            ],
-            tools=change(given),
-            **options,
-        )
+        """The prompt; the change is made to what users wrote, before marks of ours are written around it."""
+        own_turns = [_changed_turn(turn, change) for turn in turns]
+        own_tools = [
+            replace(tool, description=change(tool.description), parameters=change(tool.parameters)) for tool in tools
+        ]
+        instructions = tools_as_text(tool_format, own_tools) if own_tools and not abilities.tools else ""
+        messages = _messages(tool_format, abilities, own_turns)
+        asked = change(_response_instructions(response))
+        messages = _with_system([instructions, _own_system(own_turns), asked], messages)
+        messages = messages if abilities.system else _without_system(messages)
+        given = tools_as_data(tool_format, own_tools) if own_tools and abilities.tools else None
+        given = [] if given is None and abilities.wants_list else given
+        messages = with_tools(tool_format, messages, own_tools) if given else messages
+        variables: dict[str, Any] = {**options}
+        if abilities.in_variables:
+            variables |= tool_variables([tool["function"] for tool in given or ()])
+        return tokenizer.apply_chat_template(messages, tools=given, **variables)
 
-    shield = Shield(tokenizer.special_token_texts.values(), [messages, given])
+    shield = Shield(
+        tokenizer.special_token_texts.values(),
+        [*map(_written, turns), *map(_declared, tools), _response_instructions(response)],
+    )
     text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
     return Prompt(token_ids, _thinking(text, tool_format))
+
+
+def _changed_turn(turn: Message, change: Callable[[Any], Any]) -> Message:
+    calls = tuple(
+        replace(call, arguments=change(call.arguments), arguments_json=change(call.arguments_json))
+        for call in turn.tool_calls
+    )
+    return replace(turn, content=change(turn.content), reasoning=change(turn.reasoning), tool_calls=calls)
+
+
+def _written(turn: Message) -> list[Any]:
+    """What a turn holds that its author wrote."""
+    arguments = [value for call in turn.tool_calls for value in (call.arguments, call.arguments_json)]
+    return [turn.content, turn.reasoning, *arguments]
+
+
+def _declared(tool: Tool) -> list[Any]:
+    return [tool.description, tool.parameters]
+
+
+def _messages(tool_format: ToolFormat, abilities: Abilities, turns: Sequence[Message]) -> list[dict[str, Any]]:
+    """The turns, with calls and results as data where the template shows both."""
+    reasoning = abilities.reasoning or "reasoning_content"
+    if abilities.calls is None or not abilities.results:
+        return turns_as_text(tool_format, turns, reasoning)
+    shown = turns if abilities.two_calls else turns_of_one_call(turns)
+    shown = turns_with_text_before(shown) if abilities.beside == "turn before" else shown
+    messages = turns_as_data(tool_format, shown, abilities.calls, reasoning)
+    if abilities.without_content:
+        messages = [
+            message | {"content": None} if "tool_calls" in message and not message["content"] else message
+            for message in messages
+        ]
+    return messages
+
+
+def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with the system's text at the beginning of the first turn of the user."""
+    if messages[0]["role"] != "system":
+        return messages
+    system, *others = messages
+    first = next((index for index, message in enumerate(others) if message["role"] == "user"), None)
+    if first is None:
+        raise RequestError("the model's chat template has no turn of the system: messages need one of the user")
+    content = "\n\n".join(part for part in (system["content"], others[first]["content"]) if part)
+    return [*others[:first], {**others[first], "content": content}, *others[first + 1 :]]
 
 
 def _own_system(turns: Sequence[Message]) -> str:
@@ -86,19 +148,27 @@ def _with_system(parts: Sequence[str], messages: list[dict[str, Any]]) -> list[d
 def _response_instructions(response: JSONSchema | None) -> str:
     if response is None:
         return ""
+    if response.json_schema == _ANY_OBJECT:  # small models repeat a schema that says nothing
+        return "Answer with a JSON object."
     return f"Answer with JSON that fits this schema:\n{write_json(response.json_schema)}"
 
 
-def _thinking_options(template: str, enable_thinking: bool | None) -> Mapping[str, bool]:
-    """The template's own switch for thinking."""
+def _thinking_options(template: str, abilities: Abilities, enable_thinking: bool | str | None) -> Mapping[str, Any]:
+    """The template's own switch for thinking, or its level; without a switch False leaves everything as it is."""
     if enable_thinking is None:
         return {}
+    if enable_thinking in _LEVELS:
+        if not re.search(r"\breasoning_effort\b", template):
+            raise RequestError(f"enable_thinking={enable_thinking!r} needs a chat template with levels of reasoning")
+        return {"reasoning_effort": enable_thinking}
     if not isinstance(enable_thinking, bool):
-        raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False or None")
-    found = [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
-    if not found:
-        raise RequestError(f"enable_thinking={enable_thinking} needs a chat template with a switch for it")
-    return {found[0]: enable_thinking}
+        raise RequestError(f"enable_thinking={enable_thinking!r} must be True, False, None, 'low', 'medium' or 'high'")
+    if abilities.switch is None and enable_thinking:
+        raise RequestError(
+            "enable_thinking=True needs a chat template that renders otherwise with it: this one does not; "
+            "None leaves the model as it is"
+        )
+    return {} if abilities.switch is None else {abilities.switch: enable_thinking}
 
 
 def _thinking(prompt: str, tool_format: ToolFormat) -> Thinking:

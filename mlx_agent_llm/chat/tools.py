@@ -8,21 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter
+from pydantic import BaseModel
 
 from mlx_agent_llm.errors import ConstraintError, ToolChoiceError, UnsupportedSchemaError
 from mlx_agent_llm.request.constraints import JSONSchema
+from mlx_agent_llm.request.model_schema import parameters_of
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that the model may call; `parameters` is the JSON Schema of its arguments, of type object."""
+    """A function that the model may call; `parameters` is the JSON Schema of its arguments, of type object.
+
+    strict: as in JSONSchema: with False, what no grammar enforces of the parameters is checked when the reply is whole.
+    """
 
     name: str
     description: str = ""
     parameters: dict[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    strict: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -33,6 +38,8 @@ class Tool:
             raise ToolChoiceError(
                 f"tool {self.name!r}: parameters={self.parameters!r} must be a JSON Schema of type 'object'"
             )
+        if not isinstance(self.strict, bool):
+            raise ToolChoiceError(f"tool {self.name!r}: strict={self.strict!r} must be True or False")
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class ToolPlan:
 def as_tool(value: Any) -> Tool:
     """A Tool from a Tool, an OpenAI tool dict or its bare function, a pydantic model class or a function.
 
+    Fields of a dict that mean nothing here are passed over: every provider has some of its own.
+
     A function needs a name and an annotation on every parameter; its docstring is the description. Tools of LangChain
     and LlamaIndex are known by their attributes.
     """
@@ -56,13 +65,15 @@ def as_tool(value: Any) -> Tool:
     if isinstance(value, Mapping):
         return _from_dict(value)
     if isinstance(value, type) and issubclass(value, BaseModel):
-        schema = value.model_json_schema()
+        schema = parameters_of(value)
         return Tool(value.__name__, schema.pop("description", ""), schema)
     if hasattr(value, "tool_call_schema"):  # LangChain's BaseTool; the schema leaves out what is injected
         return Tool(value.name, value.description or "", _schema_of(value.tool_call_schema))
     if hasattr(value, "metadata") and hasattr(value.metadata, "get_parameters_dict"):  # LlamaIndex's BaseTool
         metadata = value.metadata
-        return Tool(metadata.name, metadata.description or "", metadata.get_parameters_dict())
+        kind = getattr(metadata, "fn_schema", None)
+        given = metadata.get_parameters_dict() if kind is None else _schema_of(kind)
+        return Tool(metadata.name, metadata.description or "", given)
     if callable(value):
         return _from_function(value)
     raise ToolChoiceError(f"tool={value!r} must be a Tool, a tool dict, a pydantic model class or a function")
@@ -81,7 +92,7 @@ def check_parameters(tools: Sequence[Tool], check: Callable[[JSONSchema], object
     """Raise unless the grammar enforces the parameters of every tool exactly; `check` raises why it does not."""
     for tool in tools:
         try:
-            check(JSONSchema(tool.parameters))
+            check(JSONSchema(tool.parameters, tool.strict))
         except UnsupportedSchemaError as error:
             reason = f"{error.reason} (parameters of tool {tool.name!r})"
             raise UnsupportedSchemaError(error.pointer, error.keyword, reason) from None
@@ -133,16 +144,13 @@ def _from_dict(value: Mapping[str, Any]) -> Tool:
     function = value.get("function") if value.get("type") == "function" else value
     if not isinstance(function, Mapping) or "name" not in function:
         raise ToolChoiceError(f"tool={dict(value)!r} must have a name, or be {{'type': 'function', 'function': ...}}")
-    unknown = set(function) - {"name", "description", "parameters", "strict"}
-    if unknown:
-        raise ToolChoiceError(f"tool {function['name']!r}: unknown field {sorted(unknown)[0]!r}")
-    given = {key: function[key] for key in ("description", "parameters") if function.get(key) is not None}
+    given = {key: function[key] for key in ("description", "parameters", "strict") if function.get(key) is not None}
     return Tool(function["name"], **given)
 
 
 def _schema_of(parameters: Any) -> dict[str, Any]:
     """The schema of a pydantic model class, or of a schema as it is, without its description."""
-    schema = parameters if isinstance(parameters, dict) else parameters.model_json_schema()
+    schema = parameters if isinstance(parameters, dict) else parameters_of(parameters)
     return {key: value for key, value in schema.items() if key != "description"}
 
 
@@ -154,7 +162,7 @@ def _from_function(function: Any) -> Tool:
         if parameter.annotation is inspect.Parameter.empty:
             raise ToolChoiceError(f"tool {name!r}: parameter {parameter.name!r} needs an annotation")
     try:
-        schema = TypeAdapter(function).json_schema()
-    except (NameError, PydanticUserError) as error:
+        schema = parameters_of(function)
+    except (NameError, ConstraintError) as error:
         raise ToolChoiceError(f"tool {name!r}: its annotations are no JSON Schema: {error}") from error
     return Tool(name, inspect.getdoc(function) or "", schema)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
+from mlx_agent_llm.chat.derive.probes import Arguments
 from mlx_agent_llm.chat.messages import Message
 from mlx_agent_llm.chat.output import ToolCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import write_json
 
-Arguments = Literal["objects", "texts"]
-"""As what a template takes the arguments of calls."""
 
-
-def turns_as_data(tool_format: ToolFormat, turns: Sequence[Message], arguments: Arguments) -> list[dict[str, Any]]:
-    """The turns for a template that shows calls and results itself."""
+def turns_as_data(
+    tool_format: ToolFormat, turns: Sequence[Message], arguments: Arguments, reasoning: str = "reasoning_content"
+) -> list[dict[str, Any]]:
+    """The turns for a template that shows calls and results itself; `reasoning`: the key that it looks for."""
     calls = [call for turn in turns for call in turn.tool_calls]
     ids = {call.id: tool_format.template_id(call, index) for index, call in enumerate(calls)}
     names = {call.id: tool_format.write_name(call.name) for call in calls}
     messages: list[dict[str, Any]] = []
     for turn in turns:
-        message = _message(turn, turn.content)
+        message = _message(turn, turn.content, reasoning)
         if turn.tool_calls:
             message["tool_calls"] = [
                 _call_as_data(tool_format, call, ids[call.id], arguments) for call in turn.tool_calls
@@ -34,7 +35,35 @@ def turns_as_data(tool_format: ToolFormat, turns: Sequence[Message], arguments: 
     return messages
 
 
-def turns_as_text(tool_format: ToolFormat, turns: Sequence[Message]) -> list[dict[str, Any]]:
+def turns_of_one_call(turns: Sequence[Message]) -> list[Message]:
+    """The same history for a template that shows one call a turn: each call with its result is a round of its own."""
+    results = {turn.tool_call_id: turn for turn in turns if turn.role == "tool"}
+    split: list[Message] = []
+    moved: set[str] = set()
+    for turn in turns:
+        if len(turn.tool_calls) > 1:
+            for index, call in enumerate(turn.tool_calls):
+                alone = replace(turn, tool_calls=(call,))
+                split.append(alone if index == 0 else replace(alone, content="", reasoning=""))
+                split += [results[call.id]] if call.id in results else []
+                moved.add(call.id)
+        elif turn.role != "tool" or turn.tool_call_id not in moved:
+            split.append(turn)
+    return split
+
+
+def turns_with_text_before(turns: Sequence[Message]) -> list[Message]:
+    """The same history for a template that shows no text in the turn of a call: the text is a turn before it."""
+    split: list[Message] = []
+    for turn in turns:
+        is_both = bool(turn.tool_calls and turn.content)
+        split += [replace(turn, tool_calls=()), replace(turn, content="", reasoning="")] if is_both else [turn]
+    return split
+
+
+def turns_as_text(
+    tool_format: ToolFormat, turns: Sequence[Message], reasoning: str = "reasoning_content"
+) -> list[dict[str, Any]]:
     """The turns for a template that knows no tools: calls after the text, results as turns of the user.
 
     The results of calls that were made together are one turn: such templates want user and assistant in turn.
@@ -42,7 +71,7 @@ def turns_as_text(tool_format: ToolFormat, turns: Sequence[Message]) -> list[dic
     messages: list[dict[str, Any]] = []
     for index, turn in enumerate(turns):
         if turn.role != "tool":
-            messages.append(_message(turn, turn.content + tool_format.write_calls(turn.tool_calls)))
+            messages.append(_message(turn, turn.content + tool_format.write_calls(turn.tool_calls), reasoning))
             continue
         result = f"<tool_response>{turn.content}</tool_response>"
         if index and turns[index - 1].role == "tool":
@@ -76,9 +105,9 @@ def with_tools(tool_format: ToolFormat, messages: list[dict[str, Any]], tools: S
     return [{**first, "tools": write_json(listed)}, *messages[has_system:]]
 
 
-def _message(turn: Message, content: str) -> dict[str, Any]:
-    reasoning = {"reasoning_content": turn.reasoning} if turn.reasoning else {}
-    return {"role": turn.role, "content": content, **reasoning}
+def _message(turn: Message, content: str, reasoning: str) -> dict[str, Any]:
+    thought = {reasoning: turn.reasoning} if turn.reasoning else {}
+    return {"role": turn.role, "content": content, **thought}
 
 
 def _call_as_data(tool_format: ToolFormat, call: ToolCall, call_id: str, arguments: Arguments) -> dict[str, Any]:

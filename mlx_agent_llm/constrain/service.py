@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.closing import Closing
 from mlx_agent_llm.constrain.closing.spelling import Spelling
+from mlx_agent_llm.constrain.distinct import DistinctConstraint, TokenTexts
 from mlx_agent_llm.constrain.grammars import read_constraint
 from mlx_agent_llm.constrain.single_flight import SingleFlight
 from mlx_agent_llm.errors import ConstraintError, EngineClosedError
-from mlx_agent_llm.languages.context_free import ContextFreeGrammar
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar, has_distinct
 from mlx_agent_llm.request import CompiledGrammar
-from mlx_agent_llm.request.constraints import CheckedKeywords, Constraint
+from mlx_agent_llm.request.constraints import CheckedKeywords, Constraint, JSONSchema
 
 NUM_KEPT = 256
+NUM_NAMED = 10  # of the keywords that enforce nothing, in the log
 _NUM_THREADS = 2
+_LOGGER = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -65,6 +70,7 @@ class ConstraintService:
     def _entry_of(self, constraint: Constraint) -> _Entry:
         def check() -> _Entry:
             read = read_constraint(constraint)
+            _log_ignored(constraint)
             return _Entry(read.grammar, read.checked)
 
         return self._entries.get(constraint.key, check)
@@ -79,7 +85,12 @@ class ConstraintService:
 
     def _compile(self, grammar: ContextFreeGrammar, closing: Closing) -> CompiledGrammar:
         closing.find_reserve()  # or the engine's thread would have to, at the first token
-        return self._compiler.compile(grammar)
+        compiled = self._compiler.compile(grammar)
+        return DistinctConstraint(compiled, grammar, closing, self._tokens) if has_distinct(grammar) else compiled
+
+    @cached_property
+    def _tokens(self) -> TokenTexts:
+        return TokenTexts(self._compiler.token_texts)
 
 
 @dataclass(eq=False)
@@ -90,6 +101,14 @@ class _Entry:
     checked: CheckedKeywords
     prepared: Prepared | None = None  # written under the lock
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _log_ignored(constraint: Constraint) -> None:
+    """Say once a schema what of it enforces nothing."""
+    if isinstance(constraint, JSONSchema) and (ignored := constraint.ignored_keywords):
+        places = ", ".join(f"{keyword!r} at {pointer or 'the root'}" for pointer, keyword in ignored[:NUM_NAMED])
+        rest = f" and {len(ignored) - NUM_NAMED} more" if len(ignored) > NUM_NAMED else ""
+        _LOGGER.info("a JSON schema has keywords that enforce nothing: %s%s", places, rest)
 
 
 def _has_failed(compiled: Future[CompiledGrammar]) -> bool:

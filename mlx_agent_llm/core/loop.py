@@ -21,10 +21,12 @@ from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.answers import Answers, Emission
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker
+from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
-from mlx_agent_llm.core.kv.kv_manager import KVManager
-from mlx_agent_llm.core.kv.memory import num_pool_blocks
+from mlx_agent_llm.core.forward.trial import Trial
+from mlx_agent_llm.core.kv.kv_manager import KVManager, PrefixStats
+from mlx_agent_llm.core.kv.memory import kv_bytes, pool_sizes
 from mlx_agent_llm.core.output.masks import fill_masks
 from mlx_agent_llm.core.output.sampler import Sampler
 from mlx_agent_llm.core.output.samples import Samples, dispatch_samples
@@ -81,14 +83,14 @@ class EngineCore:
         device: mx.Device | None = None,  # MLX's default one when it is not given
     ) -> None:
         device = device or default_device.own
-        num_blocks = num_pool_blocks(shape.layers, config, max_model_len, device)
-        self.kv_manager = KVManager(num_blocks, config.block_size, prefix_cache=config.prefix_cache)
+        sizes = pool_sizes(shape.layers, config, max_model_len, device)
+        self.kv_manager = KVManager(
+            sizes, config.block_size, prefix_cache=config.prefix_cache, snapshot_tokens=config.state_snapshot_tokens
+        )
         self.scheduler = Scheduler(config, self.kv_manager, max_model_len)
         self.meter = StepMeter()
         self._clock = self.meter.clock
-        self._runner = ModelRunner(
-            model, shape.layers, num_blocks, config.block_size, self._clock, device, compile=config.compile
-        )
+        self._runner = ModelRunner(model, shape, sizes, config.block_size, self._clock, device, compile=config.compile)
         self._batch_maker = BatchMaker(config.block_size, self._runner.packing)
         stopping = Stopping(
             vocabulary.token_bytes,
@@ -100,13 +102,16 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
-        self._kv_cache_bytes = num_blocks * config.block_size * sum(layer.num_bytes for layer in shape.layers)
+        self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
         self._in_flight: _InFlight | None = None
         self._ready_at: float | None = None  # when the last step's tokens were there
         self.fault: Exception | None = None  # after which nothing more can be computed
         try:
-            self._warm_up(config, max_model_len)
+            with refuse_faults_of(model):
+                self._warm_up(config, max_model_len)
+                if config.check_model:
+                    self._try(model, config, max_model_len)
         except BaseException:
             self.close()
             raise
@@ -171,12 +176,17 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""
-        return self.meter.snapshot(self.scheduler, self.kv_manager, self._kv_cache_bytes, self._runner.profile.backend)
+        return self.meter.snapshot(
+            self.scheduler,
+            self.kv_manager,
+            self._kv_bytes,
+            self._runner.profile.backend,
+            computes_all_logits=self._runner.computes_all_logits,
+        )
 
     def check_integrity(self) -> None:
-        """Assert that the pool is whole and, when nothing is open, that no block is held."""
-        self.kv_manager.pool.check_integrity()
-        assert self._answers.open or self.kv_manager.pool.num_used == 0, "blocks are held by nobody"
+        """Assert that the pools are whole and, when nothing is open, that nothing of them is held."""
+        self.kv_manager.check_integrity(is_idle=not self._answers.open)
 
     def _compute(self) -> Batch | None:
         """The step itself; returns what it dispatched."""
@@ -262,6 +272,13 @@ class EngineCore:
         if not self._answers.open:
             self._in_flight = None  # or an idle engine would hold on to those it served last, and to their callers
         return self._answers.hand_out()
+
+    def _try(self, model: nn.Module, config: EngineConfig, max_model_len: int) -> None:
+        """Refuse a model that does not say what it says with mlx-lm's cache; of the trial nothing is left."""
+        max_tokens = min(max_model_len, self.kv_manager.pool.num_blocks * config.block_size)
+        Trial(model, self._runner, self.scheduler, self._vocab_size, config.block_size, max_tokens).run()
+        self.kv_manager.reset_prefix_cache(())
+        self.kv_manager.stats = PrefixStats()
 
     def _warm_up(self, config: EngineConfig, max_model_len: int) -> None:
         """Compute for nobody, so that no request pays for what MLX compiles when it is first used."""

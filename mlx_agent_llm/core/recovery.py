@@ -50,5 +50,5 @@ class Recovery:
         self._answers.fail_each(self._scheduler.running, fault)
         for request in self._scheduler.waiting:
             request.num_in_flight = 0  # a token lost in flight is sampled again, the same one
-        self._kv.pool.forget()
-        self._kv.take_copies()  # those of a step that broke before its forward
+        self._kv.forget()
+        self._kv.end_step()  # one that broke before its forward

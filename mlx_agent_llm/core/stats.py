@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_agent_llm.core.batch.batch import Batch
+from mlx_agent_llm.core.kv.block_pool import BlockPool
 from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.kv.memory import KVBytes
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
 
+_NO_BLOCKS = BlockPool(0)  # of models that have no such layers
 _NUM_KEPT_STEPS = 1000  # whose times are remembered
 
 
@@ -19,8 +22,12 @@ _NUM_KEPT_STEPS = 1000  # whose times are remembered
 class EngineStats:
     """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
-    kv_cache_bytes: memory of the KV pools of all layers, taken when the engine starts. num_shared_blocks: blocks that
-    more than one running request holds. num_evictions: cached blocks that were given up for others. prefix_query_tokens
+    computes_all_logits: the model's LM head was not found, so it runs for every token and not for sampled ones alone.
+    kv_cache_bytes: memory for the KV of all layers, taken when the engine starts; window_cache_bytes of it are for
+    layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
+    state_cache_bytes are what slots for the states of recurrent layers take when all are used (num_state_slots, of
+    which num_state_snapshots hold what prompts can go on from). num_shared_blocks: blocks that more than one running
+    request holds. num_evictions: cached blocks that were given up for others. prefix_query_tokens
     of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
     prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
     num_forced_tokens of the generated ones were not sampled: their grammar left no choice.
@@ -29,9 +36,12 @@ class EngineStats:
     """
 
     attention_backend: str  # "metal", "cuda" or "reference"
+    computes_all_logits: bool
     num_waiting: int
     num_running: int
     kv_cache_bytes: int
+    window_cache_bytes: int
+    state_cache_bytes: int
     num_blocks: int
     num_free_blocks: int
     num_cached_blocks: int
@@ -39,6 +49,13 @@ class EngineStats:
     num_shared_blocks: int
     peak_shared_blocks: int
     num_evictions: int
+    num_window_blocks: int
+    num_free_window_blocks: int
+    num_cached_window_blocks: int
+    num_used_window_blocks: int
+    num_state_slots: int
+    num_free_state_slots: int
+    num_state_snapshots: int
     prefix_query_tokens: int
     prefix_hit_tokens: int
     prefix_miss_tokens: int
@@ -89,15 +106,26 @@ class StepMeter:
                 self._count(batch)
 
     def snapshot(
-        self, scheduler: Scheduler, kv_manager: KVManager, kv_cache_bytes: int, attention_backend: str
+        self,
+        scheduler: Scheduler,
+        kv_manager: KVManager,
+        num_bytes: KVBytes,
+        attention_backend: str,
+        *,
+        computes_all_logits: bool,
     ) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
+        windows = _NO_BLOCKS if kv_manager.windows is None else kv_manager.windows.pool
+        states = _NO_BLOCKS if kv_manager.states is None else kv_manager.states.pool
         return EngineStats(
             attention_backend=attention_backend,
+            computes_all_logits=computes_all_logits,
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
-            kv_cache_bytes=kv_cache_bytes,
+            kv_cache_bytes=sum(num_bytes),
+            window_cache_bytes=num_bytes.window,
+            state_cache_bytes=num_bytes.states,
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
             num_cached_blocks=pool.num_cached,
@@ -105,6 +133,13 @@ class StepMeter:
             num_shared_blocks=pool.num_shared,
             peak_shared_blocks=self._peak_shared_blocks,
             num_evictions=pool.num_evictions,
+            num_window_blocks=windows.num_blocks,
+            num_free_window_blocks=windows.num_free,
+            num_cached_window_blocks=windows.num_cached,
+            num_used_window_blocks=windows.num_used,
+            num_state_slots=states.num_blocks,
+            num_free_state_slots=states.num_free,
+            num_state_snapshots=states.num_findable,
             prefix_query_tokens=prefix.query_tokens,
             prefix_hit_tokens=prefix.hit_tokens,
             prefix_miss_tokens=prefix.query_tokens - prefix.hit_tokens,

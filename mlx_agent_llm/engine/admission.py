@@ -20,7 +20,7 @@ from mlx_agent_llm.engine.prompt import Prompt, PromptEncoder
 from mlx_agent_llm.engine.submission import ForkOf, New, Origin, SampleOf, Submission
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.models import Tokenizer
-from mlx_agent_llm.request import SamplingParams
+from mlx_agent_llm.request import SamplingDefaults, SamplingParams
 
 _NEW = New()
 
@@ -38,6 +38,8 @@ class Admission:
         limits: Limits,
         scheduler: Scheduler,
         constraints: ConstraintService,
+        defaults: SamplingDefaults,
+        adapter: str | None,
     ) -> None:
         self._tokenizer = tokenizer
         self._tool_format = config.tool_format
@@ -45,6 +47,8 @@ class Admission:
         self._limits = limits
         self._scheduler = scheduler
         self._constraints = constraints
+        self._defaults = defaults
+        self._adapter = adapter
         self._ids = itertools.count()
         self._seeds = random.Random(config.seed)
         self._lock = threading.Lock()
@@ -97,6 +101,7 @@ class Admission:
         return self._submission(checked, ForkOf(parent.request_id))
 
     def _check(self, token_ids: Sequence[int], params: SamplingParams) -> _Checked:
+        params = self._defaults.fill(params)
         self._scheduler.check(len(token_ids), params.max_tokens)
         prepared = None if params.constraint is None else self._constraints.prepare(params.constraint)
         self._limits.check(len(token_ids), params, None if prepared is None else prepared.closing)
@@ -124,7 +129,8 @@ class Admission:
     ) -> Submission:
         token_ids, params, prepared = checked
         seed = self._draw_seed() if params.seed is None else params.seed
-        return Submission(next(self._ids), token_ids, params, seed, prepared, chat, reasoning_limit, origin)
+        request_id = next(self._ids)
+        return Submission(request_id, token_ids, params, seed, prepared, chat, reasoning_limit, origin, self._adapter)
 
     def _draw_seed(self) -> int:
         with self._lock:

@@ -15,7 +15,7 @@ class ReplyOptions(TypedDict, total=False):
     tool_choice: Any
     parallel_tool_calls: bool
     response_format: Any
-    enable_thinking: bool | None
+    enable_thinking: bool | str | None
 
 
 class ChatOptions(ReplyOptions, total=False):
@@ -24,7 +24,8 @@ class ChatOptions(ReplyOptions, total=False):
     tools: Tool, OpenAI dicts, pydantic models or functions. tool_choice: "auto", "none", "required" (or "any", True), a
     tool's name or the OpenAI dict. parallel_tool_calls: whether a reply may hold several calls; True by default.
     response_format: a JSON Schema or a pydantic model; beside tools it means tool calls or this JSON. enable_thinking:
-    the switch of the model's chat template; None leaves it as it is. max_reasoning_tokens: after so many tokens of
+    the switch of the model's chat template, or "low", "medium" or "high" where it has levels; None leaves it as it is,
+    and so does False where there is no switch. max_reasoning_tokens: after so many tokens of
     reasoning its end is written. params: how the reply is sampled.
     """
 

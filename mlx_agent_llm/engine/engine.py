@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import mlx.nn as nn
 
-from mlx_agent_llm.chat import ChatDelta, ChatOutput, PreparedChat, fold_chat
+from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, PreparedChat, fold_chat, found_format
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.forced import ForcedText
@@ -29,11 +30,14 @@ from mlx_agent_llm.engine.limits import Limits
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.engine.submission import Submission
 from mlx_agent_llm.engine.worker import Worker
+from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
 from mlx_agent_llm.process.default_device import default_device
-from mlx_agent_llm.request import Delta, RequestOutput, SamplingParams
+from mlx_agent_llm.process.fork import check_mlx_survived
+from mlx_agent_llm.request import Delta, RequestOutput, SamplingDefaults, SamplingParams
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -42,13 +46,18 @@ class Engine:
     Made by Engine.load or Engine.from_parts; close it, or use it in a `with` block. Every method may be called from any
     thread and any event loop. A prompt is text, token ids or chat messages; what is wrong with a request is raised
     before anything is computed, as a RequestError or a CapacityError, and concerns no other request.
+    sampling_defaults: what the model's makers recommend, where a request says nothing.
     """
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig | None = None) -> None:
+        check_mlx_survived()
         self.config = config or EngineConfig()
         self.model_name = loaded.name
         self.tokenizer: Tokenizer = loaded.tokenizer
-        self.max_model_len = _max_model_len(loaded.max_model_len, self.config)
+        self.sampling_defaults: SamplingDefaults = loaded.sampling_defaults
+        if self.tool_format.warning:
+            _log.warning("%s: %s", self.model_name, self.tool_format.warning)
+        self.max_model_len = _max_model_len(loaded, self.config)
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
         )
@@ -58,7 +67,9 @@ class Engine:
         self._worker = Worker(make_core, self.config.max_queue)
         limits = Limits(loaded.vocab_size, self.tokenizer.eos_token_ids, self.max_model_len)
         scheduler = self._worker.core.scheduler
-        self._admission = Admission(self.tokenizer, self.config, limits, scheduler, self._constraints)
+        self._admission = Admission(
+            self.tokenizer, self.config, limits, scheduler, self._constraints, self.sampling_defaults, loaded.adapter
+        )
         # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
         self._finalizer = weakref.finalize(self, self._worker.close)
 
@@ -66,14 +77,18 @@ class Engine:
     def load(cls, model: str, config: EngineConfig | None = None) -> Self:
         """Serve "demo", a local mlx-lm directory, a .gguf file or a hub id.
 
-        Raises ModelLoadError, and UnsupportedModelError for a model that can be read but not served.
+        Raises ModelLoadError, UnsupportedModelError for a model that can be read but not served, and ForkedProcessError
+        in a process that was forked from one which had used MLX.
         """
+        check_mlx_survived()
         config = config or EngineConfig()
-        return cls(load_model(model, device=config.device, dtype=config.dtype), config)
+        adapter = config.adapter_path
+        return cls(load_model(model, device=config.device, dtype=config.dtype, adapter_path=adapter), config)
 
     @classmethod
     def from_parts(cls, model: nn.Module, tokenizer: Any, config: EngineConfig | None = None) -> Self:
         """Serve a model of mlx-lm or mlx_agent_llm.testing that is in memory, with its tokenizer."""
+        check_mlx_survived()
         return cls(from_parts(model, tokenizer), config)
 
     def generate(
@@ -154,6 +169,11 @@ class Engine:
         """
         self._worker.call(EngineCore.reset_prefix_cache)
 
+    @property
+    def tool_format(self) -> FoundFormat:
+        """How the model calls tools, from where that is known, what its chat template can do, and what is wrong."""
+        return found_format(self.tokenizer, self.config.tool_format)
+
     def stats(self) -> EngineStats:
         """Queue, blocks, prefix hits, batch sizes and times so far."""
         self._worker.owner.check()
@@ -200,14 +220,21 @@ class Engine:
 
 
 class _CancellingIterator(Iterator[T]):
-    """Cancels the request when it is closed or dropped, also before its first item: a generator could not do that."""
+    """Cancels the request when it is closed, dropped or interrupted, also before its first item.
+
+    A generator could not do that.
+    """
 
     def __init__(self, handle: Handle, items: Iterable[T]) -> None:
         self._handle = handle
         self._items = iter(items)
 
     def __next__(self) -> T:
-        return next(self._items)
+        try:
+            return next(self._items)
+        except KeyboardInterrupt:  # a notebook keeps the frames of its last error, and with them this iterator
+            self.close()
+            raise
 
     def close(self) -> None:
         self._handle.cancel()
@@ -251,7 +278,14 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
     return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device)
 
 
-def _max_model_len(model_context: int, config: EngineConfig) -> int:
-    if config.max_model_len is not None and config.max_model_len > model_context:
-        raise ValueError(f"max_model_len={config.max_model_len} must be at most the model's context, {model_context}")
-    return config.max_model_len or model_context
+def _max_model_len(loaded: LoadedModel, config: EngineConfig) -> int:
+    context, wanted = loaded.max_model_len, config.max_model_len
+    if context is None and wanted is None:
+        raise ModelLoadError(
+            f"{loaded.name}: its configuration names no context length: set EngineConfig.max_model_len"
+        )
+    if context is not None and wanted is not None and wanted > context:
+        raise ValueError(f"max_model_len={wanted} must be at most the model's context, {context}")
+    length = wanted or context
+    assert length is not None
+    return length

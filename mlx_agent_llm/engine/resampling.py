@@ -5,12 +5,9 @@ A value that fails is sampled anew from the prompt on, with the next seed that n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
 
-from mlx_agent_llm.constrain.grammars import check_of
-from mlx_agent_llm.constrain.violation import violation
+from mlx_agent_llm.constrain.grammars import Verdict, check_of
 from mlx_agent_llm.errors import InvalidOutputError
 from mlx_agent_llm.request import Delta, SamplingParams
 from mlx_agent_llm.request.constraints import CheckedKeywords
@@ -42,7 +39,7 @@ class CheckedDelivery:
         self._checked = checked
         self._deliver = deliver
         self._sample_again = sample_again
-        self._num_left = MAX_ATTEMPTS if params.temperature > 0 else 1
+        self._num_left = MAX_ATTEMPTS if params.temperature else 1
         self._held: list[Delta] = []
 
     def __call__(self, delta: Delta) -> None:
@@ -50,15 +47,14 @@ class CheckedDelivery:
         self._held.append(delta)
         if delta.finish_reason is None:
             return
-        whole, json_text = self._join(), None
+        whole, verdict = self._join(), Verdict(is_checked=False)
         if delta.finish_reason not in ("error", "cancelled"):
-            json_text = self._check.find_json(whole.text)
-        problem = None if json_text is None else _find_problem(self._check.schema.json_schema, json_text)
+            verdict = self._check.judge(whole.text)
         self._num_left -= 1
-        if problem is None:
-            self._deliver(whole._replace(checked=() if json_text is None else self._checked))
+        if verdict.problem is None:
+            self._deliver(whole._replace(checked=self._checked if verdict.is_checked else ()))
         elif self._num_left == 0:
-            self._deliver(Delta(finish_reason="error", error=InvalidOutputError(problem, whole.text)))
+            self._deliver(Delta(finish_reason="error", error=InvalidOutputError(verdict.problem, whole.text)))
         else:
             self._held = []
             self._seed = (self._seed + SEED_STRIDE) % 2**32
@@ -73,13 +69,3 @@ class CheckedDelivery:
             token_ids=tuple(token_id for delta in self._held for token_id in delta.token_ids),
             logprobs=logprobs,
         )
-
-
-def _find_problem(schema: dict[str, Any], json_text: str) -> str | None:
-    """Why a text is no valid value of the schema; None when it is."""
-    try:
-        value = json.loads(json_text)
-    except (ValueError, RecursionError) as error:
-        return f"the output is no JSON: {error}"
-    problem = violation(schema, value)
-    return None if problem is None else f"the output breaks the schema at {problem}"

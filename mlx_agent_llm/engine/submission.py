@@ -47,10 +47,13 @@ class Submission:
     chat: PreparedChat | None
     reasoning_limit: ReasoningLimit | None
     origin: Origin
+    adapter: str | None = None  # the fingerprint of the adapter that the engine runs with
 
     def request(self, sink: Callable[[Delta], None], seed: int, submitted_at: float) -> Request:
         """The row of one attempt, whose deltas go to the sink; submitted_at: of the first one, by perf_counter."""
-        request = Request(self.request_id, self.token_ids, self.params, seed, sink, submitted_at=submitted_at)
+        request = Request(
+            self.request_id, self.token_ids, self.params, seed, sink, submitted_at=submitted_at, adapter=self.adapter
+        )
         if self.prepared is not None:
             request.grammar, request.budget = self.prepared.compiled, CloseInTime(self.prepared.closing)
         if self.chat is not None:

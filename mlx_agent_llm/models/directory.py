@@ -11,52 +11,63 @@ import mlx.nn as nn
 from mlx_lm import utils as mlx_lm_utils
 from transformers import AutoTokenizer
 
-from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.errors import ModelLoadError
+from mlx_agent_llm.models.configuration import check_configuration, context_length, model_classes
+from mlx_agent_llm.models.recommended import from_generation_config
 from mlx_agent_llm.models.safetensors import check_safetensors
 from mlx_agent_llm.models.tokenizer import HFTokenizer
-
-_CONTEXT_KEYS = (
-    "max_position_embeddings",
-    "max_sequence_length",
-    "max_seq_len",
-    "seq_length",
-    "model_max_length",
-    "n_positions",
-    "n_ctx",
-)
+from mlx_agent_llm.request import SamplingDefaults
 
 
-def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int]:
-    """The model with its weights not yet evaluated, the tokenizer and the context length."""
+def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int | None]:
+    """The model with its weights not yet evaluated, the tokenizer and the context length, None where none is named."""
     config = _read_json(path / "config.json")
-    max_model_len = _context_length(path, config)
+    check_configuration(path / "config.json", config)
+    max_model_len = context_length(config, config.get("text_config"))
     end_tokens = _end_tokens(path, config)
-    for file in sorted(path.glob("model*.safetensors")):
-        check_safetensors(file)
+    _check_shards(path)
     return _read_model(path), _read_tokenizer(path, end_tokens), max_model_len
+
+
+def read_context_length(path: Path) -> int | None:
+    """The context length by config.json alone; None where it names none."""
+    config = _read_json(path / "config.json")
+    return context_length(config, config.get("text_config"))
+
+
+def read_sampling_defaults(path: Path) -> SamplingDefaults:
+    """What generation_config.json recommends to sample with."""
+    generation = path / "generation_config.json"
+    return from_generation_config(generation, _read_json(generation) if generation.exists() else {})
 
 
 def _read_model(path: Path) -> nn.Module:
     try:
-        model: nn.Module = mlx_lm_utils.load_model(path, lazy=True, get_model_classes=_model_classes)[0]
-    except UnsupportedModelError:
+        model: nn.Module = mlx_lm_utils.load_model(path, lazy=True, get_model_classes=model_classes)[0]
+    except ModelLoadError:
         raise
     except Exception as error:  # any code of any model class of mlx-lm runs in there
         raise ModelLoadError(f"{path}: mlx-lm cannot load this model: {type(error).__name__}: {error}") from error
     return model
 
 
-def _model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
-    try:
-        classes: tuple[type[nn.Module], type] = mlx_lm_utils._get_classes(config)
-    except (ValueError, KeyError) as error:
-        raise UnsupportedModelError(f"model_type={config.get('model_type')!r} is not supported by mlx-lm") from error
-    return classes
+def _check_shards(path: Path) -> None:
+    """Every file of weights has to be whole, and each one that the index names has to be there."""
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ModelLoadError(f"{index}: weight_map must be an object")
+        for shard in sorted({str(shard) for shard in weight_map.values()}):
+            if not (path / shard).is_file():
+                raise ModelLoadError(f"{index}: weight_map names {shard!r}, which is missing")
+    for file in sorted(path.glob("model*.safetensors")):
+        check_safetensors(file)
 
 
 def _read_tokenizer(path: Path, end_tokens: list[int]) -> HFTokenizer:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # any code of any tokenizer class of transformers runs in there
         raise ModelLoadError(f"{path}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
     return HFTokenizer(tokenizer, end_tokens)
@@ -74,15 +85,6 @@ def _end_tokens(path: Path, config: Mapping[str, Any]) -> list[int]:
                 raise ModelLoadError(f"{path}: eos_token_id={value!r} must be an integer or a list of integers")
             found.extend([] if token_id is None else [token_id])
     return found
-
-
-def _context_length(path: Path, config: Mapping[str, Any]) -> int:
-    for source in (config, config.get("text_config") or {}):
-        for key in _CONTEXT_KEYS:
-            value = source.get(key)
-            if isinstance(value, int) and value >= 1:
-                return value
-    raise UnsupportedModelError(f"{path}: config.json names no context length: one of {', '.join(_CONTEXT_KEYS)}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerBase
 
-from mlx_agent_llm.errors import UnsupportedModelError
+from mlx_agent_llm.models.configuration import context_length
 from mlx_agent_llm.models.loading import LoadedModel, logits_width
 from mlx_agent_llm.models.tokenizer import HFTokenizer, Tokenizer
 
@@ -17,13 +17,10 @@ from mlx_agent_llm.models.tokenizer import HFTokenizer, Tokenizer
 def from_parts(model: nn.Module, tokenizer: Any) -> LoadedModel:
     """Take an mlx-lm model and its tokenizer: mlx-lm's wrapper, a fast one of transformers, or one of our own kind.
 
-    The context is the model's args.max_position_embeddings; a model without is an UnsupportedModelError.
+    The context is what the model's args, or those of its language model, name as such.
     """
-    context = getattr(getattr(model, "args", None), "max_position_embeddings", None)
-    if not isinstance(context, int):
-        raise UnsupportedModelError(
-            f"{type(model).__name__}.args names no max_position_embeddings, the context's length"
-        )
+    args: Any = getattr(model, "args", None)
+    context = context_length(args, getattr(args, "text_config", None))
     materialize(model)
     return LoadedModel(
         model, _as_tokenizer(tokenizer), type(model).__module__.rpartition(".")[2], context, logits_width(model)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map_with_path
+from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.utils import dequantize_model
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models.progress import loading_bar
 from mlx_agent_llm.process.default_device import default_device
 
 
@@ -26,13 +27,20 @@ def resolve_device(device: Device) -> mx.Device:
     return mx.Device(mx.gpu if device == "gpu" else mx.cpu)
 
 
-def place_weights(model: nn.Module, device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = None) -> None:
-    """Cast, dequantize and evaluate the parameters in place.
+def place_weights(
+    model: nn.Module,
+    device: mx.Device,
+    dtype: DType,
+    own_dtype: mx.Dtype | None = None,
+    label: str = "weights",
+) -> None:
+    """Cast, dequantize and evaluate the parameters in place, one after the other, so that no two forms of all are held.
 
-    own_dtype is what "auto" means on a GPU; None leaves every parameter there as it was stored.
+    own_dtype is what "auto" means on a GPU; None leaves every parameter there as it was stored. label: what a
+    terminal shows the progress of.
     """
     on_cpu = device.type == mx.cpu
-    target = _mlx_dtype(dtype) or (mx.float32 if on_cpu else own_dtype)
+    target = weight_dtype(device, dtype, own_dtype)
     if target is not None:
         # The scales first: quantized weights are then expanded in the target's precision, not rounded to the scales'.
         _cast(model, target)
@@ -40,22 +48,29 @@ def place_weights(model: nn.Module, device: mx.Device, dtype: DType, own_dtype: 
         _dequantize(model)
         assert target is not None
         _cast(model, target)
-    mx.eval(model.parameters())
+    arrays: dict[str, mx.array] = tree_flatten(model.parameters(), destination={})  # type: ignore[assignment]
+    with loading_bar(label, sum(array.nbytes for array in arrays.values())) as advance:
+        for array in arrays.values():
+            mx.eval(array)
+            advance(array.nbytes)
 
 
-def _mlx_dtype(dtype: DType) -> mx.Dtype | None:
-    return {"auto": None, "float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[dtype]
+def weight_dtype(device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = None) -> mx.Dtype | None:
+    """What floating-point weights become; None leaves each as it was stored."""
+    on_cpu = device.type == mx.cpu
+    by_name = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+    return by_name.get(dtype, mx.float32 if on_cpu else own_dtype)
 
 
 def _cast(model: nn.Module, target: mx.Dtype) -> None:
-    """Cast floating parameters; mlx-lm's models say by `cast_predicate` which ones never leave float32."""
+    model.update(tree_map_with_path(lambda path, array: cast_weight(model, path, array, target), model.parameters()))
+
+
+def cast_weight(model: nn.Module, path: str, array: mx.array, target: mx.Dtype) -> mx.array:
+    """Cast a floating parameter; mlx-lm's models say by `cast_predicate` which ones never leave float32."""
     may_cast = getattr(model, "cast_predicate", lambda _: True)
-
-    def cast(path: str, array: mx.array) -> mx.array:
-        is_free = mx.issubdtype(array.dtype, mx.floating) and (target == mx.float32 or may_cast(path))
-        return array.astype(target) if is_free else array
-
-    model.update(tree_map_with_path(cast, model.parameters()))
+    is_free = mx.issubdtype(array.dtype, mx.floating) and (target == mx.float32 or may_cast(path))
+    return array.astype(target) if is_free else array
 
 
 def _dequantize(model: nn.Module) -> None:

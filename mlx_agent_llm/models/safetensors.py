@@ -19,12 +19,15 @@ _ITEM_BITS = {
 
 def check_safetensors(path: Path) -> None:
     """Raise a ModelLoadError unless the header is readable and every tensor lies inside the file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        if size < 8 or header_size > size - 8:
-            raise ModelLoadError(f"{path}: damaged safetensors file: {size} bytes cannot hold its header")
-        header = _parse_header(path, file.read(header_size))
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            if size < 8 or header_size > size - 8:
+                raise ModelLoadError(f"{path}: damaged safetensors file: {size} bytes cannot hold its header")
+            header = _parse_header(path, file.read(header_size))
+    except OSError as error:
+        raise ModelLoadError(f"{path}: cannot be read: {error.strerror or error}") from error
     for name, entry in header.items():
         if name != "__metadata__":
             _check_entry(path, name, entry, size - 8 - header_size)

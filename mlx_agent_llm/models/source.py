@@ -52,7 +52,7 @@ def _require_demo() -> Path:
 
 
 def _find_on_hub(repo_id: str) -> Path:
-    cached = _find_in_cache(repo_id)
+    cached = find_in_cache(repo_id)
     if cached is not None:
         return cached
     try:
@@ -67,7 +67,7 @@ def _find_on_hub(repo_id: str) -> Path:
         ) from error
 
 
-def _find_in_cache(repo_id: str) -> Path | None:
+def find_in_cache(repo_id: str) -> Path | None:
     """Find a cached snapshot with a configuration and weights; nothing is asked of the network."""
     try:
         path = Path(snapshot_download(repo_id, allow_patterns=_HUB_PATTERNS, local_files_only=True))

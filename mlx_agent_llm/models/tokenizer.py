@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -120,9 +119,8 @@ class HFTokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The source of the chat template, of the default one when there are several."""
-        template: str | dict[str, str] | None = self._tokenizer.chat_template
-        return template.get("default") if isinstance(template, dict) else template
+        """The source of the chat template, of the one for tools when there are several."""
+        return self._template_for(has_tools=True)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of `text`; special tokens that are written out in it become their ids."""
@@ -143,19 +141,29 @@ class HFTokenizer:
         **kwargs: Any,
     ) -> str:
         """Render the prompt text; what the template raises becomes a RequestError with its message."""
-        if self._tokenizer.chat_template is None:
+        template = self._template_for(has_tools=bool(tools) or any(turn.get("tool_calls") for turn in messages))
+        if template is None:
             raise RequestError("messages need a chat template, and this model's tokenizer has none")
         try:
             text: str = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
-                tools=[dict(tool) for tool in tools] if tools else None,
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                chat_template=template,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
                 **kwargs,
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:  # a template is code of the model: whatever it raises is its refusal
             raise RequestError(f"the model's chat template refuses these messages: {error}") from error
         return text
+
+    def _template_for(self, *, has_tools: bool) -> str | None:
+        """The template, of several the one named "tool_use" for chats with tools and "default" for others."""
+        template: str | dict[str, str] | None = self._tokenizer.chat_template
+        if not isinstance(template, dict):
+            return template
+        names = ("tool_use", "default") if has_tools else ("default", "tool_use")
+        return next((template[name] for name in names if name in template), None)
 
 
 class _ByteLevelDecoder:
@@ -187,6 +195,15 @@ class _SentencePieceDecoder:
         return token.replace(_SPACE_MARK, " ").encode()
 
 
+class _WordPieceDecoder:
+    """A word begins with a space, which tokens do not write, and ## marks what continues it."""
+
+    strip_leading_space = True
+
+    def to_bytes(self, token: str) -> bytes:
+        return (token.removeprefix("##") if token.startswith("##") else f" {token}").encode()
+
+
 def byte_level_alphabet() -> dict[str, int]:
     """Map character -> byte: printable Latin-1 to itself, U+0100 and following to the other 68 bytes, in order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
@@ -194,7 +211,7 @@ def byte_level_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
-def _read_decoder(backend: Backend) -> _ByteLevelDecoder | _SentencePieceDecoder:
+def _read_decoder(backend: Backend) -> _ByteLevelDecoder | _SentencePieceDecoder | _WordPieceDecoder:
     if backend.decoder is None:
         raise UnsupportedModelError("the tokenizer has no decoder: byte-level and SentencePiece ones are supported")
     state = json.loads(backend.decoder.__getstate__())
@@ -202,6 +219,8 @@ def _read_decoder(backend: Backend) -> _ByteLevelDecoder | _SentencePieceDecoder
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return _ByteLevelDecoder()
+    if kinds == ["WordPiece"] and steps[0]["prefix"] == "##" and not steps[0]["cleanup"]:
+        return _WordPieceDecoder()
     if kinds == ["Metaspace"] and steps[0]["replacement"] == _SPACE_MARK:
         return _SentencePieceDecoder(has_byte_tokens=False, strip_leading_space=steps[0]["prepend_scheme"] != "never")
     if kinds in (["Replace", "ByteFallback", "Fuse"], ["Replace", "ByteFallback", "Fuse", "Strip"]):

@@ -2,9 +2,9 @@
 
 from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, ForcedTokens, Matcher
-from mlx_agent_llm.request.kv_state import KVState
+from mlx_agent_llm.request.kv_state import KVState, StateSpan
 from mlx_agent_llm.request.output import Delta, FinishReason, RequestOutput, Timings, TokenLogprob, Usage
-from mlx_agent_llm.request.params import MAX_LOGPROBS, SamplingParams
+from mlx_agent_llm.request.params import MAX_LOGPROBS, SamplingDefaults, SamplingParams
 from mlx_agent_llm.request.request import Request
 
 __all__ = [
@@ -24,7 +24,9 @@ __all__ = [
     "Regex",
     "Request",
     "RequestOutput",
+    "SamplingDefaults",
     "SamplingParams",
+    "StateSpan",
     "Timings",
     "TokenLogprob",
     "Usage",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.request.model_schema import is_schema_type, schema_of_type
+from mlx_agent_llm.request.schema_dialect import Place, ignored_keywords
+
+SEPARATORS = (", ", ": ")  # as Python's json writes
 
 # (pointer, keyword) of what a grammar leaves out, so that a value is checked for it.
 CheckedKeywords = tuple[tuple[str, str], ...]
@@ -34,10 +37,15 @@ class JSONSchema(Constraint):
     which is not guaranteed: a value that fails is sampled again with another seed, at most twice and at a temperature
     above 0, and then the request fails with an InvalidOutputError. A stream shows nothing before the value was checked.
     RequestOutput.checked names those keywords.
+
+    documents: further schemas by their URIs, which references in the schema may name. separators: what stands between
+    items, and between a name and its value; with (",", ":") the output is compact.
     """
 
     schema: dict[str, Any] | type[Any] = field(compare=False)
     strict: bool = True
+    documents: Mapping[str, dict[str, Any] | bool] = field(default_factory=dict, compare=False)
+    separators: tuple[str, str] = SEPARATORS
     json_schema: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +59,15 @@ class JSONSchema(Constraint):
         if not isinstance(self.strict, bool):
             raise ConstraintError(f"strict={self.strict!r} must be True or False")
         object.__setattr__(self, "json_schema", schema)
-        object.__setattr__(self, "key", content_key("json_schema" if self.strict else "checked_json_schema", schema))
+        object.__setattr__(self, "documents", _checked_documents(self.documents))
+        object.__setattr__(self, "separators", _checked_separators(self.separators))
+        content = [schema, self.documents, self.separators]
+        object.__setattr__(self, "key", content_key("json_schema" if self.strict else "checked_json_schema", content))
+
+    @property
+    def ignored_keywords(self) -> tuple[Place, ...]:
+        """The (pointer, keyword) pairs of what enforces nothing: keywords that the dialect has not, unknown formats."""
+        return ignored_keywords(self.json_schema)
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,22 @@ def content_key(kind: str, content: Any) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise ConstraintError(f"{kind} is not JSON: {error}") from error
     return f"{kind}:{text}"
+
+
+def _checked_documents(documents: Any) -> dict[str, Any]:
+    if not isinstance(documents, Mapping):
+        raise ConstraintError(f"documents={documents!r:.80} must be schemas by their URIs")
+    for uri, schema in documents.items():
+        if not isinstance(uri, str) or not uri or not isinstance(schema, dict | bool):
+            raise ConstraintError(f"documents[{uri!r}]={schema!r:.80} must be a JSON Schema, its URI a text")
+    return dict(documents)
+
+
+def _checked_separators(separators: Any) -> tuple[str, str]:
+    is_pair = isinstance(separators, Sequence) and len(separators) == 2 and all(isinstance(s, str) for s in separators)
+    if not is_pair or [separator.strip(" \t\n\r") for separator in separators] != [",", ":"]:
+        raise ConstraintError(f"separators={separators!r} must be a comma and a colon, with blanks around or without")
+    return separators[0], separators[1]
 
 
 def _check_is_text(name: str, value: Any) -> None:

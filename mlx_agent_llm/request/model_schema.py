@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from enum import Enum
 from typing import Any, cast
 
 from pydantic import BaseModel, TypeAdapter
@@ -18,6 +19,7 @@ from pydantic_core import core_schema
 from typing_extensions import is_typeddict
 
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.request.schema_dialect import UNSAYABLE
 
 _BOUNDS = ("gt", "ge", "lt", "le")
 _NUMBER = "(0|-?[1-9][0-9]{0,14})"
@@ -32,19 +34,33 @@ _NAIVE_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
 _EARLY_DATE = "[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
 
 
-def schema_of_type(kind: type[Any]) -> dict[str, Any]:
-    """The JSON Schema of a pydantic model class, a TypedDict class or a dataclass."""
-    try:
-        if issubclass(kind, BaseModel):
-            return kind.model_json_schema(schema_generator=_SchemaGenerator)
-        return TypeAdapter(kind).json_schema(schema_generator=_SchemaGenerator)
-    except PydanticUserError as error:
-        raise ConstraintError(f"schema={kind!r} has no JSON Schema: {error}") from None
+def schema_of_type(kind: Any) -> dict[str, Any]:
+    """The JSON Schema of a pydantic model class, a TypedDict class, a dataclass or an enum."""
+    return _read(kind, _SchemaGenerator)
+
+
+def parameters_of(kind: Any) -> dict[str, Any]:
+    """The JSON Schema of a tool's arguments, by their class or the function that takes them, as the model reads it."""
+    schema = _read(kind, _ParameterGenerator)
+    if "$ref" in schema:  # of a class that holds itself
+        schema = {**schema["$defs"][schema["$ref"].rpartition("/")[2]], "$defs": schema["$defs"]}
+    return {key: value for key, value in schema.items() if key != "title"}
 
 
 def is_schema_type(value: Any) -> bool:
     """Whether `schema_of_type` takes a value."""
-    return isinstance(value, type) and (issubclass(value, BaseModel) or is_typeddict(value) or is_dataclass(value))
+    if not isinstance(value, type):
+        return False
+    return issubclass(value, BaseModel | Enum) or is_typeddict(value) or is_dataclass(value)
+
+
+def _read(kind: Any, generator: type[GenerateJsonSchema]) -> dict[str, Any]:
+    try:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind.model_json_schema(schema_generator=generator)
+        return TypeAdapter(kind).json_schema(schema_generator=generator)
+    except PydanticUserError as error:
+        raise ConstraintError(f"schema={kind!r} has no JSON Schema: {error}") from None
 
 
 class _SchemaGenerator(GenerateJsonSchema):
@@ -81,7 +97,7 @@ class _SchemaGenerator(GenerateJsonSchema):
 
     def date_schema(self, schema: core_schema.DateSchema) -> JsonSchemaValue:
         """Say what the format leaves out."""
-        return _with(super().date_schema(schema), schema, *_BOUNDS, "now_op")
+        return _beside_now(_with(super().date_schema(schema), schema, *_BOUNDS), schema, "Date")
 
     def time_schema(self, schema: core_schema.TimeSchema) -> JsonSchemaValue:
         """Say what the format leaves out; it has an offset, which a naive time has not."""
@@ -106,12 +122,12 @@ class _SchemaGenerator(GenerateJsonSchema):
         return result | {"pattern": f"^({'|'.join(schemes)}):"} if schemes else result
 
     def json_schema(self, schema: core_schema.JsonSchema) -> JsonSchemaValue:
-        """Name the format of a string that holds JSON."""
-        return super().json_schema(schema) | {"format": "json-string"}
+        """Say that the string has to hold JSON."""
+        return super().json_schema(schema) | {f"{UNSAYABLE}json": "a string that holds JSON"}
 
     def complex_schema(self, schema: core_schema.ComplexSchema) -> JsonSchemaValue:
-        """Name the format of a complex number."""
-        return super().complex_schema(schema) | {"format": "complex"}
+        """Say that it has to be a complex number."""
+        return super().complex_schema(schema) | {f"{UNSAYABLE}complex": "a complex number"}
 
     def set_schema(self, schema: core_schema.SetSchema) -> JsonSchemaValue:
         """Allow equal items, which a set takes as one, unless they would be missed in the count."""
@@ -133,16 +149,30 @@ class _SchemaGenerator(GenerateJsonSchema):
         return _with(result | {"propertyNames": _KEY_SCHEMAS[kind]}, keys, *_BOUNDS, "multiple_of")
 
 
+class _ParameterGenerator(_SchemaGenerator):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Leave out titles that only repeat the names of fields."""
+        return False
+
+
 def _with(result: JsonSchemaValue, schema: Mapping[str, Any], *names: str) -> JsonSchemaValue:
     """The JSON Schema with those constraints of a core schema that it cannot say otherwise."""
-    return result | {name: str(schema[name]) for name in names if schema.get(name) is not None}
+    unsaid = {name: schema[name] for name in names if schema.get(name) is not None}
+    return result | {UNSAYABLE + name: f"JSON Schema has no word for {name}={value}" for name, value in unsaid.items()}
+
+
+def _beside_now(result: JsonSchemaValue, schema: Mapping[str, Any], kind: str) -> JsonSchemaValue:
+    """Name PastDate, FutureDatetime and the like as they are written."""
+    if (tense := schema.get("now_op")) is None:
+        return result
+    return result | {f"{UNSAYABLE}{tense.capitalize()}{kind}": "what it accepts depends on the day"}
 
 
 def _temporal(result: JsonSchemaValue, schema: Mapping[str, Any], naive_pattern: str) -> JsonSchemaValue:
     if schema.get("tz_constraint") == "naive":
-        return _with({"type": "string", "pattern": naive_pattern}, schema, *_BOUNDS, "now_op")
+        return _beside_now(_with({"type": "string", "pattern": naive_pattern}, schema, *_BOUNDS), schema, "Datetime")
     names = () if schema.get("tz_constraint") == "aware" else ("tz_constraint",)
-    return _with(result, schema, *_BOUNDS, "now_op", *names)
+    return _beside_now(_with(result, schema, *_BOUNDS, *names), schema, "Datetime")
 
 
 def _without_unique(result: JsonSchemaValue) -> JsonSchemaValue:

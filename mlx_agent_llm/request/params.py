@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from mlx_agent_llm.config import check_range
 from mlx_agent_llm.errors import RequestError
@@ -11,6 +11,39 @@ from mlx_agent_llm.request.constraints import Choice, Constraint, Grammar, JSONS
 
 _UNCUT = (JSONSchema, Regex, Grammar, Choice)  # constraints of the whole output, which a stop text would cut
 MAX_LOGPROBS = 20  # as OpenAI; every row ranks as many, so that its result does not depend on what its neighbours ask
+
+
+# What a model's makers may recommend: the smallest and the largest value.
+_BOUNDS: Mapping[str, tuple[float, float | None]] = {
+    "temperature": (0, 1e4),
+    "top_p": (1e-9, 1),
+    "top_k": (0, None),
+    "min_p": (0, 1),
+    "repetition_penalty": (1e-4, 1e4),
+}
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What a model's makers recommend for requests that do not say it; a bad value is a ValueError.
+
+    The fields are those of SamplingParams; without a recommendation each is off, and the most probable token is taken.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            check_range(name, getattr(self, name), low, high, integer=name == "top_k")
+
+    def fill(self, params: SamplingParams) -> SamplingParams:
+        """The parameters with the recommendations where they say nothing."""
+        missing = {one.name: getattr(self, one.name) for one in fields(self) if getattr(params, one.name) is None}
+        return replace(params, **missing) if missing else params
 
 
 @dataclass(frozen=True)
@@ -21,6 +54,8 @@ class SamplingParams:
     min_tokens: until there are as many, no end token can be sampled: neither the model's own nor stop_token_ids. A stop
         text still ends the output, because it is never shown; with a constraint, which may leave nothing but the end,
         min_tokens is refused.
+    temperature, top_p, top_k, min_p, repetition_penalty: None is what the model's makers recommend
+        (Engine.sampling_defaults), and where they recommend nothing what turns each off: 0.0, 1.0, 0, 0.0 and 1.0.
     temperature: 0 takes the most probable token, otherwise logits are divided by it.
     top_p, top_k, min_p: keep the smallest set of tokens with that probability mass, the k most probable ones, and those
         at least min_p times as probable as the best one; 1.0, 0 and 0.0 keep all. Applied in the order top_k, top_p,
@@ -47,11 +82,11 @@ class SamplingParams:
 
     max_tokens: int = 512
     min_tokens: int = 0
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
@@ -79,11 +114,9 @@ class SamplingParams:
     def _check(self) -> None:
         check_range("max_tokens", self.max_tokens, 1)
         check_range("min_tokens", self.min_tokens, 0, self.max_tokens)
-        check_range("temperature", self.temperature, 0, 1e4, integer=False)
-        check_range("top_p", self.top_p, 1e-9, 1, integer=False)
-        check_range("top_k", self.top_k, 0)
-        check_range("min_p", self.min_p, 0, 1, integer=False)
-        check_range("repetition_penalty", self.repetition_penalty, 1e-4, 1e4, integer=False)
+        for name, (low, high) in _BOUNDS.items():
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), low, high, integer=name == "top_k")
         check_range("presence_penalty", self.presence_penalty, -2, 2, integer=False)
         check_range("frequency_penalty", self.frequency_penalty, -2, 2, integer=False)
         for token_id, bias in self.logit_bias.items():

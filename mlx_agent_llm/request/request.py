@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
 from mlx_agent_llm.request.kv_state import KVState
 from mlx_agent_llm.request.output import Delta, FinishReason, Timings, TokenLogprob, Usage
-from mlx_agent_llm.request.params import SamplingParams
+from mlx_agent_llm.request.params import SamplingDefaults, SamplingParams
 
 PRIORITY_AGING_SECONDS = 10.0  # of waiting raise a request by one level of priority
 
@@ -30,6 +30,7 @@ class Request:
     budget: Budget | None = None
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
     submitted_at: float = field(default_factory=time.perf_counter)
+    adapter: str | None = None  # the fingerprint of the adapter that the model runs with
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
     num_prompt_tokens: int = field(init=False)
@@ -47,11 +48,12 @@ class Request:
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:
+        self.params = SamplingDefaults().fill(self.params)  # of a request that nobody admitted, as a warm-up's
         self.num_prompt_tokens = len(self.prompt_token_ids)
         self.token_ids = list(self.prompt_token_ids)
         # Waiting raises every request's priority alike, so the order of two never changes.
         self.rank = (self.submitted_at - PRIORITY_AGING_SECONDS * self.params.priority, self.request_id)
-        self.cache_key = b"" if self.params.cache_salt is None else _hash_salt(self.params.cache_salt)
+        self.cache_key = _cache_key(self.params.cache_salt, self.adapter)
 
     @property
     def num_tokens(self) -> int:
@@ -100,6 +102,10 @@ class Request:
         )
 
 
-def _hash_salt(salt: str) -> bytes:
-    """16 bytes that are the hash of no block, whatever the salt: `person` tells what each is of."""
-    return hashlib.blake2b(salt.encode(errors="surrogatepass"), digest_size=16, person=b"cache_salt").digest()
+def _cache_key(salt: str | None, adapter: str | None) -> bytes:
+    """Nothing, or 16 bytes that are the hash of no block, whatever the salt: `person` tells what each is of."""
+    if salt is None and adapter is None:
+        return b""
+    adapter_key = b"" if adapter is None else hashlib.blake2b(adapter.encode(), digest_size=16).digest()
+    salt_bytes = b"" if salt is None else salt.encode(errors="surrogatepass")
+    return hashlib.blake2b(salt_bytes, digest_size=16, key=adapter_key, person=b"cache_salt").digest()

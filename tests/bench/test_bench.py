@@ -28,7 +28,7 @@ from mlx_agent_llm.bench.random_model import _WordTokenizer
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
 from mlx_agent_llm.bench.turns import NUM_ASKED, NUM_NEW, NUM_SYSTEM, NUM_TURNS
 from mlx_agent_llm.bench.workload import RandomTokens
-from mlx_agent_llm.cli import app
+from mlx_agent_llm.cli.app import app
 from mlx_agent_llm.config import DType, EngineConfig
 from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.core.step_clock import PHASES
@@ -425,7 +425,7 @@ def test_a_missing_matplotlib_names_the_extra(bench: Bench, monkeypatch: pytest.
 
 
 def test_the_random_model_is_one_to_ask_for(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mlx_agent_llm.cli.bench.random_model", load_tiny)
+    monkeypatch.setattr("mlx_agent_llm.cli.bench.random_model", lambda dtype, name: load_tiny(dtype))
     done = bench("single", "--model", "random", "--json", str(tmp_path / "single.json"))
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "single.json").read_text())["model"] == "random"

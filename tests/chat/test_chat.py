@@ -17,6 +17,7 @@ from mlx_agent_llm.request import Delta, FinishReason, Timings, Usage
 from mlx_agent_llm.request.constraints import JSONSchema
 
 ASK = [{"role": "user", "content": "Hi"}]
+BROKEN = {"id": "b1", "text": "<tool_call>{", "error": "the token budget ended inside the call"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
 NOW = Tool("now", "The time.")
 ADD_SCHEMA = {
@@ -53,7 +54,8 @@ class LetterTokenizer:
         add_generation_prompt: bool = True,
         **kwargs: Any,
     ) -> str:
-        assert tools is None and add_generation_prompt and not kwargs
+        if tools or kwargs:
+            raise RequestError("this template knows no tools and no options")
         for message in messages:
             if message["role"] not in self._roles:
                 raise RequestError(f"the model's chat template refuses these messages: no role {message['role']}")
@@ -99,7 +101,10 @@ def run(chat: PreparedChat, *texts: str, reason: FinishReason = "stop") -> list[
         ([{"role": "user", "content": "Hi", "audio": "x"}], r"messages\[0\].audio='x' is not supported"),
         ([{"role": "user", "content": "", "tool_calls": [CALL]}], r"messages\[0\].tool_calls=.*role 'assistant'"),
         ([{"role": "assistant", "tool_calls": [3]}], r"messages\[0\].tool_calls\[0\]=3 must be"),
-        ([{"role": "assistant", "tool_calls": [{**CALL, "id": ""}]}], r"tool_calls\[0\].id='' must be"),
+        ([{"role": "assistant", "tool_calls": [{**CALL, "id": 7}]}], r"tool_calls\[0\].id=7 must be"),
+        ([{"role": "assistant", "tool_calls": [{**CALL, "function": {"name": ""}}]}], r"function.name=''"),
+        ([{"role": "user", "content": "", "invalid_tool_calls": [BROKEN]}], r"invalid_tool_calls=.*role 'assistant'"),
+        ([{"role": "assistant", "invalid_tool_calls": [{"id": "b1"}]}], r"invalid_tool_calls\[0\]=.*'text'"),
         ([{"role": "assistant", "tool_calls": [{**CALL, "function": {"name": 1}}]}], r"function.name=1"),
         (
             [{"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "{"}}]}],
@@ -113,6 +118,13 @@ def run(chat: PreparedChat, *texts: str, reason: FinishReason = "stop") -> list[
         (
             [{"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "1"}],
             r"messages\[1\].tool_call_id=None must be .* known ids: 'c1'",
+        ),
+        (
+            [
+                {"role": "assistant", "tool_calls": [CALL]},
+                *[{"role": "tool", "content": "1", "tool_call_id": "c1"}] * 2,
+            ],
+            r"messages\[2\].tool_call_id='c1' is answered a second time: put all of a result into one message",
         ),
         ([{"role": "user", "content": "1", "tool_call_id": "c1"}], r"tool_call_id='c1' is allowed in .* 'tool' only"),
     ],
@@ -132,12 +144,52 @@ def test_messages_come_in_one_form() -> None:
         ]
     )
     assert [message.role for message in messages] == ["system", "user", "assistant", "tool"]
-    assert messages[0].content == "ab" and messages[2].content == ""
+    assert messages[0].content == "a\nb" and messages[2].content == ""
     assert messages[2].tool_calls == (ToolCall("c1", "now", {}, "{}"),)
     assert messages[3].tool_call_id == "c1"
 
 
+def test_parts_stand_on_lines_of_their_own_but_for_the_pieces_of_an_answer() -> None:
+    parts = [{"type": "text", "text": text} for text in ("12", "34", "5")]
+    turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts, "tool_calls": [CALL]}]
+    read = read_messages([*turns, {"role": "tool", "content": parts, "tool_call_id": "c1"}])
+    assert [message.content for message in read] == ["12\n34\n5", "12345", "12\n34\n5"]
+
+
+def test_an_invalid_call_stays_as_its_text_and_its_answer_is_a_users_turn() -> None:
+    turn = {"role": "assistant", "content": "Hm. ", "tool_calls": [CALL], "invalid_tool_calls": [BROKEN]}
+    answers = [
+        {"role": "tool", "content": text, "tool_call_id": call_id} for call_id, text in (("b1", "No."), ("c1", "1"))
+    ]
+    read = read_messages([*ASK, turn, *answers])
+    assert [(message.role, message.content) for message in read[1:]] == [
+        ("assistant", "Hm. <tool_call>{"),
+        ("tool", "1"),
+        ("user", "<tool_response>No.</tool_response>"),
+    ]
+    assert "<tool_call>{" in prompt_of([*ASK, turn, *answers])
+
+
+def test_answers_without_an_id_are_those_of_the_calls_without_one_in_order() -> None:
+    calls = [{**CALL, "id": ""}, {**CALL, "id": None}, CALL]
+    answers = [{"role": "tool", "content": str(n)} for n in (1, 2)]
+    named = {"role": "tool", "content": "3", "tool_call_id": "c1"}
+    read = read_messages([*ASK, {"role": "assistant", "tool_calls": calls}, *ASK, answers[0], named, answers[1]])
+    ids = [call.id for call in read[1].tool_calls]
+    assert len(set(ids)) == 3 and [message.tool_call_id for message in read[3:]] == [ids[0], "c1", ids[1]]
+
+
+def test_a_call_may_have_the_id_of_an_earlier_one_that_was_answered() -> None:
+    turns = [{"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "1", "tool_call_id": "c1"}]
+    assert len(read_messages([*ASK, *turns, *turns])) == 5
+
+
 # ---- the prompt
+
+
+def test_any_json_object_is_asked_for_in_words() -> None:
+    prompt = prompt_of(ASK, response_format={"type": "json_object"})
+    assert prompt == "[system]Answer with a JSON object.[user]Hi[assistant]"
 
 
 def test_without_tools_the_messages_are_shown_as_they_are() -> None:
@@ -189,11 +241,12 @@ def test_a_model_without_a_template_cannot_chat() -> None:
         prepare_chat(LetterTokenizer(chat_template=None), ASK)
 
 
-def test_a_template_without_a_system_role_says_so() -> None:
+def test_a_template_without_a_system_role_gets_its_text_in_the_first_turn_of_the_user() -> None:
     tokenizer = LetterTokenizer(roles="user assistant")
-    assert prepare_chat(tokenizer, ASK).prompt_token_ids
-    with pytest.raises(RequestError, match="no role system"):
-        prepare_chat(tokenizer, ASK, tools=[NOW])
+    prompt = tokenizer.decode(prepare_chat(tokenizer, ASK, tools=[NOW]).prompt_token_ids)
+    assert '"name": "now"' in prompt and prompt.index('"name": "now"') < prompt.index(ASK[0]["content"])
+    with pytest.raises(RequestError, match="messages need one of the user"):
+        prepare_chat(tokenizer, [{"role": "system", "content": "alone"}])
 
 
 # ---- tools
@@ -296,7 +349,7 @@ def opaque(value: LetterTokenizer) -> None:
         ([{}], ToolChoiceError, "must have a name"),
         ([{"type": "function", "function": "add"}], ToolChoiceError, "must have a name"),
         ([3], ToolChoiceError, "tool=3 must be a Tool"),
-        ([{"name": "f", "returns": {}}], ToolChoiceError, "tool 'f': unknown field 'returns'"),
+        ([{"name": "f", "strict": "no"}], ToolChoiceError, "tool 'f': strict='no' must be True or False"),
         ([{"name": "f", "description": 3}], ToolChoiceError, "tool 'f': description=3"),
         ([{"name": "f", "parameters": []}], ToolChoiceError, r"tool 'f': parameters=\[\] must be"),
         ([{"name": "f", "parameters": {"type": "array"}}], ToolChoiceError, "tool 'f': parameters=.*'object'"),
@@ -309,11 +362,11 @@ def opaque(value: LetterTokenizer) -> None:
             [
                 {
                     "name": "f",
-                    "parameters": {"type": "object", "properties": {"a": {"type": "string", "format": "sonnet"}}},
+                    "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}},
                 }
             ],
             UnsupportedSchemaError,
-            "/properties/a: 'format' .*tool 'f'",
+            "/properties/a: 'uniqueItems' .*tool 'f'",
         ),
         ([{"name": "f", "parameters": {"type": "object", "properties": 1}}], ConstraintError, "tool 'f': .*properties"),
     ],
@@ -457,7 +510,7 @@ def test_tools_beside_a_response_format_give_calls_or_the_answer() -> None:
         (3, ConstraintError),
         ({"type": "json_schema"}, RequestError),
         ({"type": "json_schema", "json_schema": {"name": "a"}}, RequestError),
-        ({"type": "string", "format": "sonnet"}, UnsupportedSchemaError),
+        ({"type": "array", "uniqueItems": True}, UnsupportedSchemaError),
         ({"type": "yaml"}, ConstraintError),
     ],
 )

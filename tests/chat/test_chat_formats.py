@@ -233,6 +233,18 @@ def test_a_limit_holds_beside_a_constraint() -> None:
     assert output.reasoning == "round and" and set(output.parsed) == {"n"}
 
 
+def test_without_a_switch_reasoning_turned_off_is_the_model_as_it_is() -> None:
+    assert ask(THINKING, "<think>Hm.</think>Yes.", enable_thinking=False).reasoning == "Hm."
+
+
+def test_a_template_with_levels_of_reasoning_gets_the_level() -> None:
+    tokenizer = TemplateTokenizer(
+        template_of("generic_json") + "{% if reasoning_effort %}{{ reasoning_effort }}{% endif %}"
+    )
+    prompt = prepare_chat(tokenizer, [{"role": "user", "content": "Hi"}], enable_thinking="low").prompt_token_ids
+    assert tokenizer.decode(prompt).endswith("low")
+
+
 def test_the_templates_own_switch_turns_reasoning_off() -> None:
     output = ask(SWITCHED, "</think>Yes.", enable_thinking=False)
     assert (output.reasoning, output.text) == ("", "</think>Yes.")
@@ -242,8 +254,17 @@ def test_the_templates_own_switch_turns_reasoning_off() -> None:
 @pytest.mark.parametrize(
     ("template", "options", "message"),
     [
-        (THINKING, {"enable_thinking": False}, "enable_thinking=False needs a chat template with a switch"),
-        (SWITCHED, {"enable_thinking": "no"}, "enable_thinking='no' must be True, False or None"),
+        (
+            THINKING,
+            {"enable_thinking": True},
+            "enable_thinking=True needs a chat template that renders otherwise with it: this one does not; None",
+        ),
+        (THINKING, {"enable_thinking": "low"}, "enable_thinking='low' needs a chat template with levels"),
+        (
+            SWITCHED,
+            {"enable_thinking": "no"},
+            "enable_thinking='no' must be True, False, None, 'low', 'medium' or 'high'",
+        ),
         (THINKING, {"max_reasoning_tokens": -1}, "max_reasoning_tokens=-1 must be at least 0"),
         (THINKING, {"max_reasoning_tokens": 1.5}, "max_reasoning_tokens=1.5 must be an integer"),
         (template_of("generic_json"), {"max_reasoning_tokens": 5}, "max_reasoning_tokens=5 needs a model whose"),
@@ -267,9 +288,8 @@ def test_an_engine_can_be_told_its_format() -> None:
     with Engine.from_parts(model, tokenizer, EngineConfig(kv_cache_tokens=4096, tool_format="mistral")) as engine:
         (call,) = engine.chat(ASK, tools=[ADD], parallel_tool_calls=False).tool_calls
     assert call.name == "add" and len(call.id) == 9
-    with Engine.from_parts(model, tokenizer, EngineConfig(kv_cache_tokens=4096, tool_format="morse")) as engine:
-        with pytest.raises(RequestError, match="tool_format='morse' must be 'auto' or one of"):
-            engine.chat(ASK)
+    with pytest.raises(RequestError, match="tool_format='morse' must be 'auto' or one of"):
+        Engine.from_parts(model, tokenizer, EngineConfig(kv_cache_tokens=4096, tool_format="morse"))
 
 
 # ---- the demo model
@@ -307,7 +327,7 @@ def test_the_demo_model_is_told_of_tools_as_it_was_trained(demo: LoadedModel) ->
 
 
 def test_what_a_lenient_answer_beside_tools_does_not_keep_to_is_said() -> None:
-    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "contains": {"type": "string"}}
     reply = '<think></think>["a", "a"]'
     with pytest.raises(InvalidOutputError, match="non-unique") as caught:
         ask(THINKING, reply, tools=[ADD], response_format=JSONSchema(schema, strict=False))

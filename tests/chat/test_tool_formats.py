@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from mlx_agent_llm.chat import TOOL_FORMATS, ParsedMessage, Tool, ToolCall, parse_reply
-from mlx_agent_llm.chat.families import ToolFormat, find_tool_format
+from mlx_agent_llm.chat.families import ToolFormat
 from mlx_agent_llm.chat.families.gemma import FUNCTIONGEMMA, GEMMA4
+from mlx_agent_llm.chat.found_format import find_tool_format, found_format
 from mlx_agent_llm.chat.messages import Message
 from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply, make_reader
 from mlx_agent_llm.chat.reply.syntax import MAX_CALLS
 from mlx_agent_llm.chat.template import render_prompt
-from mlx_agent_llm.chat.template_abilities import Abilities, abilities_of
 from mlx_agent_llm.chat.tools import ToolPlan, plan_tools
 from mlx_agent_llm.chat.turns import tools_as_text
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
@@ -105,7 +105,7 @@ def wire(name: str, calls: list[ToolCall], content: str = "", reasoning: str = "
         Message("assistant", content, tuple(calls), reasoning=reasoning),
         Message("user", "y"),
     ]
-    prompt = render_prompt(tokenizer, turns, TOOLS, None, find_tool_format(tokenizer))
+    prompt = render_prompt(tokenizer, turns, TOOLS, None, found_format(tokenizer))
     return tokenizer.show(prompt.token_ids).split("<|im_start|>assistant\n")[1].split("<|im_end|>")[0]
 
 
@@ -366,19 +366,17 @@ MARKED = [
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_a_marker_that_is_cut_off_is_no_text(name: str) -> None:
+def test_a_marker_that_is_cut_off_is_text_because_no_call_was_begun(name: str) -> None:
     tool_format = TOOL_FORMATS[name]
     marker = tool_format.calls.marker
-    half = (len(marker) + 1) // 2
     for length in range(1, len(marker)):
-        for pieces in (["Well. " + marker[:length]], list("Well. " + marker[:length])):
+        text = "Well. " + marker[:length]
+        for pieces in ([text], list(text)):
             reader = make_reader(tool_format, TOOLS)
             message = ParsedMessage.of(
                 [delta for piece in pieces for delta in reader.feed(piece)] + reader.finish(cut_off=True)
             )
-            invalid = [one.text for one in message.invalid_tool_calls]
-            begun = marker[:length]
-            assert (message.content, invalid) == (("Well.", [begun]) if length >= half else (f"Well. {begun}", []))
+            assert (message.content, message.invalid_tool_calls) == (text, ())
 
 
 @every_format
@@ -497,9 +495,11 @@ def test_the_format_is_found_from_the_template(name: str) -> None:
     found = find_tool_format(template_of(name))
     assert found.name == name
     assert (found.reasoning is None) == (TOOL_FORMATS[name].reasoning is None)
-    abilities = abilities_of(TemplateTokenizer.of(name), found)
+    from_template = found_format(TemplateTokenizer.of(name))
+    assert from_template.tool_format.name == name and not from_template.warning
     kind = "texts" if name.startswith("deepseek") else "objects"
-    assert abilities == (Abilities() if name in ("generic_json", "smollm2") else Abilities(True, kind))
+    shown = (from_template.abilities.tools, from_template.abilities.calls)
+    assert shown == ((False, None) if name in ("generic_json", "smollm2") else (True, kind))
 
 
 def test_a_format_can_be_named_and_a_wrong_name_is_refused() -> None:

@@ -1,10 +1,12 @@
 import mlx.core as mx
 import pytest
 
+from mlx_agent_llm.chat import found_format
 from mlx_agent_llm.cli import doctor as module
-from mlx_agent_llm.cli.doctor import advice, doctor, installed_version, matmul_gflops
+from mlx_agent_llm.cli.doctor import advice, describe_tool_format, doctor, installed_version, matmul_gflops
 from mlx_agent_llm.core.kv import memory
 from mlx_agent_llm.process.blas import BLASStatus
+from tests.support.tool_templates import TemplateTokenizer
 
 
 def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +26,16 @@ def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.Captur
     ):
         assert word in printed
     assert installed_version("mlx") in printed
+
+
+def test_how_a_model_calls_tools_is_told_in_one_line() -> None:
+    found = found_format(TemplateTokenizer.of("qwen3"))
+    assert describe_tool_format(found) == (
+        "tool format qwen3 (family); its chat template shows tools, calls, two calls, results, a system turn"
+    )
+    assert "generic_json (generic); its chat template shows a" in describe_tool_format(
+        found_format(TemplateTokenizer.of("generic_json"))
+    )
 
 
 @pytest.mark.parametrize("used", [0, 10])

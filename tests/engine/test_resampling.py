@@ -21,7 +21,14 @@ MakeEngine = Callable[..., Engine]
 
 ASK = [{"role": "user", "content": "x"}]
 NOW = Tool("now")
-PAIR = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2, "uniqueItems": True}
+PAIR = {
+    "type": "array",
+    "items": {"type": "string"},
+    "minItems": 2,
+    "maxItems": 2,
+    "uniqueItems": True,
+    "contains": {"type": "string"},
+}
 UNIQUE = JSONSchema({**PAIR, "items": {"type": "string", "maxLength": 9}}, strict=False)
 
 
@@ -154,3 +161,32 @@ def test_a_text_that_is_nested_too_deeply_to_be_read_is_an_error_of_its_request(
     take(Delta("[" * 100_000 + "]" * 100_000, finish_reason="stop"))
     [delta] = deltas
     assert isinstance(delta.error, InvalidOutputError) and "the output is no JSON" in str(delta.error)
+
+
+TAGS = Tool(
+    "tag", "", {"type": "object", "properties": {"tags": UNIQUE.json_schema}, "required": ["tags"]}, strict=False
+)
+
+
+def tagged(second: str) -> str:
+    return f'<tool_call>{{"name": "tag", "arguments": {{"tags": ["a", "{second}"]}}}}</tool_call>'
+
+
+def test_calls_of_a_tool_that_is_not_strict_are_checked_and_sampled_again(start: Callable[[str, str], Engine]) -> None:
+    engine = start(template_of("generic_json"), tagged("?"))
+    num_failed = 0
+    for seed in range(8):
+        try:
+            output = engine.chat(ASK, tools=[TAGS], parallel_tool_calls=False, params=sampled(seed))
+        except InvalidOutputError:
+            num_failed += 1
+            continue
+        assert [call.arguments for call in output.tool_calls] == [{"tags": ["a", "b"]}]
+        assert output.checked == (("/properties/tags", "uniqueItems"),)
+    assert num_failed < 5 and engine.stats().num_generated_tokens > 8 * len(tagged("?"))
+
+
+def test_a_call_that_stays_invalid_fails_the_request(start: Callable[[str, str], Engine]) -> None:
+    engine = start(template_of("generic_json"), tagged("a"))
+    with pytest.raises(InvalidOutputError, match=r"arguments.tags"):
+        engine.chat(ASK, tools=[TAGS], tool_choice="required", params=sampled(1))

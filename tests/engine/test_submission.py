@@ -39,7 +39,7 @@ def test_a_fork_has_the_tokens_of_its_parent_and_a_seed_of_its_own(make_engine: 
     parent = admission.single("x", PARAMS)
     child = admission.fork(parent, None)
     assert (child.origin, child.token_ids) == (ForkOf(parent.request_id), parent.token_ids)
-    assert child.params == replace(PARAMS, seed=None) and child.seed != parent.seed
+    assert child.params == replace(parent.params, seed=None) and child.seed != parent.seed
     with pytest.raises(FrozenInstanceError):
         child.seed = parent.seed  # type: ignore[misc]
 

@@ -93,10 +93,20 @@ PREFIX_CASES = {
     "two groups": Case((1, 15, 17, 2, 30), prefix_blocks=(3, 1)),
     "more queries than a threadgroup has": Case((1, 3) * 5, mx.float16, group=16, kv_heads=1, prefix_blocks=(2,)),
     "two levels of groups": Case((1, 15, 17, 2, 30), mx.float16, prefix_blocks=(2, 5), num_levels=2),
+    "windows that end in the prefix and after it": Case(
+        (1, 15, 40, 17), window=33, sinks=mx.float32, prefix_blocks=(3,)
+    ),
+    "windows of float16 over two levels, softcap": Case(
+        (1, 15, 17, 2, 70), mx.float16, window=50, softcap=4.0, sinks=mx.float16, prefix_blocks=(2, 5), num_levels=2
+    ),
+    "a window behind which a whole level is, softcap": Case(
+        (9, 15, 11), mx.bfloat16, dim=128, kv_heads=1, group=3, window=8, softcap=4.0, prefix_blocks=(4,)
+    ),
 }
 CHUNK_CASES = {
     "of float32": Case((33,)),
     "of bfloat16, 112 wide": Case((20,), mx.bfloat16, dim=112, kv_heads=3, block_size=8),
+    "through a window, with sinks": Case((45,), window=29, sinks=mx.float32),
 }
 
 
@@ -114,10 +124,10 @@ class Arrays:
         tables = [[ids.pop() for _ in range(width)] for width in widths]
         shape = ((sum(widths) + num_prefix_blocks + 1) * case.block_size, case.kv_heads, case.dim)
         self.seen = np.zeros((shape[0], 1, 1), dtype=bool)
-        for table, length in zip(tables, case.lengths, strict=True):
-            self._see(table, 0 if case.window is None else max(length - case.window, 0), length)
-        for table in (table for tables in self.shared for table in tables):
-            self._see(table, 0, len(table) * case.block_size)
+        for row, (table, length) in enumerate(zip(tables, case.lengths, strict=True)):
+            whole = [*self._prefix(row), *table]
+            length += (len(whole) - len(table)) * case.block_size
+            self._see(whole, 0 if case.window is None else max(length - case.window, 0), length)
         self.tables = mx.array([table + [nobodys] * (max(widths) - len(table)) for table in tables], dtype=mx.int32)
         self.lengths = mx.array(case.lengths, dtype=mx.int32)
         heads = case.kv_heads * case.group
@@ -132,6 +142,12 @@ class Arrays:
         size = self.case.block_size
         for token in range(begin, end):
             self.seen[table[token // size] * size + token % size] = True
+
+    def _prefix(self, row: int) -> list[int]:
+        """The blocks that a row shares with others, level by level."""
+        num_groups = len(self.case.prefix_blocks)
+        is_grouped = num_groups == 1 or (num_groups > 1 and row < len(self.case.lengths) - 1)
+        return [block for tables in self.shared if is_grouped for block in tables[row % num_groups]]
 
     def _random(self, *shape: int) -> mx.array:
         return mx.array(self.rng.normal(size=shape).astype(np.float32))
@@ -170,10 +186,12 @@ class Arrays:
         )
 
     def run_prefix(self) -> mx.array:
-        return shared_prefix_attention(*self.kernel_arrays(), self.levels, self.tables, self.lengths, **self.options)
+        rows = (*self.kernel_arrays(), self.levels, self.tables, self.lengths)
+        return shared_prefix_attention(*rows, **self.options, **self.more_options)
 
     def run_chunk(self) -> mx.array:
-        return chunk_attention(*self.kernel_arrays(), self.tables[0], self.case.lengths[0], **self.options)
+        chunk = (*self.kernel_arrays(), self.tables[0], self.case.lengths[0])
+        return chunk_attention(*chunk, **self.options, **self.more_options)
 
 
 @pytest.fixture(scope="module", params=["metal", "cuda"])
@@ -221,23 +239,23 @@ def test_paged_attention_on_the_host_is_the_reference(host: HostKernels, name: s
 def test_a_shared_prefix_on_the_host_is_the_reference(host: HostKernels, name: str) -> None:
     arrays = Arrays(PREFIX_CASES[name])
     rows = (*arrays.reference_arrays(), arrays.levels, arrays.tables, arrays.lengths)
-    expected = reference.shared_prefix_attention(*rows, **arrays.options)
+    expected = reference.shared_prefix_attention(*rows, **arrays.options, **arrays.more_options)
     check_close(arrays.run_prefix(), expected, arrays.case.dtype)
 
 
 @pytest.mark.parametrize("name", CHUNK_CASES)
 def test_a_chunk_on_the_host_is_the_reference(host: HostKernels, name: str) -> None:
     arrays = Arrays(CHUNK_CASES[name])
-    expected = reference.chunk_attention(
-        *arrays.reference_arrays(), arrays.tables[0], arrays.case.lengths[0], **arrays.options
-    )
+    chunk = (*arrays.reference_arrays(), arrays.tables[0], arrays.case.lengths[0])
+    expected = reference.chunk_attention(*chunk, **arrays.options, **arrays.more_options)
     check_close(arrays.run_chunk(), expected, arrays.case.dtype)
 
 
 @pytest.mark.parametrize("option", ["HAS_SINKS", "HAS_WINDOW", "HAS_SOFTCAP"])
 def test_every_option_runs_in_one_split_and_in_several(host: HostKernels, option: str) -> None:
     defines = [dict(re.findall(r"#define (\w+) (\S+)", text)) for text in host.texts]
-    assert {found["PARTIAL"] for found in defines if found.get(option) == "1"} == {"0", "1"}
+    paged = [found for found in defines if "PARTIAL" in found]
+    assert {found["PARTIAL"] for found in paged if found.get(option) == "1"} == {"0", "1"}
 
 
 def test_no_text_says_a_name_of_mlx_or_a_keyword_of_metal(host: HostKernels) -> None:

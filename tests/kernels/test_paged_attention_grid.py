@@ -71,11 +71,8 @@ class Case:
         self.tables = [[ids.pop() for _ in range(width)] for width in widths]
         shape = (num_blocks * self.block_size, self.kv_heads, self.dim)
         self.keys, self.values = np.full(shape, POISON, np.float32), np.full(shape, POISON, np.float32)
-        for table, length in zip(self.tables, self.lengths, strict=True):
-            self._fill(table, 0 if self.window is None else max(length - self.window, 0), length)
-        for tables in self.shared:
-            for table in tables:
-                self._fill(table, 0, len(table) * self.block_size)
+        seen = sorted({slot for row in range(len(self.lengths)) for slot in self._seen_slots(row)})
+        self.keys[seen], self.values[seen] = (self._random(len(seen), *shape[1:]) for _ in range(2))
         self.queries = self._random(len(self.lengths), self.kv_heads * self.group, self.dim)
         self.sinks = self._random(self.kv_heads * self.group) if self.has_sinks else None
 
@@ -86,10 +83,9 @@ class Case:
     def slots(self, table: list[int], begin: int, end: int) -> list[int]:
         return [table[i // self.block_size] * self.block_size + i % self.block_size for i in range(begin, end)]
 
-    def _fill(self, table: list[int], begin: int, end: int) -> None:
-        slots = self.slots(table, begin, end)
-        self.keys[slots] = self._random(len(slots), *self.keys.shape[1:])
-        self.values[slots] = self._random(len(slots), *self.keys.shape[1:])
+    def _seen_slots(self, row: int) -> list[int]:
+        slots = self._prefix_slots(row) + self.slots(self.tables[row], 0, self.lengths[row])
+        return slots if self.window is None else slots[-self.window :]
 
     def array(self, values: npt.NDArray[np.float32]) -> mx.array:
         return mx.array(values).astype(self.dtype)
@@ -124,6 +120,9 @@ class Case:
             mx.array(self.lengths),
             scale=self.scale,
             block_size=self.block_size,
+            window=self.window,
+            sinks=None if self.sinks is None else self.array(self.sinks),
+            softcap=self.softcap,
         )
 
     @property
@@ -151,20 +150,14 @@ class Case:
 
     def expected(self) -> tuple[Array, Array]:
         """(R, H, D) and (R, H), head by head."""
+        heads = range(self.kv_heads * self.group)
         rows = [
-            [
-                self._attend(self.queries[row, head], head, table, length, self._prefix_slots(row))
-                for head in range(self.kv_heads * self.group)
-            ]
-            for row, (table, length) in enumerate(zip(self.tables, self.lengths, strict=True))
+            [self._attend(self.queries[row, head], head, self._seen_slots(row)) for head in heads]
+            for row in range(len(self.lengths))
         ]
         return np.array([[out for out, _ in row] for row in rows]), np.array([[lse for _, lse in row] for row in rows])
 
-    def _attend(
-        self, query: Array, head: int, table: list[int], length: int, prefix_slots: Sequence[int] = ()
-    ) -> tuple[Array, float]:
-        begin = 0 if self.window is None else max(length - self.window, 0)
-        slots = [*prefix_slots, *self.slots(table, begin, length)]
+    def _attend(self, query: Array, head: int, slots: Sequence[int]) -> tuple[Array, float]:
         keys, values = (pool[slots, head // self.group].astype(np.float64) for pool in (self.keys, self.values))
         scores = keys @ query.astype(np.float64) * self.scale
         if self.softcap is not None:
@@ -225,7 +218,7 @@ def test_long_and_short_rows_share_a_batch(dtype: mx.Dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "softcap", "has_sinks"), list(product([None, 1, 16, 100, 5000], [None, 2.0], [False, True]))
+    ("window", "softcap", "has_sinks"), list(product([None, 1, 7, 16, 17, 100, 5000], [None, 2.0], [False, True]))
 )
 def test_every_option_together_with_every_other(window: int | None, softcap: float | None, has_sinks: bool) -> None:
     check(Case(lengths_around(16, 117, 700), window=window, softcap=softcap, has_sinks=has_sinks))
@@ -288,19 +281,91 @@ def test_groups_and_groups_within_groups_equal_the_whole_sequences(name: str, dt
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("window", [1, 7, 16, 17, 100])
+def test_rows_of_one_group_see_as_much_of_it_as_their_windows_reach(window: int, dtype: mx.Dtype) -> None:
+    shape = {"dim": 128, "dtype": dtype, "window": window, "has_sinks": window % 2 == 1}
+    case = Case([5, 16, 1, 40, 17, 95], **shape, prefixes=(Prefix((0,) * 6, (6,)),))  # type: ignore[arg-type]
+    assert_close(case.run_shared(), case.expected()[0], PRODUCT_TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("window", "softcap", "has_sinks"), [(90, 3.0, True), (300, None, True), (None, 2.0, False)])
+@pytest.mark.parametrize("dim", [64, 80])
+@pytest.mark.parametrize("name", FORESTS)
+def test_every_option_on_groups_and_groups_within_groups(
+    name: str, dim: int, window: int | None, softcap: float | None, has_sinks: bool
+) -> None:
+    for dtype in (mx.float32, mx.float16):
+        options = {"window": window, "softcap": softcap, "has_sinks": has_sinks, "dtype": dtype}
+        case = Case([5, 16, 1, 40, 17, 9], dim=dim, prefixes=FORESTS[name], **options)  # type: ignore[arg-type]
+        assert_close(case.run_shared(), case.expected()[0], PRODUCT_TOLERANCE[dtype])
+
+
+def check_chunk(case: Case, count: int) -> None:
+    queries, table, [length] = case._random(count, 4, case.dim), case.tables[0], case.lengths
+    out = chunk_attention(
+        case.array(queries),
+        case.array(case.keys),
+        case.array(case.values),
+        mx.array(table),
+        length,
+        scale=case.scale,
+        block_size=case.block_size,
+        window=case.window,
+        sinks=None if case.sinks is None else case.array(case.sinks),
+        softcap=case.softcap,
+    )
+    expected = []
+    for end in range(length - count + 1, length + 1):
+        slots = case.slots(table, 0 if case.window is None else max(end - case.window, 0), end)
+        query = queries[end - 1 - length + count]
+        expected.append([case._attend(query[head], head, slots)[0] for head in range(4)])
+    assert_close(out, np.array(expected), PRODUCT_TOLERANCE[case.dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("count", "dim"), [(1, 64), (5, 80), (150, 128), (33, 256)])
 def test_a_prompt_chunk_is_causal_and_never_sees_behind_its_end(count: int, dim: int, dtype: mx.Dtype) -> None:
-    case = Case([150], dim=dim, dtype=dtype)
-    queries = case._random(count, 4, dim)
-    pools = (case.array(case.keys), case.array(case.values))
-    out = chunk_attention(
-        case.array(queries), *pools, mx.array(case.tables[0]), 150, scale=case.scale, block_size=case.block_size
-    )
-    expected = [
-        [case._attend(queries[i, head], head, case.tables[0], 150 - count + 1 + i)[0] for head in range(4)]
-        for i in range(count)
-    ]
-    assert_close(out, np.array(expected), PRODUCT_TOLERANCE[dtype])
+    check_chunk(Case([150], dim=dim, dtype=dtype), count)
+
+
+@pytest.mark.parametrize("window", [1, 7, 16, 17, 100, 149, 150])
+@pytest.mark.parametrize("count", [1, 16, 31, 150])
+def test_a_prompt_chunk_sees_no_further_than_its_window(count: int, window: int) -> None:
+    case = Case([150], has_sinks=window % 2 == 1)
+    case.window = window  # after the tokens were made, because the first query sees further back than the last one
+    check_chunk(case, count)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("has_sinks", [False, True])
+def test_a_prompt_chunk_with_a_softcap(has_sinks: bool, window: int | None) -> None:
+    case = Case([150], softcap=2.0, has_sinks=has_sinks)
+    case.window = window
+    check_chunk(case, 70)
+
+
+@dataclass
+class LatentCase(Case):
+    """Values are the first columns of keys, as in multi-head latent attention."""
+
+    value_dim: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.values = self.keys[..., : self.value_dim]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dim", "value_dim", "group"), [(576, 512, 20), (192, 128, 4), (96, 64, 2)])
+def test_values_of_another_width_than_keys_are_served_by_rows_prefixes_and_chunks(
+    dim: int, value_dim: int, group: int, dtype: mx.Dtype
+) -> None:
+    shape = {"dim": dim, "value_dim": value_dim, "group": group, "dtype": dtype, "kv_heads": 1}
+    case = LatentCase(lengths_around(16, 100), **shape)  # type: ignore[arg-type]
+    assert_close(case.run()[0], case.expected()[0], PRODUCT_TOLERANCE[dtype])
+    case = LatentCase([5, 16, 1, 40, 17, 9], **shape, prefixes=FORESTS["groups on a root"])  # type: ignore[arg-type]
+    assert_close(case.run_shared(), case.expected()[0], PRODUCT_TOLERANCE[dtype])
+    check_chunk(LatentCase([150], **(shape | {"group": 4})), 33)  # type: ignore[arg-type]
 
 
 def test_levels_that_do_not_fit_are_refused_by_both_shapes() -> None:
@@ -362,8 +427,6 @@ def test_the_kernels_refuse_what_they_are_not_made_for_and_say_what_they_serve()
     odd_queries, odd_pool = zeros(dim=72)
     with pytest.raises(ValueError, match=r"head size 72: .* serve 64, 80, 96, 112, 128, 192, 256"):
         check_kernel(odd_queries, odd_pool, odd_pool, 16)
-    with pytest.raises(ValueError, match=r"values of width 72 beside keys of 64"):
-        check_kernel(queries, pool, odd_pool, 16)
     int_queries, int_pool = zeros(dtype=mx.int32)
     with pytest.raises(ValueError, match=r"pools of .*int32: .* serve float32, float16, bfloat16"):
         check_kernel(int_queries, int_pool, int_pool, 16)

@@ -15,10 +15,11 @@ from mlx_lm.utils import save_model
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
+from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models import load_model, source
 from mlx_agent_llm.models.gguf.file import read_gguf
-from mlx_agent_llm.models.gguf.llama import build_llama
+from mlx_agent_llm.models.gguf.model import build_model
 from mlx_agent_llm.models.placement import place_weights
 from mlx_agent_llm.models.source import find_demo, find_model
 from mlx_agent_llm.models.tokenizer import byte_level_alphabet
@@ -94,7 +95,10 @@ def test_half_precision_becomes_float32_on_a_cpu_and_what_dtype_says_otherwise(t
 
 def test_on_a_gpu_quantized_layers_stay_and_the_rest_takes_the_type_of_the_scales(tmp_path: Path) -> None:
     path = files.write(tmp_path / "model.gguf", files.llama_spec("Q4_0"))
-    model, _, own_dtype = build_llama(read_gguf(path))
+    gguf = read_gguf(path)
+    built = build_model(gguf, packed=True)
+    model, own_dtype = built.model, built.own_dtype
+    assert sum(built.load_weights(gguf, own_dtype)) == sum(tensor.num_bytes for tensor in gguf.tensors.values())
     place_weights(model, mx.Device(mx.gpu), "auto", own_dtype)
     assert dtypes(model) == {mx.uint32, mx.float16}
     assert isinstance(model.layers[0].mlp.up_proj, nn.QuantizedLinear)
@@ -120,10 +124,29 @@ def test_end_tokens_come_from_both_configurations_and_the_tokenizer(
     ("changes", "error", "message"),
     [
         ({"model_type": "no_such_model"}, UnsupportedModelError, "'no_such_model' is not supported"),
-        ({"max_position_embeddings": None}, UnsupportedModelError, "context length"),
         ({"eos_token_id": "x"}, ModelLoadError, "eos_token_id='x'"),
         ({"hidden_size": 32}, ModelLoadError, "mlx-lm cannot load"),
-        ({"model_file": "model.py"}, ModelLoadError, "model.py"),
+        ({"model_type": None}, ModelLoadError, r"config\.json: model_type=None"),
+        ({"model_type": "../utils"}, ModelLoadError, r"config\.json: model_type='\.\./utils'"),
+        ({"model_type": "cache"}, UnsupportedModelError, r"config\.json: model_type='cache' is not supported"),
+        ({"quantization": 4}, ModelLoadError, r"config\.json: quantization=4 must be an object"),
+        ({"quantization": {"bits": 4}}, ModelLoadError, r"config\.json: quantization\.group_size=None"),
+        (
+            {"quantization": {"bits": 4, "group_size": 32, "mode": "nf4"}},
+            UnsupportedModelError,
+            r"config\.json: quantization\.mode='nf4'",
+        ),
+        ({"quantization_config": "int8"}, ModelLoadError, r"config\.json: quantization_config='int8'"),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes"}},
+            UnsupportedModelError,
+            r"config\.json: quantization_config\.quant_method='bitsandbytes' is not supported: one of awq",
+        ),
+        (
+            {"text_config": {"quantization_config": {"quant_method": "hqq"}}},
+            UnsupportedModelError,
+            r"config\.json: quantization_config\.quant_method='hqq'",
+        ),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_named(
@@ -140,7 +163,7 @@ def test_a_configuration_that_does_not_fit_is_named(
         ("config.json", None, "config.json: cannot be read"),
         ("config.json", b"{", "config.json: not JSON"),
         ("config.json", b"[]", "JSON object"),
-        ("model.safetensors", None, "No safetensors"),
+        ("model.safetensors", None, "names 'model.safetensors', which is missing"),
         ("model.safetensors", b"\0" * 4, "cannot hold its header"),
         ("model.safetensors", b"\2" + b"\0" * 7 + b"[]", "not a JSON object"),
         ("tokenizer.json", b"{", "tokenizer cannot be read"),
@@ -153,6 +176,109 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, file: str, content: 
         (tmp_path / file).write_bytes(content)
     with pytest.raises(ModelLoadError, match=message):
         load_model(str(tmp_path), device="cpu")
+
+
+def test_a_model_type_whose_module_ends_the_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, model_type="needs_more")
+
+    def import_module(name: str) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr("mlx_lm.utils.importlib.import_module", import_module)
+    with pytest.raises(UnsupportedModelError, match="model_type='needs_more' needs a package"):
+        load_model(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("place", ["model", "tokenizer"])
+def test_code_that_comes_with_a_model_is_never_executed(tmp_path: Path, place: str) -> None:
+    saved(tmp_path, **({"model_file": "code.py"} if place == "model" else {}))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
+    if place == "tokenizer":
+        settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", "code.Own"]}}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    message = r"config\.json: model_file='code\.py': code that comes" if place == "model" else "trust_remote_code"
+    with pytest.raises(ModelLoadError, match=message):
+        load_model(str(tmp_path), device="cpu")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_code_beside_a_model_that_mlx_lm_knows_is_ignored(tmp_path: Path) -> None:
+    saved(tmp_path, auto_map={"AutoModelForCausalLM": "code.Own"})
+    (tmp_path / "code.py").write_text("raise SystemExit('executed')")
+    assert load_model(str(tmp_path), device="cpu").vocab_size == 300
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"weight_map": {"lm_head.weight": "model-2.safetensors"}}, "names 'model-2.safetensors', which is missing"),
+        ({"weight_map": 3}, "must be an object"),
+        ({}, "must be an object"),
+    ],
+)
+def test_an_index_that_leads_nowhere_is_named(tmp_path: Path, index: dict[str, Any], message: str) -> None:
+    saved(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelLoadError, match=rf"model\.safetensors\.index\.json: weight_map {message}"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_weights_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path)
+    open_file = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ModelLoadError, match=r"model\.safetensors: cannot be read: Permission denied"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_a_download_without_space_is_a_load_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot(repo_id: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        if local_files_only:
+            raise FileNotFoundError
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(source, "snapshot_download", snapshot)
+    monkeypatch.setattr(source.HfApi, "model_info", lambda *_, **__: None)
+    with pytest.raises(ModelLoadError, match=r"'someone/model'.*No space left on device"):
+        load_model("someone/model")
+
+
+def test_a_tokenizer_with_more_texts_than_the_model_has_logits_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    text = (tmp_path / "tokenizer.json").read_text()
+    vocabulary = json.loads(text)
+    vocabulary["model"]["vocab"]["abc"] = 300
+    (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(ModelLoadError, match=r"token 300 \(b'abc'\), and the model has logits for 300 tokens"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_markup_without_logits_is_no_reason_to_refuse_a_tokenizer(tmp_path: Path) -> None:
+    saved(tmp_path)
+    text = json.loads((tmp_path / "tokenizer.json").read_text())
+    end = text["added_tokens"][0]
+    text["added_tokens"] += [end | {"id": token_id, "content": f"<image {token_id}>"} for token_id in range(257, 301)]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(text))
+    loaded = load_model(str(tmp_path), device="cpu")
+    assert (loaded.tokenizer.vocab_size, loaded.vocab_size) == (301, 300)
+
+
+def test_without_a_context_length_the_caller_has_to_give_one(tmp_path: Path) -> None:
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_model(str(tmp_path), device="cpu").max_model_len is None
+    with pytest.raises(ModelLoadError, match=r"names no context length: set EngineConfig\.max_model_len"):
+        Engine.load(str(tmp_path), EngineConfig(device="cpu"))
+    with Engine.load(str(tmp_path), EngineConfig(device="cpu", max_model_len=40, kv_cache_tokens=64)) as engine:
+        assert engine.max_model_len == 40
 
 
 def test_truncated_safetensors_are_refused_before_any_data_is_read(tmp_path: Path) -> None:

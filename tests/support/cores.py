@@ -12,7 +12,7 @@ from mlx_agent_llm.request import Request
 
 
 def make_core(model: nn.Module, **config: Any) -> EngineCore:
-    settings = EngineConfig(**({"kv_cache_tokens": 1024, "max_tokens_per_step": 64} | config))
+    settings = EngineConfig(**({"kv_cache_tokens": 1024, "max_tokens_per_step": 64, "check_model": False} | config))
     return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), settings, 512)
 
 

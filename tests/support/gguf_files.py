@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mlx_agent_llm.models.tokenizer import byte_level_alphabet
 
 Array = npt.NDArray[Any]
-TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
+TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "IQ2_XXS": 16, "BF16": 30, "TQ1_0": 34}
 HIDDEN, INNER, HEADS, KV_HEADS, LAYERS, HEAD_DIM = 64, 96, 4, 2, 2, 16
 TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.languages.context_free import (
     ChoiceNode,
     ContextFreeGrammar,
@@ -13,6 +14,7 @@ from mlx_agent_llm.languages.context_free import (
     RuleNode,
     SequenceNode,
     TextNode,
+    has_distinct,
 )
 from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
 from mlx_agent_llm.languages.regular import Language
@@ -25,9 +27,16 @@ class GrammarWalk:
         self._grammar = grammar
         self._depth = depth
         self._shortest = ShortestTexts(grammar)
+        self._reader = Pushdown(grammar) if has_distinct(grammar) else None
 
     def text(self, rng: random.Random) -> str:
-        """Return a random text of the grammar."""
+        """Return a random text of the grammar; where items must differ it is drawn until they do."""
+        text = self._draw(rng)
+        while self._reader is not None and not self._reader.accepts(text):
+            text = self._draw(rng)
+        return text
+
+    def _draw(self, rng: random.Random) -> str:
         written: list[str] = []
         left: list[tuple[Node, int]] = [(self._grammar.root, 0)]
         while left:

@@ -7,9 +7,10 @@ from pathlib import Path
 from textwrap import fill
 
 from mlx_agent_llm.constrain.schema import schema_grammar
-from mlx_agent_llm.constrain.schema.values.formats import FORMATS
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
-from tests.support.json_schema_suite import DRAFTS, load_cases
+from mlx_agent_llm.request.schema_dialect import FORMATS
+from tests.support.json_schema_suite import DRAFTS, load_cases, load_remotes
+from tests.support.schema_corpora import CORPORA, grammar_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "guarantee.md"
 EXACT = "enforced"
@@ -32,14 +33,14 @@ KEYWORDS: list[tuple[str, str, str, str]] = [
     ),
     ("minLength maxLength", EXACT, "counted in characters", ""),
     ("pattern", EXACT, "as a regular language", "lookaround, back-references, word boundaries"),
-    ("format", EXACT, "the formats below", "any other format"),
+    ("format", EXACT, "the formats below; others are annotations", ""),
     ("prefixItems items additionalItems minItems maxItems", EXACT, "", "counts above 10,000"),
     ("contains minContains maxContains", REWRITTEN, "a rule for every count", "more than 1,100 cases"),
     (
         "uniqueItems",
         REWRITTEN,
-        "a rule for every set of used values, where the items have few values or cannot be equal",
-        "items of many values; more than ten values",
+        "by what the array holds so far, where each item has one text; beside `contains` by a rule for every set",
+        "items of open objects, of any type or nested arrays of this kind; ten values beside `contains`",
     ),
     ("properties required additionalProperties", EXACT, "", ""),
     ("patternProperties propertyNames", EXACT, "disjoint languages of names", "more than 16 overlaps of patterns"),
@@ -49,10 +50,11 @@ KEYWORDS: list[tuple[str, str, str, str]] = [
         "a rule for every count",
         "a minimum that two or more names beside the declared ones would have to reach",
     ),
-    ("$ref", EXACT, "pointers, anchors and $id within the schema", "remote documents; circles without a value"),
-    ("$dynamicRef", EXACT, "where its name is unique", "where it depends on the references before it"),
+    ("$ref", EXACT, "pointers, anchors and $id within the schema and `documents`", "circles without a value"),
+    ("$dynamicRef $recursiveRef", EXACT, "where its name is unique", "where it depends on the references before it"),
     ("allOf", REWRITTEN, "one type", "more than 2,000 cases"),
     ("anyOf", EXACT, "", "more than 2,000 cases"),
+    ("nullable discriminator", REWRITTEN, "OpenAPI's, where no dialect is named; the property is written", ""),
     ("oneOf", REWRITTEN, "anyOf of branches, each without those it overlaps with", "more than 2,000 cases"),
     ("not", REWRITTEN, "the complement", "complements of many constants; of uniqueItems over many values"),
     ("if then else", REWRITTEN, "`if` and `then`, or not `if` and `else`", "more than 2,000 cases"),
@@ -74,14 +76,32 @@ KEYWORDS: list[tuple[str, str, str, str]] = [
 def keyword_table() -> str:
     """Return the table of keywords; the last columns count the suite's schemas that are accepted."""
     counts = {draft: accepted_by_file(draft) for draft in DRAFTS}
-    head = "| keyword | kept | how | refused | 2020-12 | draft 7 |\n|---|---|---|---|---|---|"
+    names_of_drafts = " | ".join(draft.removeprefix("draft") for draft in DRAFTS)
+    head = f"| keyword | kept | how | refused | {names_of_drafts} |\n|---|---|---|---|{'---|' * len(DRAFTS)}"
     rows = []
     for names, kept, how, refused in KEYWORDS:
         sums = [_sum(counts[draft], names.split()) for draft in DRAFTS]
-        rows.append(f"| {', '.join(names.split())} | {kept} | {how} | {refused} | {sums[0]} | {sums[1]} |")
+        rows.append(f"| {', '.join(names.split())} | {kept} | {how} | {refused} | {' | '.join(sums)} |")
     totals = [f"{sum(a for a, _ in each.values())} of {sum(b for _, b in each.values())}" for each in counts.values()]
-    rows.append(f"| all files of the suite | | | | {totals[0]} | {totals[1]} |")
+    rows.append(f"| all files of the suite | | | | {' | '.join(totals)} |")
     return "\n".join([head, *rows])
+
+
+def corpora_table() -> str:
+    """The table of real schemas: how many have a grammar, and which are refused for what."""
+    rows = ["| schemas | compiled | refused, and for what |", "|---|---|---|"]
+    for corpus, load in CORPORA.items():
+        refused, count = [], 0
+        for named in load():
+            count += 1
+            try:
+                grammar_of(named)
+            except UnsupportedSchemaError as error:
+                refused.append(f"{named.name.rpartition('.')[2]} ({error.keyword}: {error.reason})")
+            except ConstraintError as error:
+                refused.append(f"{named.name.rpartition('.')[2]} ({error})")
+        rows.append(f"| {corpus} | {count - len(refused)} of {count} | {'; '.join(refused)} |")
+    return "\n".join(rows)
 
 
 def format_list() -> str:
@@ -93,10 +113,11 @@ def accepted_by_file(draft: str) -> dict[str, tuple[int, int]]:
     """Return, for each file of the suite, how many schemas are accepted, or rightly found to allow nothing; of all."""
     accepted: Counter[str] = Counter()
     number: Counter[str] = Counter()
+    documents = load_remotes(draft)
     for case in load_cases(draft):
         number[case.keyword] += 1
         try:
-            schema_grammar(case.schema)
+            schema_grammar(case.schema, documents=documents)
             accepted[case.keyword] += 1
         except UnsupportedSchemaError:
             pass
@@ -106,7 +127,7 @@ def accepted_by_file(draft: str) -> dict[str, tuple[int, int]]:
 
 
 def _sum(counts: dict[str, tuple[int, int]], names: list[str]) -> str:
-    files = {"if": "if-then-else", "$ref": "ref", "$dynamicRef": "dynamicRef"}
+    files = {"if": "if-then-else", "$ref": "ref", "$dynamicRef": "dynamicRef", "$recursiveRef": "recursiveRef"}
     found = [counts[files.get(name, name)] for name in names if files.get(name, name) in counts]
     return f"{sum(a for a, _ in found)} of {sum(b for _, b in found)}" if found else ""
 
@@ -124,4 +145,4 @@ def updated(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text()))
+    PAGE.write_text(replace_section(updated(PAGE.read_text()), "corpora", corpora_table()))

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 FOLDER = Path(__file__).parent / "data" / "json_schema_test_suite"
 DRAFTS = {
     "draft2020-12": "https://json-schema.org/draft/2020-12/schema",
+    "draft2019-09": "https://json-schema.org/draft/2019-09/schema",
     "draft7": "http://json-schema.org/draft-07/schema#",
+    "draft6": "http://json-schema.org/draft-06/schema#",
+    "draft4": "http://json-schema.org/draft-04/schema#",
 }
 MAX_TEXTS = 2000
 
@@ -38,6 +41,20 @@ def load_cases(draft: str) -> Iterator[Case]:
             for test in case["tests"]:
                 instances[test["valid"]].append(test["data"])
             yield Case(draft, path.stem, case["description"], schema, instances[True], instances[False])
+
+
+def load_remotes(draft: str) -> dict[str, Any]:
+    """The documents that references of a draft's schemas name; one that does not say its dialect gets the draft's."""
+    folder = FOLDER / "remotes"
+    drafts = {name: path for name, path in ((path.name, path) for path in folder.iterdir()) if name.startswith("draft")}
+    documents = {}
+    for path in sorted(folder.rglob("*.json")):
+        address = path.relative_to(folder)
+        if address.parts[0] not in drafts or address.parts[0] == draft:
+            schema = json.loads(path.read_text())
+            schema = {"$schema": DRAFTS[draft]} | schema if isinstance(schema, dict) else schema
+            documents[f"http://localhost:1234/{address.as_posix()}"] = schema
+    return documents
 
 
 def texts_of(value: Any) -> Iterator[str]:

@@ -74,9 +74,13 @@ def merged(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
     return whole
 
 
+def is_time(key: str) -> bool:
+    return key in ("timings", "created_at") or key.endswith("_duration")
+
+
 def said(message: AIMessage) -> tuple[Any, ...]:
     """What a message says, without the ids that every answer has of its own."""
     calls = [(call["name"], call["args"]) for call in message.tool_calls]
-    metadata = {key: value for key, value in message.response_metadata.items() if key != "timings"}
+    metadata = {key: value for key, value in message.response_metadata.items() if not is_time(key)}
     assert message.usage_metadata is not None
     return message.content, calls, metadata, message.usage_metadata["output_tokens"]

@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from mlx_agent_llm.bench import WORKLOADS
-from mlx_agent_llm.cli import app
+from mlx_agent_llm.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 // Copies the keys and values of tables' blocks into one matrix a table and KV head, eight elements a lane.
 //
-// With HAS_MEMBERS the tables are those of groups of rows: what lies after a group's end becomes zero, and the
-// threadgroups after the last block put the queries of its members that share a KV head side by side.
+// With HAS_MEMBERS the tables are those of groups of rows: what lies after a group's end, and with HAS_WINDOW what none of
+// its members sees, becomes zero, and the threadgroups after the last block put the queries of its members that share a KV head side by side.
 const int eights = HEAD_DIM / 8;
 const int index = group_x * GATHER_THREADS + index_in_group;
 const int num_blocks = block_tables_shape[1];
@@ -27,7 +27,12 @@ const int offset = index / eights / KV_HEADS;
 const int64_t from = ((block * BLOCK_SIZE + offset) * KV_HEADS + kv_head) * HEAD_DIM + column;
 const int64_t to = (((group * KV_HEADS + kv_head) * num_blocks + group_y) * BLOCK_SIZE + offset) * HEAD_DIM + column;
 #if HAS_MEMBERS
-const bool is_seen = group_y * BLOCK_SIZE + offset < seq_lens[group];
+const int token = group_y * BLOCK_SIZE + offset;
+#if HAS_WINDOW
+const bool is_seen = token >= group_firsts[group] && token < seq_lens[group];
+#else
+const bool is_seen = token < seq_lens[group];
+#endif
 #else
 const bool is_seen = true;
 #endif

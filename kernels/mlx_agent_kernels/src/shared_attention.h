@@ -24,18 +24,35 @@ const int eights = HEAD_DIM / 8;
 const int slabs = HEAD_DIM / 32;
 const int sets = HEAD_DIM / 64;
 const float lowest = -1e30f;
-const float scale = SCALE * 1.4426950408889634f;
+const float log2_e = 1.4426950408889634f;
+#if HAS_SOFTCAP
+#define SCORE(raw) (tanh_of((raw) * (SCALE / SOFTCAP)) * (SOFTCAP * log2_e))
+#else
+#define SCORE(raw) ((raw) * (SCALE * log2_e))
+#endif
 
 const int seq_len = seq_lens[group];
-const int share = ((seq_len + num_splits - 1) / num_splits + 15) / 16 * 16;
-const int begin = split * share;
+#if HAS_WINDOW
+int group_first = seq_len;  // of the tokens that any member sees
+for (int m = 0; m < num_members; m++) group_first = smaller(group_first, firsts[group * num_members + m]);
+#else
+const int group_first = 0;
+#endif
+const int share = ((seq_len - group_first + num_splits - 1) / num_splits + 15) / 16 * 16;
+const int begin = group_first + split * share;
 const int end = smaller(begin + share, seq_len);
 const int64_t first_place = (group * KV_HEADS + kv_head) * num_queries;
 
 Eight query[2][slabs];
+int first[2];  // that the query sees
 UNROLLED
 for (int half = 0; half < 2; half++) {
   const int own = smaller(first_query + half * 8 + quad, num_queries - 1);
+#if HAS_WINDOW
+  first[half] = firsts[group * num_members + own / GROUP];
+#else
+  first[half] = 0;
+#endif
   const int64_t row = members[group * num_members + own / GROUP];
   const int64_t from = ((row * KV_HEADS + kv_head) * GROUP + own % GROUP) * HEAD_DIM;
   UNROLLED
@@ -96,7 +113,8 @@ for (int tile = 1 - BUFFERS; tile < num_tiles; tile++) {
     }
     UNROLLED
     for (int c = 0; c < 4; c++) {
-      scores[n][c] = base + n * 8 + quarter * 2 + c % 2 < end ? scores[n][c] * scale : lowest;
+      const int token = base + n * 8 + quarter * 2 + c % 2;
+      scores[n][c] = token >= first[c / 2] && token < end ? SCORE(scores[n][c]) : lowest;
     }
   }
   UNROLLED
@@ -125,7 +143,8 @@ for (int tile = 1 - BUFFERS; tile < num_tiles; tile++) {
     for (int n = 0; n < TILE / 8; n++) {
       UNROLLED
       for (int c = 2 * half; c < 2 * half + 2; c++) {
-        scores[n][c] = exp2_of(scores[n][c] - now_highest);
+        // A query may see nothing of a tile, and then its highest score is one of those that do not count.
+        scores[n][c] = scores[n][c] > lowest ? exp2_of(scores[n][c] - now_highest) : 0.0f;
         mass[half] += scores[n][c];
       }
     }
@@ -159,7 +178,7 @@ for (int half = 0; half < 2; half++) {
   if (own >= num_queries) continue;
   const int64_t place = (first_place + own) * num_splits + split;
   if (quarter == 0) lse[place] = mass[half] > 0.0f ? highest[half] + log2_of(mass[half]) : lowest;
-  if (begin >= end) continue;  // what the merge does not read
+  if (!(mass[half] > 0.0f)) continue;  // what the merge does not read
   const float inverse = 1.0f / mass[half];
   UNROLLED
   for (int s = 0; s < sets; s++) {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from mlx_agent_llm.chat.families.command_r import COMMAND_R
 from mlx_agent_llm.chat.families.deepseek import DEEPSEEK_V3, DEEPSEEK_V31
@@ -22,13 +21,11 @@ from mlx_agent_llm.chat.families.phi4 import PHI4
 from mlx_agent_llm.chat.families.pythonic import LFM2, PYTHONIC
 from mlx_agent_llm.chat.families.qwen3 import QWEN3
 from mlx_agent_llm.chat.families.qwen3_coder import QWEN3_CODER
+from mlx_agent_llm.chat.families.reasoning import APERTUS, APRIEL, KIMI_K3, SOLAR
 from mlx_agent_llm.chat.families.smollm2 import SMOLLM2
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import THINK, Reasoning
 from mlx_agent_llm.errors import RequestError
-
-if TYPE_CHECKING:
-    from mlx_agent_llm.models.tokenizer import Tokenizer
 
 # The first one whose signs a template holds is its format: what is special stands before what is general.
 _FORMATS = (
@@ -55,15 +52,17 @@ _FORMATS = (
     GENERIC_JSON,
 )
 TOOL_FORMATS: Mapping[str, ToolFormat] = MappingProxyType({one.name: one for one in _FORMATS})
-_MARKS_OF_REASONING = (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning, BRACKETS, THINK)
+MARKS_OF_REASONING = tuple(
+    marks
+    for marks in (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning, KIMI_K3, SOLAR, APERTUS, APRIEL, BRACKETS)
+    if marks is not None
+)
+# Templates that show no calls, and by what else the form is known in which their models write them.
+_MORE_SIGNS = ((("SmolLM", "reasoning_mode"), QWEN3), (("List of tools: [", "keep_past_thinking"), LFM2))
 
 
-def find_tool_format(source: Tokenizer | str, name: str = "auto") -> ToolFormat:
-    """The format of a tokenizer or of the source of a chat template, or the one of that name.
-
-    A template that shows no family's signs has "generic_json". Whether models think is read from the template.
-    """
-    template = source if isinstance(source, str) else source.chat_template or ""
+def find_by_signs(template: str, name: str = "auto") -> ToolFormat:
+    """The format whose signs the source of a chat template holds, or the one of that name; RequestError for no name."""
     if name != "auto" and name not in TOOL_FORMATS:
         raise RequestError(f"tool_format={name!r} must be 'auto' or one of {', '.join(map(repr, TOOL_FORMATS))}")
     found = TOOL_FORMATS[name] if name != "auto" else _find(template)
@@ -71,11 +70,12 @@ def find_tool_format(source: Tokenizer | str, name: str = "auto") -> ToolFormat:
 
 
 def _find(template: str) -> ToolFormat:
-    return next(one for one in _FORMATS if all(sign in template for sign in one.signs))
+    known = (*_MORE_SIGNS, *((one.signs, one) for one in _FORMATS))
+    return next(one for signs, one in known if all(sign in template for sign in signs))
 
 
 def _find_reasoning(template: str) -> Reasoning | None:
-    return next((marks for marks in _MARKS_OF_REASONING if marks and marks.sign in template), None)
+    return next((marks for marks in (*MARKS_OF_REASONING, THINK) if marks.sign in template), None)
 
 
-__all__ = ["TOOL_FORMATS", "ToolFormat", "find_tool_format"]
+__all__ = ["MARKS_OF_REASONING", "TOOL_FORMATS", "ToolFormat", "find_by_signs"]

@@ -15,10 +15,16 @@ HARMONY = ToolFormat(
     text_begin=f"<|channel|>final{MESSAGE}",
     not_in_text=("<|channel|>", "<|start|>", MESSAGE, "<|end|>", "<|return|>"),
     in_channels=True,
+    preamble=(f"<|channel|>commentary{MESSAGE}", f"<|end|>{START}"),
     calls=CallSyntax(
         NamedCall(f" <|constrain|>json{MESSAGE}", JSONArguments(), header_end=MESSAGE),
         marker="<|channel|>commentary to=functions.",
         begin="<|channel|>commentary to=functions.",
         most=1,
+        others=(
+            CallSyntax(  # as the template writes earlier calls
+                NamedCall(f"<|channel|>commentary json{MESSAGE}", JSONArguments()), begin=" to=functions.", most=1
+            ),
+        ),
     ),
 )

@@ -13,7 +13,12 @@ BODY = JSONCall(arguments_key="parameters")
 LLAMA3_JSON = ToolFormat(
     name="llama3_json",
     signs=("<|start_header_id|>", '"parameters"'),
-    calls=CallSyntax(BODY, opening=r'^\s*(<\|python_tag\|>)?\s*\{\s*"name"\s*:\s*"', tag=TAG, separator="; "),
+    calls=CallSyntax(
+        BODY,
+        opening=r'^\s*(<\|python_tag\|>)?\s*\{\s*("type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"',
+        tag=TAG,
+        separator="; ",
+    ),
     # A JSON answer could look like a call; after the tag nothing else is meant.
     calls_beside_json=CallSyntax(BODY, marker=TAG, section_begin=TAG, separator="; "),
 )

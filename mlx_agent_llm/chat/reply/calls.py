@@ -9,10 +9,15 @@ from typing import Any, Protocol
 from mlx_agent_llm.chat.output import ChatDelta, ToolCall, ToolCallDelta
 from mlx_agent_llm.chat.reply.arguments.json_text import load_json, read_json_object
 from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
+from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, collect
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
-from mlx_agent_llm.languages.context_free import TextNode, sequence
+from mlx_agent_llm.languages.context_free import Node, PatternNode, TextNode, choice, sequence
+from mlx_agent_llm.languages.regex import parse_full_match
+
+_ARGUMENTS_KEYS = ("arguments", "parameters")  # models take one for the other
+_ID = PatternNode(parse_full_match("[A-Za-z0-9_-]{1,40}"))
 
 
 class OpenCall:
@@ -97,7 +102,7 @@ class JSONArguments:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the object and of what ends the call."""
-        rules = schema_rules(tool.parameters, prefix)
+        rules = schema_rules(tool.parameters, prefix, tool.strict)
         return replace(rules, root=sequence(rules.root, TextNode(end)))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
@@ -115,6 +120,13 @@ class NamedCall:
     arguments_begin: str
     style: ArgumentStyle
     header_end: str = ""
+
+    head = ""
+
+    @property
+    def is_tagged(self) -> bool:
+        """Whether the arguments are parameters between tags."""
+        return isinstance(self.style, TaggedArguments)
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -153,12 +165,14 @@ class NamedCall:
 class JSONCall:
     """A JSON object of the name and the arguments; with index_key the number of the call stands before them.
 
-    Read with its keys in any order, and with an id or a type.
+    id_key: where the model may write an id after them. Read with its keys in any order, with an id or a type, with
+    "arguments" for "parameters", and within OpenAI's {"type": "function", "function": ...}.
     """
 
     name_key: str = "name"
     arguments_key: str = "arguments"
     index_key: str | None = None
+    id_key: str | None = None
     literals = ()
 
     @property
@@ -195,12 +209,19 @@ class JSONCall:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of a tool's arguments and of what ends the call."""
-        return JSONArguments().rules(tool, prefix, "}" + end)
+        rules = schema_rules(tool.parameters, prefix)
+        return replace(rules, root=sequence(rules.root, self._id_and_close(end)))
 
     def write(self, name: str, arguments: Mapping[str, Any], index: int) -> str:
         """The call as it is written."""
         head = self.head.replace("{index}", str(index))
         return f"{head}{name}{self.between}{write_json(arguments)}}}"
+
+    def _id_and_close(self, end: str) -> Node:
+        """What may follow the arguments."""
+        if self.id_key is None:
+            return TextNode("}" + end)
+        return choice([TextNode("}" + end), sequence(TextNode(f', "{self.id_key}": "'), _ID, TextNode('"}' + end))])
 
     def _read_usual(self, cursor: Cursor, call: OpenCall) -> Reading[bool]:
         """Read up to the end of the arguments; False where the object is not as it is usually written."""
@@ -215,8 +236,11 @@ class JSONCall:
         return True
 
     def _parts_of(self, call: Any) -> tuple[str, dict[str, Any]]:
-        known = {self.name_key, self.arguments_key, self.index_key, "id", "type"}
-        name, arguments = call.get(self.name_key), call.get(self.arguments_key)
-        if not isinstance(name, str) or not isinstance(arguments, dict) or not known.issuperset(call):
+        known = {self.name_key, self.arguments_key, self.index_key, self.id_key, "id", "type"}
+        if call.get("type") == "function" and isinstance(call.get("function"), dict):
+            call = call["function"]  # OpenAI's form
+        keys = [key for key in (self.arguments_key, *_ARGUMENTS_KEYS) if key in call][:1]
+        name, arguments = call.get(self.name_key), call.get(*keys) if keys else None
+        if not isinstance(name, str) or not isinstance(arguments, dict) or not known.union(keys).issuperset(call):
             raise BrokenCallError(f"it must be {self.example()}")
         return name, arguments

@@ -18,8 +18,9 @@ Waiting = Generator[None, None, T]  # waits for more text
 Pieces = Generator[str | None, None, T]  # yields pieces of text as they come, or None to wait
 Reading = Generator[ChatDelta | None, None, T]  # the same, of what a reply adds to a chat
 
-_UNIT = re.compile(r'\s+|"[^"{]*"|\{index\}|[{}\[\],:()]|[^\s"{}\[\],:()]+|"')
+_UNIT = re.compile(r'\s+|"[^"{]*"|\{index\}|\{id\}|[{}\[\],:()]|[^\s"{}\[\],:()]+|"')
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_PLACES = {"{index}": frozenset("0123456789"), "{id}": _NAME_CHARACTERS}  # what stands for what in a literal
 
 
 class BrokenCallError(Exception):
@@ -82,7 +83,7 @@ class Cursor:
     def match(self, literal: str) -> Waiting[bool]:
         """Read the literal up to its blanks: none are needed, and any are fine beside words, quotes and brackets.
 
-        "{index}" stands for a number. Where the literal does not stand here, nothing is read.
+        "{index}" stands for a number, "{id}" for an id. Where the literal does not stand here, nothing is read.
         """
         begin = self.position
         for unit in _units(literal):
@@ -108,18 +109,13 @@ class Cursor:
             self.position += 1
         return self.text[begin : self.position]
 
-    def read_until(self, *markers: str, begun: str = "") -> Pieces[str]:
-        """Yield the text up to the first of the markers as it comes; return that marker and read it, "" at the end.
-
-        Where the text ends with half of the marker `begun` or more, that end is not read.
-        """
+    def read_until(self, *markers: str) -> Pieces[str]:
+        """Yield the text up to the first of the markers as it comes; return that marker and read it, "" at the end."""
         while True:
             found = [(index, marker) for marker in markers if (index := self.text.find(marker, self.position)) >= 0]
             end, marker = min(found, default=(len(self.text), ""))
             if not marker and not self.is_ended:
                 end -= max((held_back(self.rest, one) for one in markers), default=0)
-            elif not marker and 2 * (num_begun := held_back(self.rest, begun)) >= len(begun):
-                end -= num_begun
             if end > self.position:
                 yield self.text[self.position : end]
             self.position = end + len(marker)
@@ -129,10 +125,10 @@ class Cursor:
             yield None
 
     def _match_unit(self, unit: str) -> Waiting[bool]:
-        if unit != "{index}":
+        if unit not in _PLACES:
             return (yield from self.skip(unit))
         begin = self.position
-        while (yield from self.peek()) in tuple("0123456789"):
+        while (yield from self.peek()) in _PLACES[unit]:
             self.position += 1
         return self.position > begin
 
@@ -167,5 +163,5 @@ def _units(literal: str) -> tuple[str, ...]:
     units: list[str] = []
     for unit in _UNIT.findall(literal):
         if not unit.isspace():
-            units += [unit] if unit == "{index}" or (units and units[-1] == "{index}") else [" ", unit]
+            units += [unit] if unit in _PLACES or (units and units[-1] in _PLACES) else [" ", unit]
     return (*units, " ") if literal[-1:].isspace() else tuple(units)

@@ -12,7 +12,7 @@ from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.grammar import ReplyGrammar
 from mlx_agent_llm.chat.reply.reader import ReplyReader, Where
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
-from mlx_agent_llm.constrain.grammars import Check, GrammarConstraint
+from mlx_agent_llm.constrain.grammars import Check, GrammarConstraint, Verdict, judge_json
 from mlx_agent_llm.constrain.reasoning import Block, Thinking, ThinkingTracker
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from mlx_agent_llm.request.constraints import Constraint, JSONSchema
@@ -70,21 +70,33 @@ class ExpectedReply:
 
     def _content(self) -> str:
         """What the grammar depends on, as text."""
-        tools = [[tool.name, tool.parameters] for tool in self.plan.callable]
-        response = None if self.response is None else [self.response.json_schema, self.response.strict]
+        tools = [[tool.name, tool.parameters, tool.strict] for tool in self.plan.callable]
+        response = None if self.response is None else self.response.key
         content = [repr(self.tool_format), self.plan.mode, self.plan.single, tools, response, self.thinking]
         return json.dumps(content, ensure_ascii=False)
 
     def _check(self) -> Check | None:
-        if self.response is None or self.response.strict or self.plan.mode == "required":
-            return None
-        return Check(self.response, self._find_answer)
+        """What the grammar leaves out of tools and of the answer."""
+        lenient = [JSONSchema(tool.parameters, strict=False) for tool in self.plan.callable if not tool.strict]
+        if self._checked_response is not None:
+            lenient.append(self._checked_response)
+        return Check(tuple(lenient), self._judge) if lenient else None
 
-    def _find_answer(self, text: str) -> str | None:
-        """The JSON answer in a whole reply; None where it is calls."""
+    @property
+    def _checked_response(self) -> JSONSchema | None:
+        is_checked = self.response is not None and not self.response.strict and self.plan.mode != "required"
+        return self.response if is_checked else None
+
+    def _judge(self, text: str) -> Verdict:
+        """Whether a whole reply has calls that are valid for their tools, or else a valid answer."""
         reader = self.reader()
         message = ParsedMessage.of(reader.feed(text) + reader.finish())
-        return None if message.tool_calls or message.invalid_tool_calls else message.content
+        if message.invalid_tool_calls:
+            return Verdict(True, message.invalid_tool_calls[0].error)
+        names = {tool.name for tool in self.plan.callable if not tool.strict}
+        if message.tool_calls or self._checked_response is None:
+            return Verdict(any(call.name in names for call in message.tool_calls))
+        return judge_json(self._checked_response, message.content)
 
 
 def make_reader(

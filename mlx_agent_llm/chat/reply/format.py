@@ -31,9 +31,10 @@ class ToolFormat:
 
     signs: texts that the chat templates of the family hold, all of them. text_begin, text_end: marks around text and
     answers. not_in_text: control tokens that free text must not hold. in_channels: whether a reply is one message after
-    another, each with a header. calls_beside_json: how calls are written where a JSON answer is possible, too, and
-    could be taken for one. tools_in_system: whether templates take the tools as a field of the system turn. ids: the
-    kind of ids that the templates want. prompt: how a model is told of tools whose template has no place for them.
+    another, each with a header. preamble: the marks around a text to the user in a message before the reply.
+    calls_beside_json: how calls are written where a JSON answer is possible, too, and could be taken for one.
+    tools_in_system: whether templates take the tools as a field of the system turn. ids: the kind of ids that the
+    templates want. prompt: how a model is told of tools whose template has no place for them.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ToolFormat:
     text_end: str = ""
     not_in_text: tuple[str, ...] = ()
     in_channels: bool = False
+    preamble: tuple[str, str] | None = None
     calls_beside_json: CallSyntax | None = None
     tools_in_system: bool = False
     names_are_identifiers: bool = False

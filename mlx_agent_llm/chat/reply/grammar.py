@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from mlx_agent_llm.chat.reply.calls import JSONCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
-from mlx_agent_llm.chat.reply.syntax import Reasoning
+from mlx_agent_llm.chat.reply.syntax import CallSyntax, Reasoning
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
 from mlx_agent_llm.constrain.reasoning import Thinking
-from mlx_agent_llm.constrain.schema import schema_rules
+from mlx_agent_llm.constrain.schema import JSONNotation, schema_rules
 from mlx_agent_llm.languages.context_free import (
     ContextFreeGrammar,
     Node,
@@ -32,7 +34,11 @@ from mlx_agent_llm.languages.regular import (
 )
 from mlx_agent_llm.request.constraints import JSONSchema
 
-_NUMBER = PatternNode(parse_full_match("[0-9]{1,3}"))
+_PLACES = {
+    "{index}": PatternNode(parse_full_match("[0-9]{1,3}")),
+    "{id}": PatternNode(parse_full_match("[A-Za-z0-9_-]{1,40}")),
+}
+_LINE_BREAKS = parse_full_match(r"\n{0,2}")
 _BLANKS = parse_full_match(r"[ \t\n\r]*")
 
 
@@ -56,39 +62,56 @@ class ReplyGrammar:
     def _body(self) -> Node:
         """What follows the reasoning."""
         if self._plan.mode == "required":
-            return self._calls()
+            return choice(self._calls(syntax) for syntax in self._syntax.spellings)
         if self._response is not None:
             begin, end = TextNode(self._format.text_begin), TextNode(self._format.text_end)
             answer = sequence(begin, self._json(self._response), end)
-            return answer if self._plan.mode == "none" else choice([self._calls(), answer])
+            return answer if self._plan.mode == "none" else choice([self._led_calls(), answer])
         if self._plan.mode == "none":
             return self._text()
         if self._syntax.opening or self._format.text_begin:
-            return choice([self._text(), self._calls()])
-        with_calls = intersection(first_match(self._syntax.marker), self._allowed_beginnings())
-        return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax.marker))])
+            return self._with_preamble(choice([self._text(), self._led_calls()]))
+        with_calls = intersection(
+            first_match(self._syntax.marker), self._allowed_beginnings(), *map(without, self._bare_marker())
+        )
+        return choice([self._text(), sequence(PatternNode(with_calls), self._calls(self._syntax, self._syntax.marker))])
 
-    def _calls(self, read: str = "") -> Node:
+    def _with_preamble(self, body: Node) -> Node:
+        """The body, or a text to the user, in a message of its own, and then the body."""
+        if not self._format.preamble:
+            return body
+        begin, end = self._format.preamble
+        text = concat(without(*self._format.not_in_text), literal(end))
+        return choice([body, sequence(TextNode(begin), PatternNode(text), body)])
+
+    def _led_calls(self) -> Node:
+        calls = choice(self._calls(syntax) for syntax in self._syntax.spellings)
+        return sequence(_optional(self._syntax.leading), calls)
+
+    def _calls(self, syntax: CallSyntax, read: str = "") -> Node:
         """All calls of a reply, from after a part of the first marker that was read."""
-        syntax = self._syntax
         most = 1 if self._plan.single else syntax.most
         begin = (syntax.section_begin + syntax.begin).removeprefix(read)
-        call, separator = self._call(), TextNode(syntax.separator + syntax.begin)
+        call, separator = self._call(syntax), sequence(*_with_places(syntax.separator + syntax.begin))
         more = [RepeatNode(sequence(separator, call), 0, most - 1)] if most > 1 else []
-        return sequence(TextNode(begin), call, *more, TextNode(syntax.section_end))
+        # Line breaks may follow: where calls stand on lines of their own, one would ask for another call otherwise.
+        blanks = [PatternNode(_LINE_BREAKS)] if most > 1 or syntax.trailing else []
+        return sequence(*_with_places(begin), call, *more, TextNode(syntax.section_end), *blanks)
 
-    def _call(self) -> RuleNode:
+    def _call(self, syntax: CallSyntax) -> RuleNode:
         """The rule of one call, from after its beginning on."""
-        if "call" not in self._rules:
-            calls = [self._call_of(tool, f"tool_{number}") for number, tool in enumerate(self._plan.callable)]
-            self._rules["call"] = choice(calls)
-        return RuleNode("call")
+        spelling = self._syntax.spellings.index(syntax)
+        rule = f"call_{spelling}" if spelling else "call"
+        if rule not in self._rules:
+            calls = [self._call_of(syntax, tool, f"tool_{number}") for number, tool in enumerate(self._plan.callable)]
+            self._rules[rule] = choice(calls)
+        return RuleNode(rule)
 
-    def _call_of(self, tool: Tool, rule: str) -> Node:
-        body, name = self._syntax.body, self._format.write_name(tool.name)
+    def _call_of(self, syntax: CallSyntax, tool: Tool, rule: str) -> Node:
+        body, name = syntax.body, self._format.write_name(tool.name)
         if isinstance(body, JSONCall):
-            return sequence(*_numbered(body.head), TextNode(name + body.between), self._arguments(tool, rule))
-        return sequence(TextNode(name), *_numbered(body.arguments_begin), self._arguments(tool, rule))
+            return sequence(*_with_places(body.head), TextNode(name + body.between), self._arguments(tool, rule))
+        return sequence(TextNode(name), *_with_places(body.arguments_begin), self._arguments(tool, rule))
 
     def _arguments(self, tool: Tool, rule: str) -> Node:
         """The rule of a tool's arguments, with what ends the call."""
@@ -99,18 +122,30 @@ class ReplyGrammar:
         return RuleNode(rule)
 
     def _json(self, response: JSONSchema) -> Node:
-        rules = schema_rules(response.json_schema, "answer_", response.strict)
+        rules = schema_rules(
+            response.json_schema,
+            "answer_",
+            response.strict,
+            notation=JSONNotation(response.separators),
+            documents=response.documents,
+        )
         self._rules.update(rules.rules)
         return rules.root
 
     def _text(self) -> Node:
         """Text without a call, with the marks around it."""
         syntax, end = self._syntax, self._format.text_end
-        excluded = [marker for marker in (syntax.marker, end, *self._format.not_in_text) if marker]
+        excluded = [
+            marker for marker in (syntax.marker, end, *self._bare_marker(), *self._format.not_in_text) if marker
+        ]
         texts = intersection(without(*excluded), complement(syntax.replies_with_calls) if syntax.opening else ANY_TEXT)
         if self._format.text_begin:
             return sequence(TextNode(self._format.text_begin), PatternNode(concat(texts, literal(end))))
-        return PatternNode(intersection(texts, self._allowed_beginnings()))
+        return PatternNode(concat(intersection(texts, self._allowed_beginnings()), literal(end)))
+
+    def _bare_marker(self) -> list[str]:
+        """What is read as a call, too, and is none that the grammar has checked."""
+        return [] if self._syntax.bare is None else [self._syntax.bare.marker]
 
     def _allowed_beginnings(self) -> Language:
         """What is not read as the beginning of a block of reasoning."""
@@ -122,11 +157,15 @@ class ReplyGrammar:
     def _with_reasoning(self, body: Node) -> Node:
         marks = self._format.reasoning
         if marks is None or self._thinking == "none":
-            return body
+            return self._led(body)
         if self._thinking == "open":
             return sequence(PatternNode(self._block(marks)), body)
-        block = concat(literal(marks.begin), self._block(marks))
-        return choice([sequence(PatternNode(block), body), body])
+        block = concat(repeat(literal("\n"), 0, min(1, marks.gap)), literal(marks.begin), self._block(marks))
+        return choice([sequence(PatternNode(block), body), self._led(body)])
+
+    def _led(self, body: Node) -> Node:
+        """The body after the blanks that may stand before calls; after reasoning its block ends with them."""
+        return sequence(_optional(self._syntax.leading), body) if self._plan.mode == "required" else body
 
     def _block(self, marks: Reasoning) -> Language:
         """A block up to its end; free text after it begins with the line breaks itself."""
@@ -135,7 +174,10 @@ class ReplyGrammar:
         return concat(first_match(marks.end), literal(marks.bridge), line_breaks)
 
 
-def _numbered(text: str) -> list[Node]:
-    """A text as nodes, with a number for {index}: the model counts in its own way."""
-    before, index, after = text.partition("{index}")
-    return [TextNode(before), _NUMBER, TextNode(after)] if index else [TextNode(before)]
+def _with_places(text: str) -> list[Node]:
+    """A text as nodes, with a number for {index} and an id for {id}: the model chooses them in its own way."""
+    return [_PLACES.get(part) or TextNode(part) for part in re.split(r"(\{index\}|\{id\})", text)]
+
+
+def _optional(text: str) -> Node:
+    return choice([TextNode(text), TextNode("")])

@@ -13,6 +13,7 @@ from mlx_agent_llm.chat.output import ChatDelta, InvalidToolCall, new_call_id
 from mlx_agent_llm.chat.reply.calls import OpenCall
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, Waiting, collect
 from mlx_agent_llm.chat.reply.format import ToolFormat
+from mlx_agent_llm.chat.reply.syntax import CallSyntax
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.languages.regular import ANY_TEXT
@@ -92,6 +93,8 @@ class ReplyReader:
         marker, held = yield from trimmed(pieces, lambda text: ChatDelta(reasoning=text))
         if marker:
             yield from cursor.skip_blanks()
+            if marks.bridge:
+                yield from cursor.match(marks.bridge)
         elif held:
             yield ChatDelta(reasoning=held)
 
@@ -126,27 +129,28 @@ class ReplyReader:
         return True
 
     def _read_text_and_calls(self) -> Reading[None]:
-        markers = [marker for marker in (self._syntax.marker, self._format.text_end) if marker]
+        bare = self._syntax.bare
+        markers = [self._syntax.marker, self._format.text_end, "" if bare is None else bare.marker]
+        markers = [marker for marker in markers if marker]
         is_behind_call = False
         while True:
             if is_behind_call:
                 yield from self._cursor.skip_blanks()
-            pieces = self._cursor.read_until(*markers, begun=self._syntax.marker)
+            pieces = self._cursor.read_until(*markers)
             marker, held = yield from trimmed(pieces, lambda text: ChatDelta(text=text))
             if not marker:
-                if self._cursor.rest:  # the beginning of a marker
-                    yield from self._give_up_call(self._cursor.position, new_call_id(), "")
-                elif held:
+                if held:
                     yield ChatDelta(text=held)
                 return
-            if marker == self._syntax.marker:
+            if marker != self._format.text_end:
                 self._cursor.position -= len(marker)
-                yield from self._read_section()
+                is_bare = bare is not None and marker == bare.marker
+                yield from self._read_section(bare if is_bare else None)
                 is_behind_call = True
 
-    def _read_section(self) -> Reading[None]:
+    def _read_section(self, bare: CallSyntax | None = None) -> Reading[None]:
         """Read the calls that stand here, up to where the marker would have to stand again."""
-        cursor, syntax = self._cursor, self._syntax
+        cursor, syntax = self._cursor, bare or self._syntax
         begin = cursor.position
         if syntax.tag:
             yield from cursor.match(syntax.tag)
@@ -159,13 +163,18 @@ class ReplyReader:
                     yield from cursor.expect(syntax.section_begin)
                 opened = True
                 yield from cursor.expect(syntax.begin)
-                yield from self._read_call(begin)
+                yield from self._read_call(begin, syntax)
             except BrokenCallError as error:
                 yield from self._give_up_call(begin, new_call_id(), str(error))
             begin = cursor.position
             if not syntax.is_section or not (yield from self._has_another()):
                 break
-        yield from cursor.match(syntax.section_end)
+        yield from cursor.match(syntax.section_end or self._forgotten_end(syntax))
+
+    def _forgotten_end(self, syntax: CallSyntax) -> str:
+        """What a bare call may end with all the same."""
+        outer = self._syntax
+        return "" if syntax is outer else outer.end.removeprefix(syntax.end) + outer.section_end
 
     def _is_empty_section(self) -> Waiting[bool]:
         if not self._syntax.section_begin or not self._syntax.section_end:
@@ -177,16 +186,16 @@ class ReplyReader:
         begin = self._cursor.position
         if self._syntax.separator.strip():
             return (yield from self._cursor.match(self._syntax.separator))
-        found = yield from self._cursor.match(self._syntax.begin)
+        found = yield from self._cursor.match(self._syntax.begin or self._syntax.body.head)
         self._cursor.position = begin
         return found
 
-    def _read_call(self, begin: int) -> Reading[None]:
+    def _read_call(self, begin: int, syntax: CallSyntax | None = None) -> Reading[None]:
         call = OpenCall(self._num_calls, self._tools, self._new_id)
         self._num_calls += 1
         try:
             yield from self._syntax.body.read(self._cursor, call)
-            yield from self._cursor.expect(self._syntax.end)
+            yield from self._cursor.expect((syntax or self._syntax).end)
         except BrokenCallError as error:
             yield from self._give_up_call(begin, call.id or new_call_id(), str(error))
             return

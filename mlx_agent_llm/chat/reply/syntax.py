@@ -40,7 +40,10 @@ class CallSyntax:
 
     marker: how the calls begin; no text of a reply holds it. opening: for a family without such a mark, the pattern of
     replies that are calls; then calls stand at the beginning alone, and a `tag` may stand before them. closing: what
-    ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make.
+    ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make. leading,
+    trailing: blanks that may stand before the first call and after the last one. "{index}" and "{id}" in these texts
+    stand for the number of a call and for an id. others: how else the model may write calls, with arguments that end
+    alike.
     """
 
     body: NamedCall | JSONCall
@@ -54,6 +57,23 @@ class CallSyntax:
     section_end: str = ""
     closing: str = ""
     most: int = MAX_CALLS
+    leading: str = ""
+    trailing: str = ""
+    others: tuple[CallSyntax, ...] = ()
+
+    @property
+    def spellings(self) -> tuple[CallSyntax, ...]:
+        """All ways in which calls may be written."""
+        return (self, *self.others)
+
+    @cached_property
+    def bare(self) -> CallSyntax | None:
+        """How models write a call with tags whose outermost tags they forget; None where there is but one."""
+        outer, _, inner = (self.section_begin + self.begin).rpartition("<")
+        if not isinstance(self.body, NamedCall) or not self.body.is_tagged or not outer.rstrip().endswith(">"):
+            return None
+        end, close, _ = self.end.partition(">")
+        return CallSyntax(self.body, marker=f"<{inner}", begin=f"<{inner}", end=end + close, closing=end + close)
 
     @property
     def is_section(self) -> bool:

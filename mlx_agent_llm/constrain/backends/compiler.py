@@ -30,7 +30,7 @@ class GrammarCompiler:
 
     token_bytes: the bytes of every token, b"" for special ones. vocab_size: the width of the logits, which may be more;
     ids beyond token_bytes are never allowed. special_token_texts: id -> text of the control tokens; one is allowed only
-    where it is an end token, or where the grammar names its text as a marker.
+    where it is an end token, or where the grammar names its text as a marker. token_texts: what a token writes.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class GrammarCompiler:
         self._special = dict(special_token_texts)
         self._vocab_size = vocab_size
         self._ordinary = {token_id for token_id, data in enumerate(token_bytes) if data} - self._special.keys()
-        self._backends = Backends(self._token_texts(token_bytes), sorted(self._end))
+        self.token_texts = self._token_texts(token_bytes)
+        self._backends = Backends(self.token_texts, sorted(self._end))
 
     @property
     def has_end_token(self) -> bool:

@@ -22,22 +22,25 @@ class TokenSets:
 
 
 class GrammarMatcher:
-    """Implements the engine's Matcher over a cursor of either library; made anew for every request."""
+    """Implements the engine's Matcher over a cursor of either library; made anew for every request.
+
+    has_ended: whether an end token was accepted.
+    """
 
     def __init__(self, cursor: GrammarCursor, token_sets: TokenSets) -> None:
         self._cursor = cursor
         self._token_sets = token_sets
         self._row = np.zeros((1, token_sets.num_words), np.int32)
         self._row_is_current = False
-        self._has_ended = False
+        self.has_ended = False
 
     def accept(self, token_id: int) -> bool:
         """Advance by one sampled token; False, with nothing changed, when the grammar does not allow it."""
-        if self._has_ended or not self._is_usable(token_id):
+        if self.has_ended or not self._is_usable(token_id):
             return False
         if token_id in self._token_sets.end:
-            self._has_ended = self._cursor.is_complete
-            return self._has_ended
+            self.has_ended = self._cursor.is_complete
+            return self.has_ended
         accepted = self._cursor.accept(token_id)
         self._row_is_current = self._row_is_current and not accepted
         return accepted
@@ -49,8 +52,8 @@ class GrammarMatcher:
     @property
     def is_finished(self) -> bool:
         """Whether an end token was accepted, or the text is complete and only an end token could follow."""
-        if self._has_ended or not self._cursor.is_complete:
-            return self._has_ended
+        if self.has_ended or not self._cursor.is_complete:
+            return self.has_ended
         return not np.any(self._next_tokens() & self._token_sets.continuing)
 
     def jump_forward(self) -> bytes:
@@ -59,15 +62,15 @@ class GrammarMatcher:
 
     def rollback(self, num_tokens: int) -> None:
         """Take the latest accepted tokens back."""
-        self._cursor.rollback(num_tokens - self._has_ended)  # the end token is known here alone
-        self._has_ended = self._row_is_current = False
+        self._cursor.rollback(num_tokens - self.has_ended)  # the end token is known here alone
+        self.has_ended = self._row_is_current = False
 
     def _is_usable(self, token_id: int) -> bool:
         return bool(self._token_sets.usable[token_id // 32] >> (token_id % 32) & 1)
 
     def _next_tokens(self) -> npt.NDArray[np.int32]:
         """The current row, filled once a token; a row without tokens is a fault, never a sample."""
-        assert not self._has_ended, "nothing follows the end token"
+        assert not self.has_ended, "nothing follows the end token"
         if not self._row_is_current:
             self._cursor.fill(self._row)
             np.bitwise_and(self._row, self._token_sets.usable, out=self._row)

@@ -1,7 +1,8 @@
 """How to complete a text of a grammar within a budget of tokens, from wherever it stands.
 
 The cost of a state is a sum over what is still to be matched, each part spelled for itself. It is never too low: tokens
-that reach over the borders of parts could only make it less.
+that reach over the borders of parts could only make it less. Where texts of a series must differ it may be too low, and
+the tokens themselves are counted.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
-from mlx_agent_llm.constrain.closing.pushdown import Pushdown, Stack, State
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown, Series, Stack, State
 from mlx_agent_llm.constrain.closing.reserve import most_tokens_to_close
 from mlx_agent_llm.constrain.closing.spelling import Spelling
 from mlx_agent_llm.errors import ConstraintError
-from mlx_agent_llm.languages.context_free import ContextFreeGrammar
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar, has_distinct
 from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
 from mlx_agent_llm.languages.regular import Language
 from mlx_agent_llm.languages.regular.char_set import CharSet
@@ -34,6 +35,7 @@ class Closing:
         self._bytes = ShortestTexts(grammar)
         self._pushdown = Pushdown(grammar, self._bytes)
         self._text_counts: dict[str, list[float]] = {}
+        self._is_distinct = has_distinct(grammar)  # then a cost is a lower bound: it counts equal texts of a series
         self._languages: WeakKeyDictionary[Language, tuple[float, str]] = WeakKeyDictionary()
         if not spelling.has_every_byte and math.isinf(self.cost(self.start())):
             raise ConstraintError("the vocabulary has no tokens for the shortest text of the constraint")
@@ -50,7 +52,7 @@ class Closing:
     @cached_property
     def reserve(self) -> float:
         """As long as so many tokens are left, every text can be completed; infinite where there is no such number."""
-        return most_tokens_to_close(self._grammar, self._shortest, self._counts)
+        return math.inf if self._is_distinct else most_tokens_to_close(self._grammar, self._shortest, self._counts)
 
     def find_reserve(self) -> None:
         """Find the reserve, which may take a while, before it is asked for."""
@@ -58,7 +60,11 @@ class Closing:
 
     def fits_into(self, num_tokens: int) -> bool:
         """Whether some whole text has at most so many tokens; quick where it has no more bytes either."""
-        has_few_bytes = self._spelling.has_every_byte and self._bytes.cost(self._grammar.root) <= num_tokens
+        has_few_bytes = (
+            self._spelling.has_every_byte
+            and not self._is_distinct
+            and self._bytes.cost(self._grammar.root) <= num_tokens
+        )
         return has_few_bytes or self.minimum <= num_tokens
 
     def start(self) -> State:
@@ -73,6 +79,12 @@ class Closing:
         """The state after the data, which may end within a character."""
         return self._pushdown.advance(state, data)
 
+    def is_alive(self, state: State) -> bool:
+        """Whether the text so far is the beginning of a text of the grammar."""
+        if state.partial:
+            return any(self.is_alive(after) for _, after in self._ways_to_finish_a_character(state))
+        return state.is_complete or bool(state.stacks)
+
     def cost(self, state: State) -> float:
         """How many tokens complete the text, as an upper bound; infinite where nothing does."""
         if state.partial:
@@ -83,7 +95,9 @@ class Closing:
     def fits(self, state: State, num_tokens: int) -> bool:
         """Whether at most so many tokens complete the text."""
         cost = self.cost(state)
-        return cost <= num_tokens or (math.isfinite(cost) and len(self.closing_tokens(state)) <= num_tokens)
+        return (cost <= num_tokens and not self._is_distinct) or (
+            math.isfinite(cost) and len(self.closing_tokens(state)) <= num_tokens
+        )
 
     def closing_tokens(self, state: State) -> list[int]:
         """The tokens that complete the text; none where it is complete."""
@@ -94,7 +108,18 @@ class Closing:
             ways = self._ways_to_finish_a_character(state)
             data, after = min(ways, key=lambda way: self._spell(way[0])[0] + self.cost(way[1]))
             return data + self._closing_data(after)
+        if self._is_distinct:
+            return self._leaf_by_leaf(state)
         return b"" if state.is_complete else self._write(min(state.stacks, key=self._stack_cost)).encode()
+
+    def _leaf_by_leaf(self, state: State) -> bytes:
+        """The rest of a text in which later leaves depend on earlier ones."""
+        data = b""
+        while not state.is_complete:
+            rests = {stack: rest for stack in state.stacks if (rest := self._rest_of_leaf(stack))}
+            written = rests[min(rests, key=self._stack_cost)].encode()
+            data, state = data + written, self._pushdown.advance(state, written)
+        return data
 
     def _ways_to_finish_a_character(self, state: State) -> Iterator[tuple[bytes, State]]:
         """The missing bytes and the state after them, for one character of each kind that may stand there."""
@@ -104,23 +129,33 @@ class Closing:
             yield missing, self._pushdown.advance(state, missing)
 
     def _stack_cost(self, stack: Stack) -> float:
-        leaf, offset, frame = stack
+        leaf, offset, frame, series = stack
         if isinstance(leaf, str):
             cost = self._counts(leaf)[len(leaf[:offset].encode())]
         else:
-            cost = self._shortest_of(leaf)[0]
+            cost = self._shortest_left(leaf, series)[0]
         while frame.node is not None and frame.rest is not None:
             cost += self._shortest.cost(frame.node, frame.index)
             frame = frame.rest
         return cost
 
+    def _rest_of_leaf(self, stack: Stack) -> str:
+        leaf, series = stack.leaf, stack.series
+        return leaf[stack.offset :] if isinstance(leaf, str) else self._shortest_left(leaf, series)[1]
+
     def _write(self, stack: Stack) -> str:
-        leaf, offset, frame = stack
-        written = [leaf[offset:] if isinstance(leaf, str) else self._shortest_of(leaf)[1]]
+        written, frame = [self._rest_of_leaf(stack)], stack.rest
         while frame.node is not None and frame.rest is not None:
             written.append(self._shortest.write(frame.node, frame.index))
             frame = frame.rest
         return "".join(written)
+
+    def _shortest_left(self, leaf: Language, series: Series) -> tuple[float, str]:
+        found = self._shortest_of(leaf)
+        if found[1] not in series.rests:
+            return found
+        text = series.text_left(leaf)
+        return (math.inf, "") if text is None else (self._spell(text.encode())[0], text)
 
     def _shortest_of(self, language: Language) -> tuple[float, str]:
         if language not in self._languages:
@@ -151,7 +186,10 @@ def characters_beginning_with(data: bytes) -> CharSet:
 
 def _next_characters(stack: Stack, chars: CharSet) -> list[str]:
     """One character of each class that the stack tells apart, out of `chars`."""
-    leaf, offset, _ = stack
+    leaf, offset = stack.leaf, stack.offset
     if isinstance(leaf, str):
         return [leaf[offset]] if leaf[offset] in chars else []
-    return [common.example() for one in leaf.next_classes() if (common := one & chars)]
+    classes = [common for one in leaf.next_classes() if (common := one & chars)]
+    taken = CharSet.of("".join(rest[:1] for rest in stack.series.rests))
+    alone = [chr(code) for one in classes for code in (one & taken).code_points()]
+    return [*alone, *(others.example() for one in classes if (others := one - taken))]

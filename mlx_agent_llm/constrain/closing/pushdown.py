@@ -13,6 +13,7 @@ from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.context_free import (
     ChoiceNode,
     ContextFreeGrammar,
+    DistinctNode,
     Node,
     PatternNode,
     RepeatNode,
@@ -21,7 +22,7 @@ from mlx_agent_llm.languages.context_free import (
     TextNode,
 )
 from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
-from mlx_agent_llm.languages.regular import Language, empty_text, nothing
+from mlx_agent_llm.languages.regular import Language, empty_text, nothing, some_texts
 
 MAX_STACKS = 10_000
 
@@ -51,18 +52,83 @@ class Frame:
         return self._children[key]
 
 
+class Series(NamedTuple):
+    """The texts of the DistinctNodes of one series so far, and what is read of the next one, with `before` in front.
+
+    current: None between two texts.
+    """
+
+    taken: frozenset[str] = frozenset()
+    current: str | None = None
+    before: str = ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a text, or the beginning of one."""
+        return bool(self.taken) or self.current is not None
+
+    @property
+    def rests(self) -> list[str]:
+        """What would complete the current text to one that is taken."""
+        if self.current is None:
+            return []
+        texts = (self.before + text for text in self.taken)
+        return [text[len(self.current) :] for text in texts if text.startswith(self.current)]
+
+    def text_left(self, leaf: Language) -> str | None:
+        """A short text of what is left of a leaf that is not taken; None where there is none."""
+        rests = set(self.rests)
+        texts = some_texts(leaf, 1 << len(rests).bit_length())  # more than are taken
+        return next((text for text in texts if text not in rests), None)
+
+    def leaves_some(self, leaf: Language) -> bool:
+        """Whether a text of the leaf is not taken; a plain language without a longest text has texts without end."""
+        is_endless = leaf.is_plain and leaf.most is None
+        return is_endless or not self.rests or self.text_left(leaf) is not None
+
+    def read(self, char: str) -> Series:
+        """The series after one more character of the current text."""
+        return self if self.current is None else self._replace(current=self.current + char)
+
+    def finished(self) -> Series:
+        """The series after the current text."""
+        return self if self.current is None else Series(self.taken | {self.current[len(self.before) :]})
+
+
+_NO_SERIES = Series()
+
+
 class Stack(NamedTuple):
     """A leaf that is being matched, as a text from `offset` on or as the language of what is left, and the rest."""
 
     leaf: str | Language
     offset: int
     rest: Frame
+    series: Series = _NO_SERIES
+
+
+class Start(NamedTuple):
+    """A leaf that may come next, and the rest."""
+
+    node: TextNode | PatternNode
+    rest: Frame
+
+    def stack(self, series: Series) -> Stack | None:
+        """The stack after what the series has so far; None where nothing is left of the leaf."""
+        if isinstance(self.node, TextNode):
+            return Stack(self.node.value, 0, self.rest, series)
+        language = self.node.language
+        if not isinstance(self.node, DistinctNode):
+            return Stack(language, 0, self.rest, series)
+        before = self.node.before
+        series = Series(series.taken if before else frozenset(), "", before)
+        return Stack(language, 0, self.rest, series) if series.leaves_some(language) else None
 
 
 class Entry(NamedTuple):
     """Where the matching of something can begin, and whether it may be over without any character."""
 
-    stacks: tuple[Stack, ...]
+    starts: tuple[Start, ...]
     is_complete: bool
 
 
@@ -91,7 +157,8 @@ class Pushdown:
     def start(self) -> State:
         """The state before the first character."""
         entry = self._enter(self._grammar.root, 0, Frame())
-        return State(entry.stacks, entry.is_complete)
+        stacks = (start.stack(_NO_SERIES) for start in entry.starts)
+        return State(tuple(stack for stack in stacks if stack is not None), entry.is_complete)
 
     def accepts(self, text: str) -> bool:
         """Whether the whole text belongs to the grammar."""
@@ -111,28 +178,32 @@ class Pushdown:
             stacks, is_complete = self._step(stacks, char)
         return State(stacks, is_complete and not partial, partial)
 
-    def _step(self, stacks: tuple[Stack, ...], char: str) -> Entry:
+    def _step(self, stacks: tuple[Stack, ...], char: str) -> tuple[tuple[Stack, ...], bool]:
         found: dict[Stack, None] = {}  # in order, each once
         is_complete = False
-        for leaf, offset, rest in stacks:
+        for leaf, offset, rest, series in stacks:
             if isinstance(leaf, str):
                 if leaf[offset] != char:
                     continue
                 if offset + 1 < len(leaf):
-                    found[Stack(leaf, offset + 1, rest)] = None
+                    found[Stack(leaf, offset + 1, rest, series)] = None
                     continue
             else:
                 after = leaf.derive(char)
-                if not _is_over(after):
-                    found[Stack(after, 0, rest)] = None
-                if not after.is_nullable:
+                series = series.read(char)
+                if not series.leaves_some(after):
                     continue
+                if not _is_over(after):
+                    found[Stack(after, 0, rest, series)] = None
+                if not after.is_nullable or "" in series.rests:
+                    continue
+                series = series.finished()
             entry = self._entry_of(rest)
-            found.update(dict.fromkeys(entry.stacks))
+            found.update((stack, None) for start in entry.starts if (stack := start.stack(series)) is not None)
             is_complete = is_complete or entry.is_complete
         if len(found) > MAX_STACKS:
             raise ConstraintError(f"the grammar is too ambiguous: a text can be read in more than {MAX_STACKS} ways")
-        return Entry(tuple(found), is_complete)
+        return tuple(found), is_complete
 
     def _entry_of(self, rest: Frame) -> Entry:
         if rest.entry is None:
@@ -141,7 +212,7 @@ class Pushdown:
 
     def _enter(self, node: Node | None, index: int, rest: Frame | None) -> Entry:
         """The leaves that a node from `index` on, with this rest, can begin with."""
-        stacks: dict[Stack, None] = {}
+        starts: dict[tuple[int, Frame], Start] = {}
         seen = set()
         is_complete = False
         left: list[_Configuration] = [(node, index, rest)]
@@ -155,12 +226,12 @@ class Pushdown:
             elif isinstance(node, TextNode | PatternNode):
                 leaf = node.value if isinstance(node, TextNode) else node.language
                 if not _is_over(leaf):
-                    stacks[Stack(leaf, 0, rest)] = None
+                    starts.setdefault((id(node), rest), Start(node, rest))
                 if _may_be_empty(leaf):
                     left.append((rest.node, rest.index, rest.rest))
             else:
                 left += self._unfold(node, index, rest)
-        return Entry(tuple(stacks), is_complete)
+        return Entry(tuple(starts.values()), is_complete)
 
     def _unfold(
         self, node: SequenceNode | ChoiceNode | RepeatNode | RuleNode, index: int, rest: Frame

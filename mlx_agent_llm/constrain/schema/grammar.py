@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_agent_llm.constrain.schema.read.document import NO_DOCUMENTS, Documents
 from mlx_agent_llm.constrain.schema.read.vocabulary import read_schema
 from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
 from mlx_agent_llm.constrain.schema.write.shared_rules import shared_rules
 from mlx_agent_llm.constrain.schema.write.writer import GrammarWriter, WriteRoot, write_value
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar, Node, productive_rules, reachable_rules
-from mlx_agent_llm.request.constraints import CheckedKeywords
+from mlx_agent_llm.request.constraints import SEPARATORS, CheckedKeywords
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,19 @@ class SchemaRules:
     checked: CheckedKeywords = ()
 
 
-def schema_grammar(schema: dict[str, Any] | bool, strict: bool = True) -> SchemaGrammar:
+def schema_grammar(
+    schema: dict[str, Any] | bool,
+    strict: bool = True,
+    documents: Documents = NO_DOCUMENTS,
+    separators: tuple[str, str] = SEPARATORS,
+) -> SchemaGrammar:
     """The grammar of the values that are valid for a schema; it is exact, and there is such a value.
 
     With strict=False what cannot be enforced is left out and listed: the values must be checked afterwards. Otherwise
     UnsupportedSchemaError names the pointer and the keyword. ConstraintError is raised for what is no JSON Schema,
     contradicts itself, refers to nothing, or has no end.
     """
-    rules = schema_rules(schema, strict=strict)
+    rules = schema_rules(schema, strict=strict, documents=documents, notation=JSONNotation(separators))
     return SchemaGrammar(ContextFreeGrammar(rules.root, rules.rules), rules.checked)
 
 
@@ -50,14 +56,15 @@ def schema_rules(
     notation: JSONNotation = JSON,
     closes_objects: bool = True,
     write_root: WriteRoot = write_value,
+    documents: Documents = NO_DOCUMENTS,
 ) -> SchemaRules:
     """The rules of a schema for a larger grammar; the names of its own rules begin with `prefix`.
 
     Rules that many schemas share (string, integer, number, boolean, null, any...) are the same in all. write_root:
-    writes the outermost value, where that is not written like any other.
+    writes the outermost value, where that is not written like any other. documents: further schemas by their URIs.
     """
     try:
-        reader = read_schema(schema, strict)
+        reader = read_schema(schema, strict, documents)
         writer = GrammarWriter(reader, notation, prefix, closes_objects)
         root = writer.write(reader.root, write_root)
     except RecursionError:

@@ -48,17 +48,32 @@ class RowSpan(NamedTuple, Generic[Array]):
         return RowSpan(levels, function(self.block_tables), function(self.seq_lens))
 
 
+class WindowArrays(NamedTuple, Generic[Array]):
+    """Where the layers that see a window have their keys and values."""
+
+    slot_mapping: Array  # (T,)
+    rows: RowSpan[Array] | None  # from the first block on that each row sees, nothing of it shared
+    prompt_tables: tuple[Array, ...]  # (W,) each; what is behind the window is nobody's
+
+    def map(self, function: Callable[[Array], Other]) -> WindowArrays[Other]:
+        """The results of a function of each array, in their places."""
+        rows = None if self.rows is None else self.rows.map(function)
+        return WindowArrays(function(self.slot_mapping), rows, tuple(map(function, self.prompt_tables)))
+
+
 class BatchArrays(NamedTuple, Generic[Array]):
     """All the arrays of a batch that travel together."""
 
     tokens: TokenArrays[Array]
     rows: RowSpan[Array] | None
     prompt_tables: tuple[Array, ...]  # (W,) each
+    window: WindowArrays[Array] | None  # where some layers have tables of their own
 
     def map(self, function: Callable[[Array], Other]) -> BatchArrays[Other]:
         """The results of a function of each array, in their places."""
         rows = None if self.rows is None else self.rows.map(function)
-        return BatchArrays(self.tokens.map(function), rows, tuple(map(function, self.prompt_tables)))
+        window = None if self.window is None else self.window.map(function)
+        return BatchArrays(self.tokens.map(function), rows, tuple(map(function, self.prompt_tables)), window)
 
 
 class PromptSpan(NamedTuple):
@@ -68,6 +83,34 @@ class PromptSpan(NamedTuple):
     end: int
     seq_len: int  # tokens to attend to: all up to the chunk's last one
     block_table: mx.array  # (W,)
+
+
+class StateRows(NamedTuple):
+    """Packed tokens [0, R) that each take one state on; idle ones at the end have no slots."""
+
+    num_rows: int
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+class StateChunk(NamedTuple):
+    """Packed tokens [begin, end) that take one state on, after another chunk's where its source is that one's target.
+
+    source None: they begin a sequence.
+    """
+
+    begin: int
+    end: int
+    source: int | None
+    target: int | None
+
+
+class StateBatch(NamedTuple):
+    """What recurrent layers make of a batch's tokens: the rows in one call, then the chunks in their order."""
+
+    rows: StateRows | None
+    chunks: tuple[StateChunk, ...]
+    empty_slots: frozenset[int]  # of states that nobody wants any more after the forward
 
 
 class SlotCopies(NamedTuple):
@@ -95,6 +138,8 @@ class Batch(NamedTuple):
     has_in_flight: bool = False  # any token is still on the device
     sampled: tuple[Request, ...] = ()  # (S,) whose the sampled rows are
     copies: SlotCopies | None = None
+    window: Batch | None = None  # the same for layers that see a window, where these have tables of their own
+    states: StateBatch | None = None  # where the model has recurrent layers
     packed: Packed | None = None  # what the arrays are views of
 
 
@@ -129,6 +174,19 @@ def pack(arrays: BatchArrays[IntArray]) -> Packed:
     return Packed(mx.array(np.concatenate(flat, axis=None, dtype=np.int32)), shapes)
 
 
-def rows_batch(tokens: TokenArrays[mx.array], rows: RowSpan[mx.array]) -> Batch:
+def rows_batch(arrays: BatchArrays[mx.array]) -> Batch:
     """A batch of rows alone, as far as a forward reads it."""
-    return Batch(tokens, rows, num_rows=len(tokens.positions))
+    batch = Batch(arrays.tokens, arrays.rows, num_rows=len(arrays.tokens.positions))
+    return batch if arrays.window is None else batch._replace(window=window_batch(batch, arrays.window))
+
+
+def window_batch(batch: Batch, window: WindowArrays[mx.array], copies: SlotCopies | None = None) -> Batch:
+    """A batch as layers that see a window read it."""
+    return batch._replace(
+        tokens=batch.tokens._replace(slot_mapping=window.slot_mapping),
+        rows=window.rows,
+        prompts=tuple(
+            span._replace(block_table=table) for span, table in zip(batch.prompts, window.prompt_tables, strict=True)
+        ),
+        copies=copies,
+    )

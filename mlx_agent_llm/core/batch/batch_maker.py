@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_agent_kernels import SharedLevel
-from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, PromptSpan, RowSpan, SlotCopies, TokenArrays, pack
-from mlx_agent_llm.core.batch.sharing import Group, Levels, SharingCosts, find_levels
+from mlx_agent_llm.core.batch.batch import Batch, BatchArrays, RowSpan, SlotCopies, TokenArrays, pack, window_batch
+from mlx_agent_llm.core.batch.layout import Layout
+from mlx_agent_llm.core.batch.packing import Packing, bucket
+from mlx_agent_llm.core.batch.row_tables import Rounding, extended, own_tables, power_of_two
+from mlx_agent_llm.core.batch.sharing import Group, Levels, find_levels
+from mlx_agent_llm.core.batch.states import StateOrder
 from mlx_agent_llm.core.batch.table_matrix import IntArray, TableMatrix
-from mlx_agent_llm.core.kv.kv_manager import BlockCopy
+from mlx_agent_llm.core.batch.window_tables import WindowTables
+from mlx_agent_llm.core.kv.clean_blocks import BlockCopy
 from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
-from mlx_agent_llm.core.schedule.warm_up import KernelSizes
 from mlx_agent_llm.request import Request
-
-Rounding = Callable[[int], int]  # how large an array's dimension is made
-
-
-class Packing(NamedTuple):
-    """How a device likes its batches; padding_block is nobody's block."""
-
-    padding_block: int
-    min_tokens: int = 1  # fewer tokens than these get company, which no attention is computed for
-    in_buckets: bool = False  # batches of rows alone get one of few numbers of rows, and of widths of tables...
-    # ...with chunks among them up to so many rows: larger ones come in shapes that are seldom seen again, and to trace
-    # a forward takes twice as long as to build its graph.
-    max_bucket_of_chunks: int = 64
-    max_row_chunk: int = 1  # tokens of a chunk that are rows of their own rather than a prompt chunk
-    costs: SharingCosts = SharingCosts(launches=4, copies=1)
-    warm_rows: tuple[int, ...] = (1,)  # numbers of rows that have kernels of their own to compile...
-    warm_blocks: int = 0  # ...and how many blocks a row has that is read in parts
-
-    @property
-    def kernel_sizes(self) -> KernelSizes:
-        """What has to be computed once before all kernels are compiled."""
-        most = max(self.warm_rows)
-        return KernelSizes(
-            self.max_row_chunk,
-            self.warm_rows,
-            max(self.warm_blocks, self.costs.num_worth_sharing(most) or 0),
-            self.costs.num_worth_two_levels(most),
-        )
 
 
 class BatchMaker:
@@ -54,6 +28,9 @@ class BatchMaker:
         self._block_size = block_size
         self._packing = packing
         self._tables = TableMatrix(packing.padding_block)
+        self._window_tables = None
+        if packing.window:
+            self._window_tables = WindowTables(packing.window, block_size, packing.window_padding_block)
         self._levels: Levels = ()
         self._levels_hold = False  # for as long as the tables are the same and have a row each
 
@@ -62,21 +39,23 @@ class BatchMaker:
 
         None is a row whose sample nobody takes.
         """
-        layout = _Layout.of(schedule, self._packing)
+        states = StateOrder(schedule) if self._packing.has_states else None
+        layout = Layout.of(schedule, self._packing, states)
         tables, widths, is_same = self._tables.update([chunk.request.kv.block_table for chunk in layout.chunks])
         self._levels_hold = self._levels_hold and is_same
         positions, (token_ids, sources) = layout.positions, layout.token_ids(in_flight)
         blocks, offsets = np.divmod(positions, self._block_size)
         slots = tables[layout.owners, blocks] * self._block_size + offsets
         rows = self._row_span(layout, tables, widths) if layout.num_rows else None
-        prompts = range(len(layout.chunks) - layout.num_prompts, len(layout.chunks))
-        prompt_tables = tuple(tables[row, : widths[row]] for row in prompts)
-        packed = pack(BatchArrays(self._token_arrays(layout, token_ids, sources, slots), rows, prompt_tables))
-        arrays = packed.unpack()
-        return Batch(
+        prompt_tables = tuple(tables[row, : widths[row]] for row in layout.prompts)
+        tokens = self._token_arrays(layout, token_ids, sources, slots)
+        window = None if self._window_tables is None else self._window_tables.arrays(layout)
+        packed = pack(BatchArrays(tokens, rows, prompt_tables, window))
+        arrays, changes = packed.unpack(), schedule.changes
+        batch = Batch(
             arrays.tokens,
             arrays.rows,
-            prompts=tuple(map(layout.prompt_span, prompts, arrays.prompt_tables)),
+            prompts=tuple(map(layout.prompt_span, layout.prompts, arrays.prompt_tables)),
             num_rows=layout.num_rows,
             num_padding=layout.num_padding,
             num_tokens=layout.ends[-1],
@@ -84,24 +63,29 @@ class BatchMaker:
             num_prompt_tokens=sum(chunk.length for chunk in layout.chunks if _is_of_a_prompt(chunk)),
             has_in_flight=max(sources) >= 0,
             sampled=tuple(chunk.request for chunk in layout.chunks if chunk.is_sampled),
-            copies=_slot_copies(schedule.copies, self._block_size) if schedule.copies else None,
+            copies=_slot_copies(changes.copies, self._block_size),
+            states=None if states is None else states.batch(layout.chunks, layout.num_idle),
             packed=packed,
         )
+        if arrays.window is None:
+            return batch
+        window_copies = _slot_copies(changes.window_copies, self._block_size)
+        return batch._replace(window=window_batch(batch, arrays.window, window_copies))
 
     def _token_arrays(
-        self, layout: _Layout, token_ids: list[int], sources: list[int], slots: IntArray
+        self, layout: Layout, token_ids: list[int], sources: list[int], slots: IntArray
     ) -> TokenArrays[IntArray]:
         """With the idle rows and the padding after the tokens."""
         num_fill, sampled_rows = layout.num_idle + layout.num_padding, layout.sampled_rows
         return TokenArrays(
-            token_ids=_extended(token_ids, num_fill, 0),
-            in_flight_sources=_extended(sources, num_fill, -1),
-            positions=_extended(layout.positions, num_fill, 0),
-            slot_mapping=_extended(slots, num_fill, self._packing.padding_block * self._block_size),
-            sampled_rows=_extended(sampled_rows, layout.num_rows - len(sampled_rows) if layout.in_buckets else 0, 0),
+            token_ids=extended(token_ids, num_fill, 0),
+            in_flight_sources=extended(sources, num_fill, -1),
+            positions=extended(layout.positions, num_fill, 0),
+            slot_mapping=extended(slots, num_fill, self._packing.padding_block * self._block_size),
+            sampled_rows=extended(sampled_rows, layout.num_rows - len(sampled_rows) if layout.in_buckets else 0, 0),
         )
 
-    def _row_span(self, layout: _Layout, tables: IntArray, widths: IntArray) -> RowSpan[IntArray]:
+    def _row_span(self, layout: Layout, tables: IntArray, widths: IntArray) -> RowSpan[IntArray]:
         """Idle rows attend to one token of nobody's block."""
         num_real = layout.num_rows - layout.num_idle
         positions, owners = layout.positions[:num_real], layout.owners[:num_real]
@@ -113,81 +97,15 @@ class BatchMaker:
             self._levels = find_levels(tables, positions // self._block_size, self._packing.costs)
         self._levels_hold = has_a_row_each
         begins = _ends_of_shared(self._levels, num_real)
-        shape, width, level_width = (bucket, _power_of_two, _in_steps) if layout.in_buckets else (int, int, int)
+        shape, width, level_width = (bucket, power_of_two, _in_steps) if layout.in_buckets else (int, int, int)
         return RowSpan(
             levels=tuple(
                 _level_arrays(groups, tables, layout.num_rows, self._block_size, shape, level_width)
                 for groups in self._levels
             ),
-            block_tables=_own_tables(tables, widths, begins, width, layout.num_idle, self._packing.padding_block),
-            seq_lens=_extended(positions + 1 - begins * self._block_size, layout.num_idle, 1),
+            block_tables=own_tables(tables, widths, begins, width, layout.num_idle, self._packing.padding_block),
+            seq_lens=extended(positions + 1 - begins * self._block_size, layout.num_idle, 1),
         )
-
-
-class _Layout(NamedTuple):
-    """The tokens of a schedule in their order: decode rows, short chunks, prompt chunks, idle rows or padding."""
-
-    chunks: list[Chunk]
-    num_prompts: int  # chunks at the end that attend as such
-    ends: list[int]  # after each chunk's tokens
-    owners: IntArray  # (T,) the chunk that a token is of
-    positions: IntArray  # (T,)
-    num_rows: int  # with the idle ones
-    num_idle: int
-    num_padding: int
-    in_buckets: bool
-
-    @staticmethod
-    def of(schedule: Schedule, packing: Packing) -> _Layout:
-        prompts = [chunk for chunk in schedule.prompts if chunk.length > packing.max_row_chunk]
-        short = [chunk for chunk in schedule.prompts if chunk.length <= packing.max_row_chunk]
-        chunks = [*schedule.rows, *short, *prompts]
-        lengths = [chunk.length for chunk in chunks]
-        ends = list(accumulate(lengths))
-        num_rows = ends[-1] - sum(chunk.length for chunk in prompts)
-        in_buckets = packing.in_buckets and not prompts and (not short or num_rows <= packing.max_bucket_of_chunks)
-        num_idle = bucket(num_rows) - num_rows if in_buckets else 0
-        owners = np.repeat(np.arange(len(chunks), dtype=np.int32), lengths)
-        # How much further a chunk's tokens are in their sequence than in the batch.
-        shifts = [chunk.start + chunk.length - end for chunk, end in zip(chunks, ends, strict=True)]
-        positions = np.arange(ends[-1], dtype=np.int32) + np.array(shifts, dtype=np.int32)[owners]
-        num_padding = max(packing.min_tokens - ends[-1] - num_idle, 0)
-        return _Layout(
-            chunks, len(prompts), ends, owners, positions, num_rows + num_idle, num_idle, num_padding, in_buckets
-        )
-
-    def token_ids(self, in_flight: Sequence[Request | None]) -> tuple[list[int], list[int]]:
-        """(T,) with 0 for those in flight, and (T,) where they stand among the last samples; -1 for what is known."""
-        row_of = dict(zip(in_flight, range(len(in_flight)), strict=True))
-        token_ids: list[int] = []
-        sources = [-1] * self.ends[-1]
-        for (request, start, length, _), end in zip(self.chunks, self.ends, strict=True):
-            token_ids += request.token_ids[start : start + length]
-            if len(token_ids) < end:  # the last one
-                token_ids.append(0)
-                sources[end - 1] = row_of[request]
-        return token_ids, sources
-
-    @property
-    def sampled_rows(self) -> list[int]:
-        """(S,) packed tokens."""
-        return [end - 1 for chunk, end in zip(self.chunks, self.ends, strict=True) if chunk.is_sampled]
-
-    def prompt_span(self, index: int, table: mx.array) -> PromptSpan:
-        """The span of a chunk."""
-        chunk, end = self.chunks[index], self.ends[index]
-        return PromptSpan(end - chunk.length, end, chunk.start + chunk.length, table)
-
-
-def bucket(count: int) -> int:
-    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ... that is at least `count`."""
-    power = 1 << max((count - 1).bit_length() - 1, 0)
-    return next(size for size in (power, power + power // 2, 2 * power) if size >= count)
-
-
-def _power_of_two(width: int) -> int:
-    """The next one, 16 at least: what a table is wider than its rows need costs a transfer and no reading."""
-    return max(1 << (width - 1).bit_length(), 16)
 
 
 def _in_steps(width: int) -> int:
@@ -201,16 +119,12 @@ def _is_of_a_prompt(chunk: Chunk) -> bool:
     return chunk.request.num_output_tokens == 0 or chunk.length > max(chunk.request.num_jumped_tokens, 1)
 
 
-def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies:
+def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies | None:
+    if not copies:
+        return None
     blocks = np.array(copies, dtype=np.int32)
     slots = blocks[:, :, None] * block_size + np.arange(block_size, dtype=np.int32)
     return SlotCopies(mx.array(slots[:, 0].ravel()), mx.array(slots[:, 1].ravel()))
-
-
-def _extended(values: Sequence[int] | IntArray, count: int, filler: int) -> IntArray:
-    extended = np.full(len(values) + count, filler, dtype=np.int32)
-    extended[: len(values)] = values
-    return extended
 
 
 def _ends_of_shared(levels: Levels, num_rows: int) -> IntArray:
@@ -220,21 +134,6 @@ def _ends_of_shared(levels: Levels, num_rows: int) -> IntArray:
         for group in groups:
             ends[list(group.rows)] = group.end
     return ends
-
-
-def _own_tables(
-    tables: IntArray, widths: IntArray, begins: IntArray, width_of: Rounding, num_idle: int, filler: int
-) -> IntArray:
-    """(R + idle, W') what is after `begins` in (R, W) tables."""
-    longest = int((widths - begins).max())
-    own = np.full((len(tables) + num_idle, width_of(longest)), filler, dtype=np.int32)
-    if (begins == begins[0]).all():
-        own[: len(tables), :longest] = tables[:, begins[0] : begins[0] + longest]
-        return own
-    columns = begins[:, None] + np.arange(longest, dtype=np.int32)
-    found = np.take_along_axis(tables, np.minimum(columns, tables.shape[1] - 1), axis=1)
-    own[: len(tables), :longest] = np.where(columns < widths[:, None], found, np.int32(filler))
-    return own
 
 
 def _level_arrays(

@@ -12,6 +12,7 @@ the tree alone, or these on top of the root, whichever costs least, counted in b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,13 +28,13 @@ _FIRST_COLUMNS = 64
 class SharingCosts(NamedTuple):
     """What a level costs, in blocks that are read."""
 
-    launches: float  # of a level
+    launches: float  # of a level; infinite where rows are read alone
     copies: float  # of a block that a group reads, which a row reads for 1
 
     def num_worth_sharing(self, num_rows: int) -> int | None:
         """The fewest blocks that so many rows should read together; None when that never pays."""
         saved = num_rows - self.copies
-        return int(self.launches / saved) + 1 if saved > 0 else None
+        return int(self.launches / saved) + 1 if saved > 0 and math.isfinite(self.launches) else None
 
     def num_worth_two_levels(self, num_rows: int) -> tuple[int, int] | None:
         """The fewest blocks that so many rows, and after these each half of them, should read as levels of their own.
@@ -41,7 +42,9 @@ class SharingCosts(NamedTuple):
         None when that never pays.
         """
         saved = num_rows - 2 * self.copies
-        return (int(self.launches / self.copies) + 1, int(self.launches / saved) + 1) if saved > 0 else None
+        if saved <= 0 or not math.isfinite(self.launches):
+            return None
+        return int(self.launches / self.copies) + 1, int(self.launches / saved) + 1
 
 
 class Group(NamedTuple):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlx_agent_kernels import backend
 from mlx_agent_kernels.loader import Backend
-from mlx_agent_llm.core.batch.batch_maker import Packing
+from mlx_agent_llm.core.batch.packing import Packing
 from mlx_agent_llm.core.batch.sharing import SharingCosts
 from mlx_agent_llm.core.forward.fast import cpu_modules, gpu_modules
 from mlx_agent_llm.core.forward.fast.adaptation import Adapt
-from mlx_agent_llm.core.kv.layer_shape import KVShape
+from mlx_agent_llm.core.kv.layer_shape import KVShape, LayerShape, token_bytes
+from mlx_agent_llm.core.kv.memory import PoolSizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +33,22 @@ class DeviceProfile:
     warm_rows: tuple[int, ...]
     warm_tokens: int
 
-    def packing(self, shapes: Sequence[KVShape], num_blocks: int, block_size: int, *, in_buckets: bool) -> Packing:
+    def packing(self, shapes: Sequence[LayerShape], sizes: PoolSizes, block_size: int, *, in_buckets: bool) -> Packing:
         """How batches for layers of these shapes are packed."""
-        block_bytes = block_size * sum(shape.num_bytes for shape in shapes) / len(shapes)  # of a mean layer
+        paged = [shape for shape in shapes if isinstance(shape, KVShape)]
+        num_paged = len(paged)
+        block_bytes = max(block_size * token_bytes(shapes) / max(num_paged, 1), 1)  # of a mean layer
+        is_gathered = any(shape.is_gathered for shape in paged)  # then each sequence is read alone
+        by_copies = any(shape.is_read_by_copies for shape in paged)  # which the tokens of a chunk should have in common
         return Packing(
-            num_blocks,
+            sizes.num_blocks,
             min_tokens=self.min_tokens,
             in_buckets=in_buckets,
-            max_row_chunk=self.max_row_chunk,
-            costs=SharingCosts(self.level_bytes / block_bytes, self.level_copies),
+            max_row_chunk=1 if by_copies else self.max_row_chunk,
+            has_states=num_paged < len(shapes),
+            window=sizes.window,
+            window_padding_block=sizes.num_window_blocks,
+            costs=SharingCosts(math.inf if is_gathered else self.level_bytes / block_bytes, self.level_copies),
             warm_rows=self.warm_rows,
             warm_blocks=-(-self.warm_tokens // block_size),
         )

@@ -9,14 +9,23 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_llm.core.batch.batch import Batch, SlotCopies
+from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
+from mlx_agent_llm.core.forward.fast.capped_attention import cap_in_kernels
+from mlx_agent_llm.core.forward.fast.gathered_modules import run_modules_by_sequences
+from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
-from mlx_agent_llm.core.forward.model_call import call_model
-from mlx_agent_llm.core.forward.sampled_rows import keep_only_sampled_rows
-from mlx_agent_llm.core.kv.layer_shape import KVShape
+from mlx_agent_llm.core.forward.layers.gathered import GatheredLayer
+from mlx_agent_llm.core.forward.layers.latent import LatentLayer
+from mlx_agent_llm.core.forward.layers.state import StateLayer
+from mlx_agent_llm.core.forward.model_call import Layers, call_model
+from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
+from mlx_agent_llm.core.forward.probe import ModelShape
+from mlx_agent_llm.core.forward.sampled_rows import computes_all_logits, keep_only_sampled_rows
+from mlx_agent_llm.core.kv.layer_shape import LayerShape, StateShape, sees_window
+from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.core.step_clock import StepClock
 from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
@@ -31,8 +40,8 @@ class ModelRunner:
     def __init__(
         self,
         model: nn.Module,
-        shapes: list[KVShape],
-        num_blocks: int,
+        shape: ModelShape,
+        sizes: PoolSizes,
         block_size: int,
         clock: StepClock,
         device: mx.Device,
@@ -40,18 +49,26 @@ class ModelRunner:
         compile: bool,
     ) -> None:
         self._model: Any = model
-        self._shapes, self._num_blocks, self._block_size = shapes, num_blocks, block_size
+        self._shape, self._sizes, self._block_size = shape, sizes, block_size
         self._clock = clock
         self._device = device
         self._last_logits: mx.array | None = None
         self._in_flight_ready_at: float | None = None
         with self.on_device():
             self.profile = profile_here()
-            self._adaptation = adapt(model, keep_only_sampled_rows, self.profile.speed_up)
+            own_ways = (
+                run_by_states(shape.state_modules),
+                cap_in_kernels(shape.capped_modules),
+                run_modules_by_sequences(shape.gathered_modules),
+            )
+            with refuse_faults_of(model):
+                self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)
+        self.computes_all_logits = computes_all_logits(model)
         # Models that look at values cannot be traced.
-        is_compiled = compile and self.profile.compiles_rows and not hasattr(model, "reads_values")
+        looks_at_values = hasattr(model, "reads_values") or shape.gathered_modules
+        is_compiled = compile and self.profile.compiles_rows and not looks_at_values
         self._compiled = CompiledForward(model) if is_compiled else None
-        self.packing = self.profile.packing(shapes, num_blocks, block_size, in_buckets=is_compiled)
+        self.packing = self.profile.packing(shape.layers, sizes, block_size, in_buckets=is_compiled)
         if self.profile.keeps_freed_buffers:
             keep_freed_buffers()
         try:
@@ -66,14 +83,13 @@ class ModelRunner:
         in_flight: (S',) the last step's samples on the device, which the batch's in-flight tokens are taken from.
         """
         with self._clock.phase("forward"), self.on_device():
-            if batch.copies is not None:
-                self._copy(batch.copies)
-            logits = self._build(_token_ids(batch, in_flight), batch)
+            self._copy(batch)
+            logits, states = self._build(_token_ids(batch, in_flight), batch)
         with self._clock.phase("wait"):
             self._wait_for_the_last(in_flight)
         # The pools are inputs of the logits and evaluated with them. Naming them here would keep a reference to each
-        # until the forward is done, and the next write would copy the pool.
-        mx.async_eval(logits)
+        # until the forward is done, and the next write would copy the pool. Of the states no logits are made.
+        mx.async_eval(logits, states)
         self._last_logits = logits
         return logits
 
@@ -101,16 +117,28 @@ class ModelRunner:
             self._compiled.close()
         self._model = self._compiled = None
 
-    def _copy(self, copies: SlotCopies) -> None:
+    def _copy(self, batch: Batch) -> None:
         """Waits for the last forward: a pending read holds the pools, and the writes after it would copy them."""
-        contents = [layer.read(copies.sources) for layer in self._layers]
-        mx.eval(contents)
-        for layer, (keys, values) in zip(self._layers, contents, strict=True):
-            layer.write(copies.targets, keys, values)
+        pairs = [(layer, layer.part_of(batch).copies) for layer in self._layers.paged]
+        contents = [
+            (layer, copies.targets, layer.read(copies.sources)) for layer, copies in pairs if copies is not None
+        ]
+        mx.eval([content for _, _, content in contents])
+        for layer, targets, arrays in contents:
+            layer.write(targets, *arrays)
 
-    def _build(self, token_ids: mx.array, batch: Batch) -> mx.array:
-        """The graph of the sampled rows' logits; the layers' pools become those that it writes."""
-        if self._compiled is not None and batch.in_buckets:
+    def _build(self, token_ids: mx.array, batch: Batch) -> tuple[mx.array, list[mx.array]]:
+        """The graph of the sampled rows' logits, and that of states; the layers' pools become what it writes."""
+        if batch.states is None:
+            return self._build_logits(token_ids, batch), []
+        for layer in self._layers.states:
+            layer.load(batch.states)
+        logits = self._build_logits(token_ids, batch)
+        return logits, [array for layer in self._layers.states for array in layer.store(batch.states)]
+
+    def _build_logits(self, token_ids: mx.array, batch: Batch) -> mx.array:
+        are_rows_alike = all(layer.are_rows_alike for layer in self._layers.states)
+        if self._compiled is not None and batch.in_buckets and are_rows_alike:
             return self._compiled(token_ids, batch, self._layers)
         return call_model(self._model, token_ids, batch, self._layers)[: len(batch.sampled)]
 
@@ -126,12 +154,23 @@ class ModelRunner:
             self._in_flight_ready_at = time.perf_counter()
         self._last_logits = None
 
-    def _make_layers(self) -> list[PagedLayer]:
+    def _make_layers(self) -> Layers:
         with self.on_device():
-            return [PagedLayer(shape, self._num_blocks, self._block_size) for shape in self._shapes]
+            leaves = [self._make_layer(shape) for shape in self._shape.layers]
+        return Layers(leaves, self._shape.arrange(leaves))
+
+    def _make_layer(self, shape: LayerShape) -> PagedLayer | StateLayer:
+        if isinstance(shape, StateShape):
+            return StateLayer(shape)
+        has_window = sees_window(shape, self._sizes.window)
+        num_blocks = self._sizes.num_window_blocks if has_window else self._sizes.num_blocks
+        kind = GatheredLayer if shape.is_gathered else LatentLayer if shape.is_latent else PagedLayer
+        layer = kind(shape, num_blocks, self._block_size)
+        layer.reads_window_tables = has_window
+        return layer
 
     def _drop_layers(self) -> None:
-        self._layers = []
+        self._layers = Layers((), ())
         self._last_logits = None
 
 

@@ -1,8 +1,9 @@
 """The seam to mlx-lm: one function of it is replaced, and our layers stand where it expects a KV cache.
 
 mlx-lm's layers call `cache.update_and_fetch` with the new keys and values and then `scaled_dot_product_attention`, with
-the cache as an argument. A ServedCache computes the second itself; every other cache goes to mlx-lm's own function, so
-the same process can still use mlx-lm as ever. Knows no requests.
+the cache as an argument, or without it where one layer reads the keys that another wrote. A ServedCache computes the
+second itself; every other cache goes to mlx-lm's own function, so the same process can still use mlx-lm as ever. Knows
+no requests.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.models.base
 
-from mlx_agent_llm.core.forward.layers.served_cache import ServedCache
+from mlx_agent_llm.core.forward.layers.served_cache import LentKeys, ServedCache
 
 
 def install_seam() -> None:
@@ -25,8 +26,9 @@ def install_seam() -> None:
     def scaled_dot_product_attention(
         queries: mx.array, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: mx.array | None = None
     ) -> mx.array:
-        if isinstance(cache, ServedCache):
-            return cache.serve(queries, values, scale, sinks)
+        owner = keys.owner if isinstance(keys, LentKeys) else cache
+        if isinstance(owner, ServedCache):
+            return owner.serve(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
         output: mx.array = original(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
         return output
 

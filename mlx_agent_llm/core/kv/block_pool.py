@@ -48,6 +48,11 @@ class BlockPool:
         return len(self._cached)
 
     @property
+    def num_findable(self) -> int:
+        """Blocks whose content can be found, used or not."""
+        return len(self._by_hash)
+
+    @property
     def num_used(self) -> int:
         """Blocks that some request holds."""
         return self.num_blocks - self.num_available
@@ -69,6 +74,18 @@ class BlockPool:
     def is_used(self, block_id: int) -> bool:
         """Whether some request holds the block."""
         return self._blocks[block_id].ref_count > 0
+
+    def is_shared(self, block_id: int) -> bool:
+        """Whether there is more than one reference to the block."""
+        return self._blocks[block_id].ref_count > 1
+
+    def has_hash(self, block_id: int) -> bool:
+        """Whether the block can be found."""
+        return self._blocks[block_id].block_hash is not None
+
+    def free_ids(self) -> frozenset[int]:
+        """The blocks that hold nothing worth keeping."""
+        return frozenset(self._free)
 
     def share(self, block_id: int) -> None:
         """Take one more reference to a used or cached block."""
@@ -117,6 +134,14 @@ class BlockPool:
                     del self._cached[block.block_id]
                     self._free.append(block.block_id)
         return withdrawn
+
+    def drop_cached(self, block_hash: bytes) -> None:
+        """Make the block with this content free, if there is one that nobody uses."""
+        block_id = self._by_hash.get(block_hash)
+        if block_id is not None and block_id in self._cached:
+            del self._cached[block_id]
+            self._forget_content(self._blocks[block_id])
+            self._free.append(block_id)
 
     def forget(self) -> None:
         """Drop every hash: cached blocks become free, used ones are no longer found."""

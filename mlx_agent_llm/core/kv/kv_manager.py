@@ -14,21 +14,18 @@ owner.
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlx_agent_llm.core.kv.block_pool import BlockPool
+from mlx_agent_llm.core.kv.clean_blocks import BlockCopy, CleanBlocks
+from mlx_agent_llm.core.kv.layer_group import LayerGroup
+from mlx_agent_llm.core.kv.memory import PoolSizes
+from mlx_agent_llm.core.kv.prefix_hashes import PrefixHashes
+from mlx_agent_llm.core.kv.state_slots import StateSlots
+from mlx_agent_llm.core.kv.window_blocks import WindowBlocks
 from mlx_agent_llm.request import KVState, Request
-
-
-class BlockCopy(NamedTuple):
-    """A block whose content goes to another one before the next forward writes anything."""
-
-    source: int
-    target: int
 
 
 @dataclass
@@ -46,17 +43,34 @@ class PrefixStats:
             self.query_tokens += request.num_prompt_tokens
 
 
-class KVManager:
-    """Matches prefixes, extends and frees block tables; the only user of the block pool."""
+class StepChanges(NamedTuple):
+    """What the coming forward has to do beside what it computes: copies before it writes anything."""
 
-    def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool) -> None:
-        self.pool = BlockPool(num_blocks)
+    copies: Sequence[BlockCopy] = ()
+    window_copies: Sequence[BlockCopy] = ()  # in layers that see a window
+    empty_slots: frozenset[int] = frozenset()  # of states that nobody wants any more after it
+
+
+class KVManager:
+    """Matches prefixes, extends and frees block tables; the only user of the pools.
+
+    snapshot_tokens: how often a long prompt's states are kept, where the model has any. What the model's layers share
+    of a prefix ends at the last border at which each group of them can go on.
+    """
+
+    def __init__(self, sizes: PoolSizes, block_size: int, *, prefix_cache: bool, snapshot_tokens: int = 512) -> None:
+        self.pool = BlockPool(sizes.num_blocks)
         self.block_size = block_size
         self.prefix_cache = prefix_cache
         self.stats = PrefixStats()
-        self._copies: list[BlockCopy] = []
-        self._spoiled: set[int] = set()  # blocks that may hold what is not finite
-        self._clean_block = num_blocks  # the padding's, which no request gets
+        self._hashes = hashes = PrefixHashes(block_size)
+        self._blocks = CleanBlocks(self.pool)
+        step = self.num_blocks_for(snapshot_tokens) * block_size if prefix_cache else None
+        self.states = StateSlots(sizes.num_slots, step, hashes) if sizes.num_slots else None
+        self.windows = None
+        if sizes.num_window_blocks:
+            self.windows = WindowBlocks(sizes.num_window_blocks, sizes.window, hashes, prefix_cache=prefix_cache)
+        self._groups: list[LayerGroup] = [group for group in (self.windows, self.states) if group is not None]
 
     def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
         """Extend the request's table by what it shares and by room for up to max_new_tokens further tokens.
@@ -71,11 +85,12 @@ class KVManager:
         was_empty, start = not request.kv.block_table, request.kv.num_computed_tokens
         is_at_border = start % self.block_size == 0  # only there is a block next that could be shared
         if is_at_border:
+            self._publish(request)
             self._share(request)
         kv = request.kv
         count = self._chunk_length(request, max_new_tokens, may_split_block)
         missing = self.num_blocks_for(kv.num_computed_tokens + count) - len(kv.block_table)
-        is_refused = count == 0 or missing > self.pool.num_available
+        is_refused = count == 0 or missing > self.pool.num_available or not self._groups_have_room(request, count)
         if is_refused and was_empty:
             self.free(request)
         elif is_at_border and request.num_preemptions == 0:  # what it finds of its own KV after that is no saving
@@ -84,24 +99,24 @@ class KVManager:
         if is_refused:
             return 0 if count == 0 else None
         if missing > 0:
-            kv.block_table += self._take_clean(missing)
+            kv.block_table += self._blocks.take(missing)
         if request.parent is not None:
             self._copy_partial_block(request, request.parent)
             request.parent = None
+        for group in self._groups:
+            group.advance(request, count)
         kv.num_computed_tokens += count
-        self._publish_full_blocks(request)
+        self._publish(request)
         return count
 
     def free(self, request: Request) -> None:
         """Give back every block of the request; what was computed stays findable until it is evicted."""
-        self._publish_full_blocks(request)
+        self._publish(request)
         self._release(request)
 
     def discard(self, request: Request) -> None:
         """Give back every block of a request whose allocation broke, and forget what was to be copied to them."""
-        held = set(request.kv.block_table)
-        self._spoiled |= {target for _, target in self._copies if target in held}
-        self._drop_copies_to(held)
+        self._blocks.give_up(set(request.kv.block_table))
         self._release(request)
 
     def withdraw(self, requests: Sequence[Request], running: Sequence[Request]) -> None:
@@ -113,30 +128,46 @@ class KVManager:
         trusted = {block_id for request in running for block_id in self._trusted_blocks(request)}
         doubted = {block_id for request in requests for block_id in self._held_or_left(request)} - trusted
         doubted |= self.pool.withdraw(doubted)
-        self._spoiled |= doubted
+        self._blocks.spoil(doubted)
+        for group in self._groups:
+            group.withdraw()
         for request in running:
             if not doubted.isdisjoint(request.kv.block_table):
                 request.kv.may_publish = False
 
-    def take_copies(self) -> list[BlockCopy]:
-        """Hand over the copies that the coming forward needs, once."""
-        copies, self._copies = self._copies, []
-        return copies
+    def end_step(self) -> StepChanges:
+        """Hand over what the coming forward needs, once."""
+        return StepChanges(
+            self._blocks.take_copies(),
+            [] if self.windows is None else self.windows.end_step(),
+            frozenset() if self.states is None else self.states.end_step(),
+        )
 
     def reset_prefix_cache(self, running: Iterable[Request]) -> None:
         """Forget the content of every block; what the requests that hold blocks compute from now on stays theirs."""
-        self.pool.forget()
+        self.forget()
         for request in running:
             request.kv.may_publish = False
 
+    def forget(self) -> None:
+        """Forget the content of every block and every snapshot."""
+        for pool in self._pools:
+            pool.forget()
+
+    def check_integrity(self, *, is_idle: bool) -> None:
+        """Assert that the pools are whole and, when nothing is open, that nothing of them is held."""
+        for pool in self._pools:
+            pool.check_integrity()
+            assert not is_idle or pool.num_used == 0, "blocks or slots are held by nobody"
+
     def num_missing_blocks(self, request: Request) -> int:
         """Available blocks that computing all of its tokens would take; those it can share are not counted."""
-        if request.parent is not None:
+        if request.parent is not None and not self._groups:
             return 1
         index = len(request.kv.block_table)
         missing = self.num_blocks_for(request.num_tokens) - index
-        while self.prefix_cache and missing > 0 and self._is_known(request, index):
-            block_id = self.pool.find(self._block_hash(request, index))
+        while self.prefix_cache and missing > 0 and self._hashes.is_known(request, index):
+            block_id = self.pool.find(self._hashes.of(request, index))
             if block_id is None or not self.pool.is_used(block_id):
                 break
             missing, index = missing - 1, index + 1
@@ -146,8 +177,18 @@ class KVManager:
         """Blocks that hold num_tokens."""
         return -(-num_tokens // self.block_size)
 
+    @property
+    def _pools(self) -> list[BlockPool]:
+        return [self.pool, *(group.pool for group in self._groups)]
+
     def _share(self, request: Request) -> None:
-        """Extend the table by what is already there: the parent's blocks, or those that match the prefix."""
+        """Extend the table by what is already there: the parent's blocks, or those that match the prefix.
+
+        A parent has gone on meanwhile: what its windows saw and its states were before that is left where others find
+        it, too.
+        """
+        if self._groups:
+            request.parent = None
         if request.parent is not None:
             self._share_with_parent(request, request.parent)
         elif self.prefix_cache:
@@ -169,36 +210,40 @@ class KVManager:
             may_publish=parent.kv.may_publish,
         )
 
-    def _take_clean(self, count: int) -> list[int]:
-        """Allocate blocks whose content is finite when the forward reads them."""
-        block_ids = self.pool.allocate(count)
-        if self._spoiled:
-            self._copies += [BlockCopy(self._clean_block, one) for one in block_ids if one in self._spoiled]
-            self._spoiled.difference_update(block_ids)
-        return block_ids
-
     def _copy_partial_block(self, request: Request, parent: Request) -> None:
         """Both go on writing the block that holds their next token, so the child's is a copy."""
         index, num_filled = divmod(request.kv.num_computed_tokens, self.block_size)
         if num_filled:
-            target = request.kv.block_table[index]
-            self._drop_copies_to({target})
-            self._copies.append(BlockCopy(parent.kv.block_table[index], target))
-
-    def _drop_copies_to(self, block_ids: Set[int]) -> None:
-        self._copies = [copy for copy in self._copies if copy.target not in block_ids]
+            self._blocks.copy(parent.kv.block_table[index], request.kv.block_table[index])
 
     def _adopt_cached_blocks(self, request: Request) -> None:
-        """Share every next block that is already there; at least one token is left to compute."""
+        """Share every next block up to the last border at which all groups can go on; one token at least is left."""
         kv = request.kv
-        while kv.num_computed_tokens + self.block_size < request.num_tokens:
-            index = kv.num_computed_tokens // self.block_size
-            block_id = self.pool.find(self._block_hash(request, index)) if self._is_known(request, index) else None
+        first = kv.num_computed_tokens // self.block_size
+        found = self._find_cached_blocks(request, first)
+        end = first + len(found)
+        borders = (n for n in range(end, first, -1) if all(group.agrees(request, n) for group in self._groups))
+        border = next(borders, first)
+        for group in self._groups:
+            group.adopt(request, border, end)
+        for block_id in found[: border - first]:
+            self.pool.share(block_id)
+        kv.block_table += found[: border - first]
+        kv.num_computed_tokens = max(border * self.block_size, kv.num_computed_tokens)
+
+    def _find_cached_blocks(self, request: Request, first: int) -> list[int]:
+        """The next blocks that are there, from `first` on."""
+        found: list[int] = []
+        for index in range(first, (request.num_tokens - 1) // self.block_size):
+            is_known = self._hashes.is_known(request, index)
+            block_id = self.pool.find(self._hashes.of(request, index)) if is_known else None
             if block_id is None:
                 break
-            self.pool.share(block_id)
-            kv.block_table.append(block_id)
-            kv.num_computed_tokens += self.block_size
+            found.append(block_id)
+        return found
+
+    def _groups_have_room(self, request: Request, count: int) -> bool:
+        return all(group.has_room(request, count) for group in self._groups)
 
     def _chunk_length(self, request: Request, max_new_tokens: int, may_split_block: bool) -> int:
         """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
@@ -209,19 +254,23 @@ class KVManager:
         aligned = (start + max_new_tokens) // self.block_size * self.block_size - start
         return aligned if aligned > 0 else max_new_tokens * may_split_block
 
-    def _publish_full_blocks(self, request: Request) -> None:
+    def _publish(self, request: Request) -> None:
         kv = request.kv
+        for group in self._groups:
+            group.publish(request)
         if not self.prefix_cache or not kv.may_publish:
             return
         for index in range(kv.num_published_blocks, kv.num_computed_tokens // self.block_size):
-            if not self._is_known(request, index):
+            if not self._hashes.is_known(request, index):
                 break
-            block_hash = self._block_hash(request, index)
-            self.pool.set_hash(kv.block_table[index], block_hash, self._hash_before(request, index))
+            block_hash = self._hashes.of(request, index)
+            self.pool.set_hash(kv.block_table[index], block_hash, self._hashes.before(request, index))
             kv.num_published_blocks = index + 1
 
     def _release(self, request: Request) -> None:
         self.pool.release(request.kv.block_table)
+        for group in self._groups:
+            group.release(request.kv)
         request.kv = KVState(block_hashes=request.kv.block_hashes)
 
     def _trusted_blocks(self, request: Request) -> list[int]:
@@ -232,29 +281,7 @@ class KVManager:
         found = (self.pool.find(block_hash) for block_hash in request.kv.block_hashes)
         return [*request.kv.block_table, *(block_id for block_id in found if block_id is not None)]
 
-    def _is_known(self, request: Request, index: int) -> bool:
-        """Whether every token of the block was read; one sampled on the device may still be in flight."""
-        return (index + 1) * self.block_size <= len(request.token_ids)
-
-    def _block_hash(self, request: Request, index: int) -> bytes:
-        """The hash of block `index`: of its tokens and, through the hash before it, of everything before them."""
-        hashes = request.kv.block_hashes
-        while len(hashes) <= index:
-            start = len(hashes) * self.block_size
-            before = self._hash_before(request, len(hashes))
-            hashes.append(_hash_block(before, request.token_ids[start : start + self.block_size]))
-        return hashes[index]
-
-    def _hash_before(self, request: Request, index: int) -> bytes:
-        """What block `index` follows: the block before it, or else what sets the request apart."""
-        return request.kv.block_hashes[index - 1] if index else request.cache_key
-
 
 def _num_prompt_tokens_in(request: Request, start: int, end: int) -> int:
     """How many of the tokens [start, end) belong to the prompt."""
     return max(min(end, request.num_prompt_tokens) - start, 0)
-
-
-def _hash_block(before: bytes, token_ids: Sequence[int]) -> bytes:
-    """16 bytes that no hash of anything else, such as a salt, can be made equal to: `person` tells what they are of."""
-    return hashlib.blake2b(array("q", token_ids).tobytes(), digest_size=16, key=before, person=b"kv_block").digest()

@@ -59,6 +59,7 @@ class TokenPenalties:
             self.factors.append(1.0)
             self.offsets.append(0.0)
         if token_id not in self._prompt:
+            assert params.repetition_penalty is not None, "a request's parameters are filled"
             self.factors[index] = params.repetition_penalty
         bias = params.logit_bias.get(token_id, 0.0)
         self.offsets[index] = bias - params.presence_penalty - params.frequency_penalty * count

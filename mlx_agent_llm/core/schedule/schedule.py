@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mlx_agent_llm.core.kv.kv_manager import BlockCopy
+from mlx_agent_llm.core.kv.kv_manager import StepChanges
 from mlx_agent_llm.request import Request
 
 
@@ -24,7 +24,7 @@ class Schedule:
 
     rows: list[Chunk]
     prompts: list[Chunk]
-    copies: list[BlockCopy] = field(default_factory=list)  # to be done before anything is written
+    changes: StepChanges = field(default_factory=StepChanges)
 
     @property
     def chunks(self) -> list[Chunk]:

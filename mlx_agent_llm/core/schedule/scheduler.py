@@ -76,9 +76,7 @@ class Scheduler:
         chunks += self._admit(budget, settled, may_split_block=len(chunks) == num_streams)
         if not chunks:
             return None
-        return Schedule(
-            [c for c in chunks if c.length == 1], [c for c in chunks if c.length > 1], self._kv.take_copies()
-        )
+        return Schedule([c for c in chunks if c.length == 1], [c for c in chunks if c.length > 1], self._kv.end_step())
 
     def take_failures(self) -> list[Failure]:
         """Hand over the waiting requests that the last schedule could not start, once; they are to be finished."""

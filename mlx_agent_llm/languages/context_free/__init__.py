@@ -3,6 +3,7 @@
 from mlx_agent_llm.languages.context_free.nodes import (
     ChoiceNode,
     ContextFreeGrammar,
+    DistinctNode,
     Node,
     PatternNode,
     RepeatNode,
@@ -10,7 +11,9 @@ from mlx_agent_llm.languages.context_free.nodes import (
     SequenceNode,
     TextNode,
     choice,
+    has_distinct,
     leaf,
+    leaves,
     rule_names,
     sequence,
 )
@@ -19,6 +22,7 @@ from mlx_agent_llm.languages.context_free.productive import productive_rules, re
 __all__ = [
     "ChoiceNode",
     "ContextFreeGrammar",
+    "DistinctNode",
     "Node",
     "PatternNode",
     "RepeatNode",
@@ -26,7 +30,9 @@ __all__ = [
     "SequenceNode",
     "TextNode",
     "choice",
+    "has_distinct",
     "leaf",
+    "leaves",
     "productive_rules",
     "reachable_rules",
     "rule_names",

@@ -29,6 +29,19 @@ class PatternNode:
 
 
 @dataclass(frozen=True)
+class DistinctNode(PatternNode):
+    """A text of a regular language that no other DistinctNode of its series had before.
+
+    Series do not lie within each other. What reads grammars without counting texts takes it for a PatternNode, which
+    holds more. before: what every text of the language begins with and what does not count; a node without it begins a
+    series. ends: the characters that a text of the language may end with.
+    """
+
+    before: str
+    ends: frozenset[str]
+
+
+@dataclass(frozen=True)
 class SequenceNode:
     """All parts, one after the other; none is the empty text."""
 
@@ -108,3 +121,21 @@ def rule_names(node: Node) -> Iterator[str]:
                 left += nodes
             case RepeatNode(item):
                 left.append(item)
+
+
+def leaves(grammar: ContextFreeGrammar) -> Iterator[TextNode | PatternNode]:
+    """The leaves of the root and of all rules, each as often as it is there."""
+    left = [grammar.root, *grammar.rules.values()]
+    while left:
+        match left.pop():
+            case TextNode() | PatternNode() as leaf:
+                yield leaf
+            case SequenceNode(nodes) | ChoiceNode(nodes):
+                left += nodes
+            case RepeatNode(item):
+                left.append(item)
+
+
+def has_distinct(grammar: ContextFreeGrammar) -> bool:
+    """Whether a grammar has DistinctNodes, so that it holds less than its patterns say."""
+    return any(isinstance(leaf, DistinctNode) for leaf in leaves(grammar))

@@ -31,7 +31,7 @@ MAX_DEPTH = 50
 _CONTROL_ESCAPES = {"t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r"}
 _HIGH_SURROGATES, _LOW_SURROGATES = range(0xD800, 0xDC00), range(0xDC00, 0xE000)
 _COUNT = re.compile(r"\{(\d+)(?:(,)(\d*))?\}", re.ASCII)
-_NAMED_GROUP = re.compile(r"\?P?<[^\W\d]\w*>")
+NAMED_GROUP = re.compile(r"\?P?<[^\W\d]\w*>")
 _FLAGS = re.compile(r"\(\?([isu]+)\)")
 _REFUSED_GROUPS = {
     "?=": "a lookahead is not regular in place",
@@ -48,15 +48,15 @@ def parse_regex(pattern: str) -> Language:
 
     ConstraintError, with the position, for what is no pattern, for lookaround, back-references and word boundaries.
     """
-    return found_in_text(_Parser(pattern).parse())
+    return found_in_text(PatternParser(pattern).parse())
 
 
 def parse_full_match(pattern: str) -> Language:
     """The texts that the pattern matches from their beginning to their end; raises as parse_regex does."""
-    return _Parser(pattern).parse().whole
+    return PatternParser(pattern).parse().whole
 
 
-class _Parser:
+class PatternParser:
     """Reads a pattern from left to right; a method for each level of precedence."""
 
     def __init__(self, pattern: str) -> None:
@@ -67,6 +67,7 @@ class _Parser:
         self._dot = ~LINE_ENDS
 
     def parse(self) -> Expression:
+        """The whole pattern; ConstraintError for what is none."""
         self._read_flags()
         expression = self._alternatives()
         if self._at < len(self._pattern):
@@ -170,7 +171,7 @@ class _Parser:
     def _group_head(self) -> None:
         if self._next != "?" or self._take("?:"):
             return
-        if found := _NAMED_GROUP.match(self._pattern, self._at):
+        if found := NAMED_GROUP.match(self._pattern, self._at):
             self._at = found.end()
             return
         heads = [head for head in _REFUSED_GROUPS if self._pattern.startswith(head, self._at)]

@@ -19,7 +19,7 @@ from mlx_agent_llm.languages.regular.concatenation import (
     nothing,
     repeat,
 )
-from mlx_agent_llm.languages.regular.enumeration import finite_texts
+from mlx_agent_llm.languages.regular.enumeration import finite_texts, some_texts
 from mlx_agent_llm.languages.regular.language import (
     EMPTY_TEXT,
     NOTHING,
@@ -60,6 +60,7 @@ __all__ = [
     "literal",
     "nothing",
     "repeat",
+    "some_texts",
     "union",
     "without",
 ]

@@ -72,6 +72,10 @@ class CharSet:
         spans = (chr(low) if low == high else f"{chr(low)}-{chr(high)}" for low, high in self.ranges)
         return f"CharSet({''.join(spans)!r})"
 
+    def code_points(self) -> Iterator[int]:
+        """All members, in order."""
+        return (code for low, high in self.ranges for code in range(low, high + 1))
+
     def example(self) -> str:
         """A character with the fewest UTF-8 bytes: a letter or digit if there is one, else a printable one."""
         preferred = self & ALPHANUMERIC or self & PRINTABLE or self

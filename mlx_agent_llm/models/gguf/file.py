@@ -10,25 +10,17 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models.gguf.blocks import BLOCKS
 
 T = TypeVar("T")
 Value = bool | int | float | str | list[Any]
 
-# Items and bytes of one block, of the tensor types that can be loaded.
-BLOCKS: Mapping[str, tuple[int, int]] = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q8_0": (32, 34),
-}
 _TENSOR_TYPES: Mapping[int, str] = dict(
     enumerate(
         "F32 F16 Q4_0 Q4_1 Q4_2 Q4_3 Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S "
@@ -43,8 +35,9 @@ _MAX_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies: shape with the slowest dimension first, offset and num_bytes in the file."""
+    """Where one tensor lies: shape with the slowest dimension first, offset and num_bytes in the file at `path`."""
 
+    path: Path
     name: str
     shape: tuple[int, ...]
     type: str
@@ -168,7 +161,7 @@ class _Reader:
         if type_id not in _TENSOR_TYPES:
             raise self.corrupt(f"tensor {name!r} has the unknown type {type_id}")
         offset = self.number("Q", f"offset of {name}")
-        return TensorInfo(name, shape, _TENSOR_TYPES[type_id], offset, self.num_bytes(name, shape, type_id))
+        return TensorInfo(self.path, name, shape, _TENSOR_TYPES[type_id], offset, self.num_bytes(name, shape, type_id))
 
     def num_bytes(self, name: str, shape: tuple[int, ...], type_id: int) -> int:
         block = BLOCKS.get(_TENSOR_TYPES[type_id])
@@ -192,7 +185,7 @@ class _Reader:
             if offset + tensor.num_bytes > self.size:
                 end = offset + tensor.num_bytes
                 raise self.corrupt(f"tensor {tensor.name!r} ends at byte {end}, the file at {self.size}: truncated?")
-            placed[tensor.name] = TensorInfo(tensor.name, tensor.shape, tensor.type, offset, tensor.num_bytes)
+            placed[tensor.name] = replace(tensor, offset=offset)
         return placed
 
     def text(self, what: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import AnyUrl, TypeAdapter
 
-from mlx_agent_llm.constrain.schema.values.formats import FORMATS, language_of_format
+from mlx_agent_llm.constrain.schema.values.formats import STRING_FORMATS, language_of_format
 from tests.support.grammar_walks import random_text
 
 EMAIL = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*@([a-z0-9]+(-[a-z0-9]+)*\.)+[a-z]{2,20}")
@@ -93,7 +93,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize("name", sorted(STRING_FORMATS))
 def test_every_text_of_a_format_is_read(name: str) -> None:
     rng = random.Random(name)
     language = language_of_format(name)

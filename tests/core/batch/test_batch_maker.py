@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm.core.batch.batch import Batch, RowSpan
-from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing, bucket
+from mlx_agent_llm.core.batch.batch_maker import BatchMaker
+from mlx_agent_llm.core.batch.packing import Packing, bucket
 from mlx_agent_llm.core.batch.sharing import SharingCosts
 from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.request import Request, SamplingParams

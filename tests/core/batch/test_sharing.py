@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_kernels import paged_attention
-from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing
+from mlx_agent_llm.core.batch.batch_maker import BatchMaker
+from mlx_agent_llm.core.batch.packing import Packing
 from mlx_agent_llm.core.batch.sharing import Group, Levels, SharingCosts, find_levels
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.kv.layer_shape import KVShape

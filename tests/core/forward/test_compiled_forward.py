@@ -6,7 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_agent_llm.core.batch.batch_maker import BatchMaker, Packing
+from mlx_agent_llm.core.batch.batch_maker import BatchMaker
+from mlx_agent_llm.core.batch.packing import Packing
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.loop import EngineCore
@@ -46,7 +47,7 @@ def test_a_compiled_forward_gives_the_same_tokens_in_few_shapes(num_common: int,
 def test_a_compiled_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
     core = make_core(tiny_model())
     compiled(core)
-    layers: list[PagedLayer] = core._runner._layers
+    layers: list[PagedLayer] = core._runner._layers.paged
     addresses = set()
 
     def note() -> None:

@@ -28,7 +28,7 @@ from tests.support.modules import looks
 
 def test_a_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
     core = make_core(tiny_model())
-    layers: list[PagedLayer] = core._runner._layers
+    layers: list[PagedLayer] = core._runner._layers.paged
     addresses = set()
 
     def note() -> None:
@@ -44,7 +44,7 @@ def test_a_forward_writes_the_pools_in_place(on_the_cpu: None) -> None:
 def test_padding_is_computed_beside_a_lone_row_and_leaves_the_pools_alone(on_the_cpu: None) -> None:
     model, seen = tiny_model(), []
     core = make_core(model, kv_cache_tokens=32)
-    layer = core._runner._layers[0]
+    layer = core._runner._layers.paged[0]
     write = layer.write
 
     def recorded_write(slots: mx.array, keys: mx.array, values: mx.array) -> None:

@@ -5,13 +5,14 @@ from concurrent.futures import Future
 import pytest
 
 from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.request import Request, SamplingParams
 
 SIZE = 4
 
 
 def manager(num_blocks: int = 16, *, prefix_cache: bool = True) -> KVManager:
-    return KVManager(num_blocks, SIZE, prefix_cache=prefix_cache)
+    return KVManager(PoolSizes(num_blocks), SIZE, prefix_cache=prefix_cache)
 
 
 def request(prompt: Sequence[int], request_id: int = 0, *, salt: str | None = None) -> Request:
@@ -128,7 +129,7 @@ def test_the_hash_of_a_block_depends_on_every_token_before_it() -> None:
     for position in range(12):
         tokens = list(range(12))
         tokens[position] = 77
-        hashes.add(kv._block_hash(request(tokens), 2))
+        hashes.add(kv._hashes.of(request(tokens), 2))
     assert len(hashes) == 12
 
 
@@ -189,9 +190,9 @@ def test_a_child_shares_full_blocks_and_gets_a_copy_of_the_one_it_goes_on_in(
     assert kv.num_missing_blocks(child) == 1
     assert kv.allocate(child, 100) == 1
     assert kv.pool.num_shared == num_shared and len(child.kv.block_table) == num_shared + 1
-    copies = kv.take_copies()
+    copies = kv.end_step().copies
     assert copies == ([(parent.kv.block_table[num_shared], child.kv.block_table[num_shared])] if is_copied else [])
-    assert kv.take_copies() == [] and child.parent is None
+    assert kv.end_step().copies == [] and child.parent is None
 
 
 def test_a_child_that_finds_no_room_holds_nothing_and_keeps_its_parent() -> None:
@@ -200,7 +201,7 @@ def test_a_child_that_finds_no_room_holds_nothing_and_keeps_its_parent() -> None
     child = child_of(parent)
     assert kv.allocate(child, 100) is None
     assert (child.kv.block_table, child.kv.num_computed_tokens, child.parent) == ([], 0, parent)
-    assert (kv.pool.num_shared, kv.take_copies()) == (0, [])
+    assert (kv.pool.num_shared, kv.end_step().copies) == (0, [])
 
 
 def test_a_child_of_a_request_that_the_reset_made_private_is_private_too() -> None:
@@ -293,12 +294,14 @@ def test_a_spoiled_block_is_cleaned_once_for_its_next_owner() -> None:
     blocks = set(spoiled.kv.block_table)
     kv.withdraw([spoiled], [spoiled])
     kv.free(spoiled)
-    assert kv.take_copies() == []
+    assert kv.end_step().copies == []
     kv.allocate(later, 100)
-    assert {(source, target) for source, target in kv.take_copies()} == {(kv.pool.num_blocks, one) for one in blocks}
+    assert {(source, target) for source, target in kv.end_step().copies} == {
+        (kv.pool.num_blocks, one) for one in blocks
+    }
     kv.free(later)
     kv.allocate(last, 100)
-    assert kv.take_copies() == []
+    assert kv.end_step().copies == []
 
 
 def test_a_spoiled_block_that_a_fork_copies_to_is_written_once() -> None:
@@ -307,10 +310,10 @@ def test_a_spoiled_block_that_a_fork_copies_to_is_written_once() -> None:
     kv.withdraw([spoiled], [spoiled])
     kv.free(spoiled)
     kv.allocate(parent, 100)
-    kv.take_copies()
+    kv.end_step()
     child = child_of(parent)
     kv.allocate(child, 100)
-    assert kv.take_copies() == [(parent.kv.block_table[1], child.kv.block_table[1])]
+    assert kv.end_step().copies == [(parent.kv.block_table[1], child.kv.block_table[1])]
 
 
 def test_an_allocation_that_breaks_gives_back_all_that_it_took() -> None:

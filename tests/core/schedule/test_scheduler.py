@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.errors import CapacityError, ContextLengthError
@@ -41,7 +42,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.config = EngineConfig(
             max_num_seqs=max_num_seqs, max_tokens_per_step=max_num_seqs + spare_budget, block_size=block_size
         )
-        self.kv = KVManager(-(-pool_tokens // block_size), block_size, prefix_cache=prefix_cache)
+        self.kv = KVManager(PoolSizes(-(-pool_tokens // block_size)), block_size, prefix_cache=prefix_cache)
         self.scheduler = Scheduler(self.config, self.kv, MAX_MODEL_LEN)
         self.open: list[Request] = []
         self.in_flight: dict[int, tuple[Request, int]] = {}
@@ -118,7 +119,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self._finish(request)
         for request in self.scheduler.waiting:
             request.num_in_flight = 0
-        self.kv.pool.forget()
+        self.kv.forget()
         self.slots = {}
 
     @invariant()
@@ -227,10 +228,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert self.slots[self._slot(chunk, position)] == content, "the KV of other tokens is read"
 
     def _copy(self, schedule: Schedule) -> None:
-        targets = {target for _, target in schedule.copies}
-        assert len(targets) == len(schedule.copies), "a block is copied to twice"
-        assert targets.isdisjoint(source for source, _ in schedule.copies), "a copy is copied"
-        for source, target in schedule.copies:
+        targets = {target for _, target in schedule.changes.copies}
+        assert len(targets) == len(schedule.changes.copies), "a block is copied to twice"
+        assert targets.isdisjoint(source for source, _ in schedule.changes.copies), "a copy is copied"
+        for source, target in schedule.changes.copies:
             self._tally["copies"] += 1
             assert self.kv.pool.is_used(source) and self.kv.pool._blocks[target].ref_count == 1
             for offset in range(self.kv.block_size):
@@ -284,7 +285,7 @@ def test_no_random_operations_break_an_invariant(times: int) -> None:
 
 def make_scheduler(*, num_blocks: int = 64, max_num_seqs: int = 16, budget: int = 32, block_size: int = 4) -> Scheduler:
     config = EngineConfig(max_num_seqs=max_num_seqs, max_tokens_per_step=budget, block_size=block_size)
-    return Scheduler(config, KVManager(num_blocks, block_size, prefix_cache=True), 1000)
+    return Scheduler(config, KVManager(PoolSizes(num_blocks), block_size, prefix_cache=True), 1000)
 
 
 def queue(scheduler: Scheduler, prompts: list[list[int]], *, priority: int = 0, first_id: int = 0) -> list[Request]:
@@ -400,7 +401,7 @@ def test_a_fork_takes_one_block_and_computes_one_token() -> None:
     before = scheduler._kv.pool.num_used
     schedule = run_step(scheduler)
     assert [(chunk.request, chunk.length) for chunk in schedule.chunks] == [(parent, 1), (child, 1)]
-    assert schedule.copies == [(parent.kv.block_table[2], child.kv.block_table[2])]
+    assert schedule.changes.copies == [(parent.kv.block_table[2], child.kv.block_table[2])]
     assert child.kv.block_table[:2] == parent.kv.block_table[:2] and scheduler._kv.pool.num_used == before + 1
     assert child.parent is None and child.num_cached_tokens == 10
 
@@ -411,7 +412,7 @@ def test_a_fork_at_the_border_of_a_block_copies_nothing() -> None:
     run_step(scheduler)  # eight tokens are computed, and the ninth is sampled
     child = fork(scheduler, parent, 1)
     schedule = run_step(scheduler)
-    assert schedule.copies == []
+    assert schedule.changes.copies == []
     assert child.kv.block_table[:2] == parent.kv.block_table[:2] and child.kv.block_table[2] != parent.kv.block_table[2]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlx_agent_llm import EngineConfig
 from mlx_agent_llm.core.batch.batch import Batch
-from mlx_agent_llm.core.batch.batch_maker import Packing
+from mlx_agent_llm.core.batch.packing import Packing
 from mlx_agent_llm.core.batch.sharing import SharingCosts
 from mlx_agent_llm.core.forward.device import CPU
 from mlx_agent_llm.core.forward.probe import probe_model
@@ -31,7 +31,7 @@ PACKINGS = st.builds(
 
 def make_core(max_model_len: int) -> EngineCore:
     model = tiny_model()
-    config = EngineConfig(kv_cache_tokens=1024, max_tokens_per_step=64)
+    config = EngineConfig(kv_cache_tokens=1024, max_tokens_per_step=64, check_model=False)
     return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), config, max_model_len)
 
 
@@ -64,6 +64,6 @@ def test_chunks_of_both_kinds_and_rows_alone_and_in_one_and_in_two_levels(monkey
 
 def test_no_block_that_a_request_may_get_is_written() -> None:
     core = make_core(512)
-    for layer in core._runner._layers:
+    for layer in core._runner._layers.paged:
         assert not mx.any(layer.keys[:1024]).item() and not mx.any(layer.values[:1024]).item()
     assert core.stats().num_steps == 0

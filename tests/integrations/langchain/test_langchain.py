@@ -309,6 +309,10 @@ class Thinker(ByteTokenizer):
 
     chat_template = ByteTokenizer.chat_template + "{# <think> enable_thinking #}"
 
+    def apply_chat_template(self, messages: Any, **options: Any) -> str:
+        ending = "<think></think>" if options.get("enable_thinking") is False else ""
+        return super().apply_chat_template(messages, **options) + ending
+
 
 async def test_a_model_that_thinks_is_asked_to_heard_and_limited() -> None:
     with Engine.from_parts(ScriptedModel(["<think>Hm, hm.</think>Yes."] * 2), Thinker(), CONFIG) as engine:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from typing import Annotated, Any
 
 import pytest
 from langchain.agents import create_agent
@@ -11,12 +12,15 @@ from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddl
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.prompt_values import StringPromptValue
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from pydantic import BaseModel, Field
 
 from langchain_mlx_agent import ChatMLXAgent
 from tests.support.langchain_chats import ADD, Person, add, engine_of, now, scripted
+from tests.support.waiting import interrupt_when, wait_until
 
 ANN = '{"name": "Ann", "age": 42, "mood": "good"}'
 
@@ -169,3 +173,25 @@ def test_a_model_may_be_configured_at_run_time() -> None:
         flexible: Any = chat.configurable_fields(max_tokens=ConfigurableField(id="length"))
         assert flexible.invoke("Hi").content == "one two three"
         assert flexible.with_config(configurable={"length": 3}).invoke("Hi").content == "one"
+
+
+@pytest.mark.parametrize("ask", ["batch", "generate_prompt", "invoke", "structured"])
+def test_an_interrupt_ends_every_request_at_once(ask: str) -> None:
+    with scripted(lambda prompt: "on and on " * 400, max_tokens=3500) as chat:
+        engine = engine_of(chat)
+        num_requests = 1 if ask == "invoke" else 4
+        calls: dict[str, Any] = {
+            "batch": lambda: chat.batch(["Hi"] * 4),
+            "generate_prompt": lambda: chat.generate_prompt([StringPromptValue(text="Hi")] * 4),
+            "invoke": lambda: chat.invoke("Hi"),
+            "structured": lambda: chat.with_structured_output(Long).batch(["Hi"] * 4),
+        }
+        interrupted_at = interrupt_when(lambda: engine.stats().num_running == num_requests)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            calls[ask]()
+        wait_until(lambda: engine.stats().num_used_blocks == 0)
+        assert time.monotonic() - interrupted_at[0] < 5 and kept.traceback
+
+
+class Long(BaseModel):
+    text: Annotated[str, Field(min_length=3000)]

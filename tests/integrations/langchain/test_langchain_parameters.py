@@ -19,6 +19,7 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
     ModelRateLimitError,
     ModelTimeoutError,
+    OutputParserException,
 )
 from langchain_core.load import dumpd
 from langchain_core.messages import (
@@ -31,7 +32,7 @@ from langchain_core.messages import (
     ToolMessage,
     trim_messages,
 )
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from langchain_mlx_agent import ChatMLXAgent, EngineRegistry
 from langchain_mlx_agent.errors import langchain_errors
@@ -55,7 +56,7 @@ from mlx_agent_llm import (
 )
 from mlx_agent_llm.engine.registry import EngineHolder
 from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedModel
-from tests.support.langchain_chats import CONFIG, add, engine_of, scripted
+from tests.support.langchain_chats import CONFIG, add, engine_of, merged, scripted
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +108,92 @@ def test_a_model_or_an_engine_is_needed_and_unknown_parameters_are_told() -> Non
     with pytest.raises(ValidationError, match="model='' must be"):
         ChatMLXAgent(temperature=0)
     parameters: dict[str, Any] = {"model_name": "demo", "tempreature": 1, "base_url": "http://localhost"}
-    with pytest.warns(UserWarning, match="ChatMLXAgent has no parameter 'base_url', 'tempreature'"):
+    with pytest.warns(UserWarning) as told:
         chat = ChatMLXAgent(**parameters)
-    assert chat.model == "demo"
+    assert chat.model == chat.model_name == "demo"
+    assert [str(warning.message) for warning in told] == [
+        "ChatMLXAgent has no parameter 'base_url', which has no effect: the model runs in this process",
+        "ChatMLXAgent has no parameter 'tempreature', which has no effect",
+    ]
+
+
+def test_parameters_that_mean_the_same_elsewhere_are_taken_by_their_names_there(random_engine: Engine) -> None:
+    theirs: Any = {"num_predict": 3, "repeat_penalty": 1.5}
+    chat = ChatMLXAgent(engine=random_engine, **theirs)
+    assert chat.max_tokens == 3 and chat.model_kwargs == {"repetition_penalty": 1.5}
+    assert chat.invoke("Hi").response_metadata["eval_count"] == 3
+    assert chat.invoke("Hi", num_predict=2).response_metadata["eval_count"] == 2
+    whole = chat.invoke("Hi", format="json", max_tokens=400, temperature=1)
+    assert isinstance(whole.additional_kwargs["parsed"], dict)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_ctx": 4096}, r"num_ctx=4096 is not known here: EngineConfig\(max_model_len=...\)"),
+        ({"keep_alive": "5m"}, "keep_alive='5m' is not known here: an engine stays loaded until .* close"),
+        ({"num_predict": 3, "max_tokens": 4}, "mean the same: give one of them"),
+        ({"temperature": float("nan")}, "temperature=nan must be"),
+        ({"reasoning": True}, "reasoning=True needs a chat template with a switch"),
+        ({"reasoning": "low"}, "reasoning='low' needs a chat template with levels"),
+    ],
+)
+def test_options_of_other_providers_are_named_with_what_to_write_instead(
+    random_engine: Engine, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        ChatMLXAgent(engine=random_engine).invoke("Hi", **options)
+
+
+def test_reasoning_turned_off_is_nothing_to_a_model_without_a_switch(random_engine: Engine) -> None:
+    assert ChatMLXAgent(engine=random_engine, reasoning=False, max_tokens=2).invoke("Hi").text
+
+
+def test_a_model_that_is_not_loaded_yet_says_how_long_its_context_is() -> None:
+    assert ChatMLXAgent(model="demo").profile["max_input_tokens"] == 8191
+    assert ChatMLXAgent(model="demo", engine_config=EngineConfig(max_model_len=99)).profile["max_input_tokens"] == 98
+    assert "max_input_tokens" not in ChatMLXAgent(model="nobody/has-this").profile
+
+
+class Bare(BaseModel):
+    text: str
+
+
+class Picky(BaseModel):
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def refuse(cls, text: str) -> str:
+        raise ValueError("never")
+
+
+def test_a_format_that_is_a_class_is_parsed_into_it(random_engine: Engine) -> None:
+    chat = ChatMLXAgent(engine=random_engine, temperature=1, max_tokens=200)
+    whole = chat.invoke("Hi", response_format=Bare)
+    assert whole.additional_kwargs["parsed"] == Bare.model_validate_json(whole.text)
+    streamed = merged(list(chat.bind_tools([add], response_format=Bare, tool_choice="none").stream("Hi")))
+    assert isinstance(streamed.additional_kwargs["parsed"], Bare)
+    with pytest.raises(OutputParserException, match="the answer is no Picky"):
+        chat.invoke("Hi", response_format=Picky)
+
+
+def test_usage_is_in_the_last_chunk_unless_it_is_not_wanted(random_engine: Engine) -> None:
+    chat = ChatMLXAgent(engine=random_engine, max_tokens=3)
+    assert [chunk.usage_metadata is not None for chunk in chat.stream("Hi")][-1]
+    assert not any(chunk.usage_metadata for chunk in chat.stream("Hi", stream_usage=False))
+
+
+def test_all_that_generate_counts_is_in_its_output(random_engine: Engine) -> None:
+    chat = ChatMLXAgent(engine=random_engine, max_tokens=3)
+    result = chat.generate([[HumanMessage("Hi")], [HumanMessage("Ho")]])
+    messages = [one[0].message for one in result.generations]
+    usage = [message.response_metadata["token_usage"] for message in messages]
+    total = {name: usage[0][name] + usage[1][name] for name in usage[0]}
+    assert result.llm_output == {"token_usage": total, "model_name": chat.model}
+    metadata = messages[0].response_metadata
+    assert metadata["eval_count"] == 3 and metadata["total_duration"] >= metadata["prompt_eval_duration"] > 0
+    assert {"created_at", "load_duration", "queue_duration", "eval_duration", "prompt_eval_count"} <= metadata.keys()
 
 
 def test_answers_are_cached_by_everything_that_they_depend_on() -> None:
@@ -147,7 +231,7 @@ def test_messages_of_every_kind_become_what_the_engine_takes() -> None:
         ]
     ) == [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "ab", "name": "Ann"},
+        {"role": "user", "content": ["a", "b"], "name": "Ann"},
         {
             "role": "assistant",
             "content": "",

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from langchain_mlx_agent import ChatMLXAgent
 from langchain_mlx_agent.answers import AnswerReader, breaking
 from langchain_mlx_agent.messages import as_dicts
-from langchain_mlx_agent.structured import StructuredOutputParser, json_schema_of, response_format_of, tool_of
+from langchain_mlx_agent.structured import StructuredOutputParser, json_schema_of, response_format_of
+from langchain_mlx_agent.tools import openai_tool
 from mlx_agent_llm import (
     ChatDelta,
     Engine,
@@ -165,11 +166,17 @@ async def test_structured_output_is_the_same_value_whichever_way_it_is_asked_for
         plain = chat.with_structured_output(schema, method=method)
         with_raw = chat.with_structured_output(schema, method=method, include_raw=True)
         answers = [plain.invoke("Hi"), await plain.ainvoke("Hi"), *plain.batch(["Hi"]), *await plain.abatch(["Hi"])]
-        answers += [*plain.stream("Hi"), *[one async for one in plain.astream("Hi")]]
-        assert answers == [value] * 6
+        streams = [[*plain.stream("Hi")], [one async for one in plain.astream("Hi")]]
+        assert answers == [value] * 4 and [stream[-1] for stream in streams] == [value] * 2
+        for stream in streams:
+            assert stream == [value] if schema is Person else len(stream) > 3 and {"name": "A"} in stream
         for answer in (with_raw.invoke("Hi"), await with_raw.ainvoke("Hi")):
             assert isinstance(answer["raw"], AIMessage)
             assert answer == {"raw": answer["raw"], "parsed": value, "parsing_error": None}
+        for pieces in ([*with_raw.stream("Hi")], [one async for one in with_raw.astream("Hi")]):
+            assert pieces[-1] == {"parsed": value, "parsing_error": None}
+            assert isinstance(merged([piece["raw"] for piece in pieces if "raw" in piece]), AIMessage)
+            assert len([piece for piece in pieces if "parsed" in piece]) >= (2 if schema is Person else 4)
 
 
 def test_structured_output_is_complete_also_when_max_tokens_ends_it() -> None:
@@ -196,7 +203,7 @@ def test_structured_output_that_was_cut_off_or_does_not_fit_is_never_repaired() 
 
 
 def test_strict_decides_whether_what_cannot_be_enforced_is_refused_or_checked() -> None:
-    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "contains": {"type": "integer"}}
     schema = {"title": "Set", "type": "object", "properties": {"numbers": numbers}, "required": ["numbers"]}
     for reply, fits in (('{"numbers": [1, 2]}', True), ('{"numbers": [1, 1]}', False)):
         with scripted([reply]) as chat:
@@ -212,7 +219,7 @@ def test_strict_decides_whether_what_cannot_be_enforced_is_refused_or_checked() 
 
 
 def test_what_is_only_checked_is_checked_after_reasoning_too() -> None:
-    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    numbers = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "contains": {"type": "integer"}}
     schema = {"title": "Set", "type": "object", "properties": {"numbers": numbers}, "required": ["numbers"]}
     model = ScriptedModel(lambda prompt: '<think>Hm.</think>{"numbers": [1, 1]}')
     with Engine.from_parts(model, TemplateTokenizer(THINKING), CONFIG) as engine:
@@ -234,7 +241,7 @@ def test_schemas_of_every_kind_become_json_schemas() -> None:
     assert json_schema_of(PersonDict)["required"] == ["name", "age"]
     function = {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}
     assert json_schema_of(function)["properties"] == {"x": {"type": "integer"}}
-    assert tool_of(PersonDict)["function"]["parameters"]["required"] == ["name", "age"]
+    assert openai_tool(PersonDict)["function"]["parameters"]["required"] == ["name", "age"]
     openai = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
     assert response_format_of(openai) == openai and response_format_of(None) is None
     assert response_format_of(Person, strict=True) == {
@@ -274,7 +281,10 @@ def test_no_way_to_stream_repairs_a_call_that_was_cut_off() -> None:
     for answer in answers:
         assert not answer.tool_calls and len(answer.invalid_tool_calls) == 1
         assert "tool_call" not in [block["type"] for block in answer.content_blocks]
-        assert as_dicts([answer])[0]["content"] == "Well. "
+        [entry] = as_dicts([answer])
+        assert "".join(entry["content"]) == "Well. "
+        [broken] = entry["invalid_tool_calls"]
+        assert broken["id"] == "call_1" and broken["text"].startswith('{"name": "f", "arguments": {"a": 1')
 
 
 class Broken(ChatMLXAgent):

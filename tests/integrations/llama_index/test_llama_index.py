@@ -150,7 +150,7 @@ def test_an_empty_answer_is_an_empty_text(make_llm: MakeLLM) -> None:
 
 
 def test_thoughts_are_a_block_of_their_own_and_stream_as_thinking_delta() -> None:
-    from llama_index.llms.mlx_agent.responses import stream_responses
+    from llama_index.llms.mlx_agent.responses import ResponseWriter, stream_responses
 
     deltas = [
         ChatDelta(reasoning="Let me "),
@@ -162,9 +162,9 @@ def test_thoughts_are_a_block_of_their_own_and_stream_as_thinking_delta() -> Non
     def replay() -> Iterator[ChatDelta]:
         yield from deltas
 
-    responses = list(stream_responses(replay(), "m"))
+    responses = list(stream_responses(replay(), ResponseWriter("m", [])))
     assert [one.additional_kwargs.get("thinking_delta") for one in responses] == ["Let me ", "see.", None, None]
-    whole = whole_response(deltas, "m")
+    whole = whole_response(replay(), ResponseWriter("m", []))
     assert whole.message == responses[-1].message
     thought, text = whole.message.blocks
     assert isinstance(thought, ThinkingBlock) and thought.content == "Let me see."
@@ -240,8 +240,8 @@ def test_messages_of_every_kind_become_what_the_engine_takes() -> None:
     assert as_dicts(messages) == [
         {"role": "system", "content": "Be kind."},
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": "One and one?"},
-        {"role": "assistant", "content": "Let me see.", "tool_calls": calls},
+        {"role": "user", "content": ["One ", "and one?"]},
+        {"role": "assistant", "content": "Let me see.", "reasoning_content": "Hm.", "tool_calls": calls},
         {"role": "tool", "content": "2", "tool_call_id": "1"},
         {"role": "tool", "content": "3", "tool_call_id": "2"},
         {"role": "assistant", "content": "It is 2."},
@@ -259,8 +259,8 @@ IMAGE = ImageBlock(image=b"iVBORw0KGgo=", image_mimetype="image/png")
         (ChatMessage([ThinkingBlock(content="Hm.")]), r"messages\[0\].blocks\[0\] of type 'thinking'"),
         (ChatMessage("2", role="tool"), r"messages\[0\].tool_call_id=None"),
         (
-            ChatMessage([ToolCallBlock(tool_name="add")], role="assistant"),
-            r"messages\[0\].tool_calls\[0\].id=None must be a non-empty string",
+            ChatMessage([ToolCallBlock(tool_name="")], role="assistant"),
+            r"messages\[0\].tool_calls\[0\].function.name='' must be a non-empty string",
         ),
         (
             ChatMessage([ToolCallBlock(tool_call_id="1", tool_name="add", tool_kwargs='{"a": ')], role="assistant"),

@@ -12,7 +12,7 @@ from llama_index.core.tools.types import BaseTool
 from pydantic import BaseModel, Field
 
 from llama_index.llms.mlx_agent import AnswerError, LLMRequestError
-from llama_index.llms.mlx_agent.responses import whole_response
+from llama_index.llms.mlx_agent.responses import ResponseWriter, whole_response
 from llama_index.llms.mlx_agent.tools import as_tool_dict
 from mlx_agent_llm import ChatDelta, InvalidToolCall, Timings, Usage
 from mlx_agent_llm.chat import ToolCallDelta
@@ -143,7 +143,7 @@ def test_a_tool_is_shown_with_its_whole_schema() -> None:
     assert (function["name"], function["description"]) == ("exact", "Be exact.")
     assert function["parameters"] == {
         "type": "object",
-        "properties": {"a": {"title": "A", "type": "integer"}},
+        "properties": {"a": {"type": "integer"}},
         "required": ["a"],
         "additionalProperties": False,
     }
@@ -245,9 +245,9 @@ def test_a_call_that_was_broken_off_is_never_run(make_llm: MakeLLM) -> None:
         ChatDelta(finished_call=InvalidToolCall("1", '<tool_call>{"name": "shout', "it ends too early")),
     ]
     llm = make_llm(["Hi."])
-    [half] = llm.get_tool_calls_from_response(whole_response(iter(deltas[:2]), "m"))
+    [half] = llm.get_tool_calls_from_response(whole_response((one for one in deltas[:2]), ResponseWriter("m", [])))
     assert half.tool_kwargs == {"text": "x"}
-    answer = whole_response(iter([*deltas, end]), "m")
+    answer = whole_response((one for one in [*deltas, end]), ResponseWriter("m", []))
     assert names(answer) == [] and "tool_calls" not in answer.message.additional_kwargs
     assert [one["id"] for one in answer.message.additional_kwargs["invalid_tool_calls"]] == ["1"]
     with pytest.raises(AnswerError, match="a call that cannot be run: it ends too early: '<tool_call>"):

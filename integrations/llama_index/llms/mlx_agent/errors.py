@@ -26,4 +26,4 @@ def llm_errors() -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        raise LLMRequestError(*error.args) from error
+        raise LLMRequestError(str(error).replace("enable_thinking", "reasoning")) from error

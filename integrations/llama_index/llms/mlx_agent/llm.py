@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from llama_index.core.base.llms.generic_utils import (
     astream_chat_response_to_completion_response,
@@ -31,10 +31,11 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from llama_index.llms.mlx_agent.callbacks import observed_astream, observed_stream
 from llama_index.llms.mlx_agent.errors import AnswerError, llm_errors
 from llama_index.llms.mlx_agent.messages import as_dicts
-from llama_index.llms.mlx_agent.request import chat_options, completion_options
+from llama_index.llms.mlx_agent.request import SETTINGS, chat_options, completion_options, own_names
 from llama_index.llms.mlx_agent.responses import (
     AsyncDeltas,
     Deltas,
+    ResponseWriter,
     astream_responses,
     awhole_response,
     stream_responses,
@@ -43,7 +44,7 @@ from llama_index.llms.mlx_agent.responses import (
 from llama_index.llms.mlx_agent.structured import SchemaDecodingLLM
 from llama_index.llms.mlx_agent.tools import as_tool_dict, read_selections, tool_choice_of
 from mlx_agent_llm import Engine, EngineClosedError, EngineConfig
-from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
+from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS
 from mlx_agent_llm.chat.tools import as_tools, check_parameters, plan_tools
 from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
@@ -59,6 +60,7 @@ class MLXAgentLLM(SchemaDecodingLLM):
     temperature, max_tokens, top_p, top_k, min_p, seed, stop, timeout: as in SamplingParams, whose defaults hold for
         None. Further fields of SamplingParams go into additional_kwargs. Each can be given in a call, too, beside a
         constraint, and tools, tool_choice, parallel_tool_calls and response_format as Engine.stream_chat takes them.
+    reasoning, max_reasoning_tokens, logprobs, top_logprobs, json_mode, strict: of chats; a call can set them, too.
     system_prompt: comes first in every chat and completion, sync or async, unless it stands there already.
 
     Pickled, copied through to_dict or written as JSON, an LLM is its settings; callbacks and engine stay behind.
@@ -86,6 +88,14 @@ class MLXAgentLLM(SchemaDecodingLLM):
     seed: int | None = Field(default=None, description="Answers are a function of messages, parameters and seed.")
     stop: list[str] | None = Field(default=None, description="Texts that end an answer; a call's own replace them.")
     timeout: float | None = Field(default=None, description="Seconds after which a call fails with RequestTimeout.")
+    reasoning: bool | Literal["low", "medium", "high"] | None = Field(
+        default=None, description="The chat template's switch for thinking, or a level of it; None leaves it as it is."
+    )
+    max_reasoning_tokens: int | None = Field(default=None, description="Then the end of the reasoning is written.")
+    logprobs: bool | None = Field(default=None, description="Whether responses have log-probabilities.")
+    top_logprobs: int | None = Field(default=None, description="How many of the most probable tokens beside each.")
+    json_mode: bool = Field(default=False, description="Chats answer with a JSON object unless a call says otherwise.")
+    context_window: int | None = Field(default=None, description="Most tokens of a prompt that LlamaIndex packs.")
     additional_kwargs: dict[str, Any] = Field(default_factory=dict, description="Further fields of SamplingParams.")
 
     _holder: EngineHolder = PrivateAttr(default_factory=EngineHolder)
@@ -94,8 +104,14 @@ class MLXAgentLLM(SchemaDecodingLLM):
     @model_validator(mode="before")
     @classmethod
     def _name_the_model(cls, values: Any) -> Any:
-        engine = values.get("engine") if isinstance(values, dict) else None
-        return {"model": engine.model_name, **values} if isinstance(engine, Engine) else values
+        if not isinstance(values, dict):
+            return values
+        named = own_names({name: value for name, value in values.items() if name != "format"})
+        further = {name: named.pop(name) for name in SAMPLING_OPTIONS & named.keys() - cls.model_fields.keys()}
+        if further:
+            named["additional_kwargs"] = {**named.get("additional_kwargs", {}), **further}
+        engine = values.get("engine")
+        return {"model": engine.model_name, **named} if isinstance(engine, Engine) else named
 
     @model_validator(mode="after")
     def _check_and_load(self) -> Self:
@@ -108,9 +124,13 @@ class MLXAgentLLM(SchemaDecodingLLM):
         extra = SAMPLING_OPTIONS - type(self).model_fields.keys() - {"constraint"}  # which is no setting but a call's
         if unknown := self.additional_kwargs.keys() - extra:
             raise ValueError(f"additional_kwargs holds {sorted(unknown)[0]!r}; known: {', '.join(sorted(extra))}")
-        sampling_params(self._sampling)
+        completion_options(self._settings, {})
         config = self.engine_config or EngineConfig()
         self._running = self.engine or self.engines.acquire(self._holder, self.model, config)
+        if self.context_window is not None and not 1 <= self.context_window <= self._engine.max_model_len:
+            bound = self._engine.max_model_len
+            self.close()
+            raise ValueError(f"context_window={self.context_window} must be between 1 and the model's {bound}")
         if self._is_chat_model and (idle := self._prompt_writers()):
             self.close()
             raise ValueError(f"{idle[0]} would have no effect: the chat template of {self.model!r} writes the prompts")
@@ -134,8 +154,8 @@ class MLXAgentLLM(SchemaDecodingLLM):
     def metadata(self) -> LLMMetadata:
         """Context, output length and abilities; a model without a chat template only completes prompts."""
         return LLMMetadata(
-            context_window=self._engine.max_model_len,
-            num_output=sampling_params(self._sampling).max_tokens,
+            context_window=self.context_window or self._engine.max_model_len,
+            num_output=completion_options(self._settings, {})["params"].max_tokens,
             is_chat_model=self._is_chat_model,
             is_function_calling_model=self._is_chat_model,
             model_name=self.model,
@@ -143,7 +163,7 @@ class MLXAgentLLM(SchemaDecodingLLM):
 
     def to_payload(self) -> dict[str, Any]:
         """What observers are told: the metadata, and the sampling parameters that were set."""
-        given = {name: value for name, value in self._sampling.items() if value is not None}
+        given = {name: value for name, value in self._settings.items() if value is not None}
         return {**super().to_payload(), **given}
 
     def tokenize(self, text: str) -> list[int]:
@@ -162,45 +182,45 @@ class MLXAgentLLM(SchemaDecodingLLM):
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer chat messages; options as in the class docstring."""
-        return whole_response(self._chat(messages, kwargs), self.model)
+        return whole_response(self._chat(messages, kwargs), self._writer())
 
     @observed_stream(llm_chat_callback())
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Yield the answer as it grows; closing the generator cancels the request."""
-        return stream_responses(self._chat(messages, kwargs), self.model)
+        return stream_responses(self._chat(messages, kwargs), self._writer())
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Like chat, without blocking the event loop; cancelling the task cancels the request."""
-        return await awhole_response(self._achat(messages, kwargs), self.model)
+        return await awhole_response(self._achat(messages, kwargs), self._writer())
 
     @observed_astream(llm_chat_callback())
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Like stream_chat, for an event loop."""
-        return astream_responses(self._achat(messages, kwargs), self.model)
+        return astream_responses(self._achat(messages, kwargs), self._writer())
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt as a user's message; formatted: it is run as it stands, without chat template."""
-        response = whole_response(self._complete(prompt, formatted, kwargs), self.model)
+        response = whole_response(self._complete(prompt, formatted, kwargs), self._writer())
         return chat_response_to_completion_response(response)
 
     @observed_stream(llm_completion_callback())
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Like complete, as it grows."""
-        responses = stream_responses(self._complete(prompt, formatted, kwargs), self.model)
+        responses = stream_responses(self._complete(prompt, formatted, kwargs), self._writer())
         return stream_chat_response_to_completion_response(responses)
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Like complete, without blocking the event loop."""
-        response = await awhole_response(self._acomplete(prompt, formatted, kwargs), self.model)
+        response = await awhole_response(self._acomplete(prompt, formatted, kwargs), self._writer())
         return chat_response_to_completion_response(response)
 
     @observed_astream(llm_completion_callback())
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """Like stream_complete, for an event loop."""
-        responses = astream_responses(self._acomplete(prompt, formatted, kwargs), self.model)
+        responses = astream_responses(self._acomplete(prompt, formatted, kwargs), self._writer())
         return astream_chat_response_to_completion_response(responses)
 
     def _prepare_chat_with_tools(
@@ -222,7 +242,7 @@ class MLXAgentLLM(SchemaDecodingLLM):
         if user_msg is not None:
             messages += [user_msg] if isinstance(user_msg, ChatMessage) else prompt_to_messages(user_msg)
         with llm_errors():
-            tool_dicts = [as_tool_dict(tool) for tool in tools]
+            tool_dicts = [as_tool_dict(tool, self.strict) for tool in tools]
             choice = tool_choice_of(tool_choice, tool_required)
             plan = plan_tools(as_tools(tool_dicts), choice, allow_parallel_tool_calls)
             check_parameters(plan.shown, constraint_grammar)
@@ -269,12 +289,15 @@ class MLXAgentLLM(SchemaDecodingLLM):
             return self._engine.astream(**self._prompt_request(prompt, formatted, options))
 
     def _chat_request(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> dict[str, Any]:
-        return {"messages": as_dicts(self._extend_messages(messages)), **chat_options(self._sampling, options)}
+        return {"messages": as_dicts(self._extend_messages(messages)), **chat_options(self._settings, options)}
 
     def _prompt_request(self, prompt: str, formatted: bool, options: dict[str, Any]) -> dict[str, Any]:
         assert self.completion_to_prompt is not None, "LlamaIndex fills it in"
         text = prompt if formatted else self._extend_prompt(self.completion_to_prompt(prompt))
-        return {"prompt": text, **completion_options(self._sampling, options)}
+        return {"prompt": text, **completion_options(self._settings, options)}
+
+    def _writer(self) -> ResponseWriter:
+        return ResponseWriter(self.model, self._engine.tokenizer.token_bytes)
 
     @property
     def _engine(self) -> Engine:
@@ -287,6 +310,6 @@ class MLXAgentLLM(SchemaDecodingLLM):
         return self._engine.tokenizer.chat_template is not None
 
     @property
-    def _sampling(self) -> dict[str, Any]:
-        own = SAMPLING_OPTIONS & type(self).model_fields.keys()
-        return {**{name: getattr(self, name) for name in own}, **self.additional_kwargs}
+    def _settings(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in SETTINGS & type(self).model_fields.keys()}
+        return {name: value for name, value in {**own, **self.additional_kwargs}.items() if value is not None}

@@ -16,6 +16,7 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import BaseModel
 
+from llama_index.llms.mlx_agent.media import MediaBlock, note_of
 from mlx_agent_llm.errors import RequestError
 
 _ROLES = {
@@ -31,11 +32,12 @@ _ROLES = {
 
 
 def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """The messages as role, content, tool_calls and tool_call_id.
+    """The messages as role, content, reasoning_content, tool_calls, invalid_tool_calls and tool_call_id.
 
     Text comes from the TextBlocks, calls from the ToolCallBlocks and from additional_kwargs["tool_calls"], each id
-    once. What an assistant thought is not repeated to it, and a CachePoint asks for what the engine does anyway. Any
-    other block is a RequestError that names messages[i].blocks[j].
+    once; calls that cannot be run from additional_kwargs["invalid_tool_calls"]. What an assistant thought is for the
+    chat template to show, and a CachePoint asks for what the engine does anyway. Media in the result of a tool is noted
+    with what is known of it. Any other block is a RequestError that names messages[i].blocks[j].
     """
     return [_as_dict(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
@@ -44,21 +46,39 @@ def _as_dict(message: ChatMessage, place: str) -> dict[str, Any]:
     if not isinstance(message, ChatMessage):
         raise RequestError(f"{place}={message!r} must be a ChatMessage")
     role = _ROLES[message.role]
-    is_assistant = role == "assistant"
-    texts = (_text(block, f"{place}.blocks[{index}]", is_assistant) for index, block in enumerate(message.blocks))
-    entry: dict[str, Any] = {"role": role, "content": "".join(texts)}
-    if is_assistant and (calls := _calls(message, place)):
-        entry["tool_calls"] = calls
+    texts = [_text(block, f"{place}.blocks[{index}]", role) for index, block in enumerate(message.blocks)]
+    entry: dict[str, Any] = {"role": role, "content": _joined(texts)}
+    if role == "assistant":
+        entry |= _of_assistant(message, place)
     if role == "tool":
         entry["tool_call_id"] = message.additional_kwargs.get("tool_call_id")
     return entry
 
 
-def _text(block: ContentBlock, place: str, is_assistant: bool) -> str:
+def _joined(texts: Sequence[str | None]) -> str | list[str]:
+    """The texts, which the engine joins where there are several."""
+    said = [text for text in texts if text is not None]
+    return said if len(said) > 1 else "".join(said)
+
+
+def _of_assistant(message: ChatMessage, place: str) -> dict[str, Any]:
+    thoughts = [block.content for block in message.blocks if isinstance(block, ThinkingBlock) and block.content]
+    found = {
+        "reasoning_content": "".join(thoughts),
+        "tool_calls": _calls(message, place),
+        "invalid_tool_calls": list(message.additional_kwargs.get("invalid_tool_calls") or ()),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _text(block: ContentBlock, place: str, role: str) -> str | None:
+    """The text of a block; None for one that says nothing here."""
     if isinstance(block, TextBlock):
         return block.text
-    if isinstance(block, CachePoint) or (is_assistant and isinstance(block, ThinkingBlock | ToolCallBlock)):
-        return ""
+    if isinstance(block, CachePoint) or (role == "assistant" and isinstance(block, ThinkingBlock | ToolCallBlock)):
+        return None
+    if role == "tool" and isinstance(block, MediaBlock):
+        return note_of(block)
     raise RequestError(f"{place} of type {block.block_type!r} must be a TextBlock: the model reads text only")
 
 

@@ -6,30 +6,68 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_index.llms.mlx_agent.tools import as_tool_dict
+from mlx_agent_llm.chat.foreign_names import with_own_names
 from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
 from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.request import SamplingParams
+
+REASONING_OPTIONS: Mapping[str, str] = {"reasoning": "enable_thinking", "max_reasoning_tokens": "max_reasoning_tokens"}
+"""How the engine calls what an LLM or a call may set about reasoning."""
+
+SETTINGS = SAMPLING_OPTIONS | REASONING_OPTIONS.keys() | {"logprobs", "top_logprobs", "json_mode", "strict"}
+"""What an LLM or a call may set."""
 
 _CHAT_OPTIONS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
 
 
-def chat_options(sampling: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a chat; None leaves one to the sampling parameters of the LLM, or to the engine.
+def own_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by their names here; request_timeout is what LlamaIndex's other LLMs call the timeout."""
+    renamed = {"timeout" if name == "request_timeout" else name: value for name, value in options.items()}
+    if len(renamed) < len(options):
+        raise RequestError("request_timeout and timeout mean the same: give one of them")
+    return with_own_names(renamed)
+
+
+def chat_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a chat; None leaves one to the settings of the LLM, or to the engine.
 
     An unknown option is a RequestError that names it.
     """
-    given = _known(options, SAMPLING_OPTIONS | _CHAT_OPTIONS)
-    chat = {name: given.pop(name) for name in _CHAT_OPTIONS & given.keys()}
+    given = {**settings, **_known(options, SETTINGS | _CHAT_OPTIONS)}
+    chat = {name: given[name] for name in _CHAT_OPTIONS & given.keys()}
+    strict = given.get("strict")
     if "tools" in chat:
-        chat["tools"] = [as_tool_dict(tool) for tool in chat["tools"]]
-    return {**chat, "params": sampling_params({**sampling, **given})}
+        chat["tools"] = [as_tool_dict(tool, strict) for tool in chat["tools"]]
+    if given.get("json_mode") and "response_format" not in chat:
+        chat["response_format"] = {"type": "json_object"}
+    chat |= {REASONING_OPTIONS[name]: given[name] for name in REASONING_OPTIONS.keys() & given.keys()}
+    return {**chat, "params": _sampling(given)}
 
 
-def completion_options(sampling: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def completion_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a prompt that is no chat: sampling parameters alone."""
-    return {"params": sampling_params({**sampling, **_known(options, SAMPLING_OPTIONS)})}
+    sampling = {name: value for name, value in settings.items() if name in _PROMPT_OPTIONS}
+    return {"params": _sampling({**sampling, **_known(options, _PROMPT_OPTIONS)})}
+
+
+_PROMPT_OPTIONS = SAMPLING_OPTIONS | {"logprobs", "top_logprobs"}
+
+
+def _sampling(given: Mapping[str, Any]) -> SamplingParams:
+    """The parameters; logprobs says whether, top_logprobs how many beside each token's own."""
+    wanted, num_top = given.get("logprobs"), given.get("top_logprobs")
+    if wanted not in (None, True, False):
+        raise RequestError(f"logprobs={wanted!r} must be True or False; top_logprobs says how many there are")
+    if num_top is not None and not wanted:
+        raise RequestError(f"top_logprobs={num_top!r} needs logprobs=True")
+    sampling = {name: value for name, value in given.items() if name in SAMPLING_OPTIONS}
+    return sampling_params({**sampling, "logprobs": (num_top or 0) if wanted else None})
 
 
 def _known(options: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    if unknown := options.keys() - names:
+    named = own_names(options)
+    if named.pop("n", 1) not in (None, 1):
+        raise RequestError(f"n={options['n']!r} must be 1: LlamaIndex's responses hold one answer; ask several times")
+    if unknown := named.keys() - names:
         raise RequestError(f"unknown option {sorted(unknown)[0]!r}; known: {', '.join(sorted(names))}")
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in named.items() if value is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -11,6 +11,7 @@ from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
     ContentBlock,
+    LogProb,
     MessageRole,
     TextBlock,
     ThinkingBlock,
@@ -19,23 +20,22 @@ from llama_index.core.base.llms.types import (
 
 from llama_index.llms.mlx_agent.errors import llm_errors
 from llama_index.llms.mlx_agent.messages import openai_call
-from mlx_agent_llm import ChatDelta, Delta, InvalidToolCall, Usage
+from mlx_agent_llm import ChatDelta, Delta, InvalidToolCall, TokenLogprob, Usage
 
 Deltas = Iterator[ChatDelta] | Iterator[Delta]
 AsyncDeltas = AsyncIterator[ChatDelta] | AsyncIterator[Delta]
 
 
-def whole_response(deltas: Deltas, model_name: str) -> ChatResponse:
+def whole_response(deltas: Deltas, writer: ResponseWriter) -> ChatResponse:
     """The answer that the deltas add up to."""
-    writer = ResponseWriter(model_name)
-    for delta in deltas:
-        writer.add(delta)
+    with closing(cast("Generator[Any]", deltas)):
+        for delta in deltas:
+            writer.add(delta)
     return writer.response()
 
 
-async def awhole_response(deltas: AsyncDeltas, model_name: str) -> ChatResponse:
+async def awhole_response(deltas: AsyncDeltas, writer: ResponseWriter) -> ChatResponse:
     """Like whole_response, for an event loop."""
-    writer = ResponseWriter(model_name)
     with llm_errors():
         async with aclosing(cast("AsyncGenerator[Any]", deltas)):
             async for delta in deltas:
@@ -43,18 +43,16 @@ async def awhole_response(deltas: AsyncDeltas, model_name: str) -> ChatResponse:
     return writer.response()
 
 
-def stream_responses(deltas: Deltas, model_name: str) -> Generator[ChatResponse, None, None]:
+def stream_responses(deltas: Deltas, writer: ResponseWriter) -> Generator[ChatResponse, None, None]:
     """Yield the answer as it grows; closing the generator closes the deltas."""
-    writer = ResponseWriter(model_name)
     with closing(cast("Generator[Any]", deltas)):
         for delta in deltas:
             if writer.add(delta):
                 yield writer.response(delta)
 
 
-async def astream_responses(deltas: AsyncDeltas, model_name: str) -> AsyncGenerator[ChatResponse, None]:
+async def astream_responses(deltas: AsyncDeltas, writer: ResponseWriter) -> AsyncGenerator[ChatResponse, None]:
     """Like stream_responses, for an event loop."""
-    writer = ResponseWriter(model_name)
     with llm_errors():
         async with aclosing(cast("AsyncGenerator[Any]", deltas)):
             async for delta in deltas:
@@ -80,8 +78,10 @@ class ResponseWriter:
     cannot be run stand in additional_kwargs["invalid_tool_calls"] alone.
     """
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_name: str, token_bytes: Sequence[bytes]) -> None:
         self._model_name = model_name
+        self._token_bytes = token_bytes
+        self._logprobs: list[list[LogProb]] = []
         self._text = ""
         self._reasoning = ""
         self._calls: list[_WrittenCall] = []
@@ -91,6 +91,7 @@ class ResponseWriter:
     def add(self, delta: ChatDelta | Delta) -> bool:
         """Take one delta and return whether there is something new to show."""
         self._text += delta.text
+        self._logprobs += [self._ranked(one) for one in delta.logprobs or ()]
         if delta.finish_reason is not None:
             self._raw = _raw(delta, self._model_name)
         if isinstance(delta, Delta):
@@ -106,8 +107,15 @@ class ResponseWriter:
             message=self._message(),
             delta=None if delta is None else delta.text,
             raw=self._raw,
+            logprobs=list(self._logprobs) or None,
             additional_kwargs={"thinking_delta": thought} if thought else {},
         )
+
+    def _ranked(self, one: TokenLogprob) -> list[LogProb]:
+        """The token that was taken, then the most probable ones."""
+        ranked = [(one.token_id, one.logprob), *one.top]
+        texts = [(self._token_bytes[token_id], logprob) for token_id, logprob in ranked]
+        return [LogProb(token=t.decode(errors="replace"), logprob=value, bytes=list(t)) for t, value in texts]
 
     def _add_call(self, delta: ChatDelta) -> None:
         fragment, finished = delta.tool_call, delta.finished_call

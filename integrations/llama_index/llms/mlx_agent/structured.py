@@ -12,10 +12,11 @@ from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model, PydanticProgramMode
 from llama_index_instrumentation import get_dispatcher
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
-from llama_index.llms.mlx_agent.errors import AnswerError, LLMRequestError
+from llama_index.llms.mlx_agent.errors import AnswerError, LLMRequestError, llm_errors
+from mlx_agent_llm.request.model_schema import schema_of_type
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -27,6 +28,11 @@ class SchemaDecodingLLM(FunctionCallingLLM):
 
     pydantic_program_mode: another one than the default chooses LlamaIndex's own ways.
     """
+
+    strict: bool | None = Field(
+        default=None,
+        description="False checks what no grammar enforces of a schema afterwards, instead of refusing it.",
+    )
 
     def structured_predict(
         self,
@@ -42,7 +48,7 @@ class SchemaDecodingLLM(FunctionCallingLLM):
         _dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
         )
-        reader = ObjectReader(output_cls)
+        reader = ObjectReader(output_cls, self.strict)
         output: Model = reader.whole(self.chat(**self._object_request(reader, prompt, llm_kwargs, prompt_args)))
         _dispatcher.event(LLMStructuredPredictEndEvent(output=output))
         return output
@@ -61,7 +67,7 @@ class SchemaDecodingLLM(FunctionCallingLLM):
         _dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
         )
-        reader = ObjectReader(output_cls)
+        reader = ObjectReader(output_cls, self.strict)
         output: Model = reader.whole(await self.achat(**self._object_request(reader, prompt, llm_kwargs, prompt_args)))
         _dispatcher.event(LLMStructuredPredictEndEvent(output=output))
         return output
@@ -76,7 +82,7 @@ class SchemaDecodingLLM(FunctionCallingLLM):
         """What stream_structured_predict yields: the object as it grows, at last the whole one."""
         if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
-        reader = ObjectReader(output_cls)
+        reader = ObjectReader(output_cls, self.strict)
         return reader.stream(self.stream_chat(**self._object_request(reader, prompt, llm_kwargs, prompt_args)))
 
     async def _structured_astream_call(
@@ -88,7 +94,7 @@ class SchemaDecodingLLM(FunctionCallingLLM):
     ) -> AsyncGenerator[Any, None]:
         if self.pydantic_program_mode is not PydanticProgramMode.DEFAULT:
             return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
-        reader = ObjectReader(output_cls)
+        reader = ObjectReader(output_cls, self.strict)
         return reader.astream(await self.astream_chat(**self._object_request(reader, prompt, llm_kwargs, prompt_args)))
 
     def _object_request(
@@ -107,18 +113,21 @@ class SchemaDecodingLLM(FunctionCallingLLM):
 class ObjectReader(Generic[Model]):
     """Reads the answers to one structured request."""
 
-    def __init__(self, output_cls: type[Model]) -> None:
+    def __init__(self, output_cls: type[Model], strict: bool | None = None) -> None:
         if not (isinstance(output_cls, type) and issubclass(output_cls, BaseModel)):
             raise LLMRequestError(f"output_cls={output_cls!r} must be a pydantic model class")
         self._output_cls = output_cls
+        self._strict = strict
         self._flexible_cls = create_flexible_model(output_cls)
         self._shown: Any = {}
 
     @property
     def response_format(self) -> dict[str, Any]:
         """The class's schema in OpenAI's form, which tracers can write down."""
-        schema = self._output_cls.model_json_schema()
-        return {"type": "json_schema", "json_schema": {"name": self._output_cls.__name__, "schema": schema}}
+        with llm_errors():
+            schema = schema_of_type(self._output_cls)
+        inner = {"name": self._output_cls.__name__, "schema": schema, "strict": self._strict is not False}
+        return {"type": "json_schema", "json_schema": inner}
 
     def stream(self, responses: ChatResponseGen) -> Generator[Model | FlexibleModel, None, None]:
         """Yield the fields whenever they grew, at last the whole object."""

@@ -11,10 +11,13 @@ from pydantic_core import from_json
 
 from llama_index.llms.mlx_agent.errors import AnswerError
 from mlx_agent_llm.errors import ToolChoiceError
+from mlx_agent_llm.request.model_schema import parameters_of
 
 
-def as_tool_dict(tool: Any) -> Any:
+def as_tool_dict(tool: Any, strict: bool | None = None) -> Any:
     """A LlamaIndex tool in OpenAI's form, with all that its schema demands; other forms are the engine's own.
+
+    strict: with False, what no grammar enforces is checked when the answer is whole.
 
     The name is not changed, because LlamaIndex looks the called tool up by it.
     """
@@ -23,9 +26,9 @@ def as_tool_dict(tool: Any) -> Any:
     metadata = tool.metadata
     if metadata.fn_schema is None:
         raise ToolChoiceError(f"tool {metadata.name!r}: fn_schema=None must be a pydantic model of its arguments")
-    schema = metadata.fn_schema.model_json_schema()
-    parameters = {key: value for key, value in schema.items() if key not in ("title", "description")}
-    function = {"name": metadata.name, "description": metadata.description, "parameters": parameters}
+    schema = parameters_of(metadata.fn_schema)
+    parameters = {key: value for key, value in schema.items() if key != "description"}
+    function = {"name": metadata.name, "description": metadata.description, "parameters": parameters, "strict": strict}
     return {"type": "function", "function": function}
 
 

@@ -142,7 +142,7 @@ class BracedArguments:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the arguments and of what ends the call."""
-        rules = schema_rules(tool.parameters, prefix, notation=QuotedNotation(self.values.quotes[0]))
+        rules = schema_rules(tool.parameters, prefix, tool.strict, notation=QuotedNotation(self.values.quotes[0]))
         return replace(rules, root=sequence(rules.root, TextNode(end)))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
@@ -169,7 +169,7 @@ class KeywordArguments:
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the arguments and of what ends the call."""
         notation = PythonNotation(")" + end)
-        return schema_rules(tool.parameters, prefix, notation=notation, write_root=notation.whole)
+        return schema_rules(tool.parameters, prefix, tool.strict, notation=notation, write_root=notation.whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         """The arguments as they are written."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import NoReturn
 
 from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.constrain.schema.values.formula import Formula
-from mlx_agent_llm.constrain.schema.values.types import Typed, TypeSet
+from mlx_agent_llm.constrain.schema.values.types import NO_TYPE, Typed, TypeSet
 from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
 from mlx_agent_llm.constrain.schema.write.number_text import InexactNumberError, language_of_numbers
 from mlx_agent_llm.constrain.schema.write.object_writer import write_object
@@ -31,6 +31,7 @@ from mlx_agent_llm.languages.regular import (
 
 _NAME = parse_full_match(r"[^\u0000-\u0020\u007f-\u00a0<>\"'=:,{}\[\]()|]+")  # what no notation needs for itself
 _IDENTIFIER = parse_full_match("[A-Za-z_][A-Za-z0-9_]*")
+_UNESCAPED = parse_full_match(r"[^'\\\u0000-\u001f]*")
 _STRUCTURES = concat(parse_full_match(r"[ \t\n\r]*[{\[]"), ANY_TEXT)
 
 
@@ -69,14 +70,20 @@ def write_members(
     return choice(write_object(outer, objects) for objects in writer.reader.types(formula).objects)
 
 
+def _in_quotes(language: Language) -> Language:
+    """Texts between double quotes with JSON's escapes, or between single ones where nothing has to be escaped."""
+    return union(quoted(language), concat(literal("'"), intersection(language, _UNESCAPED), literal("'")))
+
+
 class TaggedNotation:
-    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as JSON.
+    """Parameters between tags: texts as they are, without the tag that ends them, and everything else as values.
 
     constants: those of Python that may be written too.
     """
 
     def __init__(self, tags: Tags, end: str, constants: Collection[str] = ()) -> None:
-        between = tags.name_end + tags.value_begin + tags.padding
+        between = "" if tags.kinds else tags.name_end + tags.value_begin + tags.padding
+        self._tags = tags
         self._members = _MembersNotation(_NAME, tags.begin, between, "", end)
         self._value_end = tags.padding + tags.value_end + tags.after
         self._tag = tags.value_end
@@ -88,6 +95,8 @@ class TaggedNotation:
 
     def _value(self, writer: ValueWriter, formula: Formula) -> Node:
         types = writer.reader.types(formula)
+        if self._tags.kinds:
+            return choice(self._of_kinds(writer, types))
         structures = [writer.value(Typed(TypeSet(arrays=(part,)))) for part in types.arrays]
         structures += [writer.value(Typed(TypeSet(objects=(part,)))) for part in types.objects]
         scalars = self._scalars(writer, formula)
@@ -96,6 +105,25 @@ class TaggedNotation:
             texts = intersection(texts, complement(_STRUCTURES))
         leaf = PatternNode(concat(union(scalars, texts), literal(self._value_end)))
         return choice([leaf, *(sequence(node, TextNode(self._value_end)) for node in structures)])
+
+    def _of_kinds(self, writer: ValueWriter, types: TypeSet) -> Iterator[Node]:
+        """A value of each type that it can have, after what says which it is."""
+        texts = PatternNode(concat(intersection(types.strings, without(self._tag)), literal(self._value_end)))
+        if not types.strings.is_empty():
+            yield sequence(self._lead("string"), texts)
+        others = {
+            "number": TypeSet(numbers=types.numbers),
+            "boolean": TypeSet(booleans=types.booleans),
+            "null": TypeSet(null=types.null),
+            "array": TypeSet(arrays=types.arrays),
+            "object": TypeSet(objects=types.objects),
+        }
+        for kind, part in others.items():
+            if part != NO_TYPE:
+                yield sequence(self._lead(kind), writer.value(Typed(part)), TextNode(self._value_end))
+
+    def _lead(self, kind: str) -> TextNode:
+        return TextNode(self._tags.lead(kind) + self._tags.padding)
 
     def _scalars(self, writer: ValueWriter, formula: Formula) -> Language:
         """What is neither text nor structure, as one language: it is told from a text by its end alone."""
@@ -114,10 +142,13 @@ class TaggedNotation:
 
 
 class PythonNotation(JSONNotation):
-    """Python's literals, and keyword arguments around them. Texts have JSON's escapes, each character in one form."""
+    """Python's literals, and keyword arguments around them.
+
+    Texts have JSON's escapes, each character in one form; those without escapes may stand between single quotes.
+    """
 
     shared = "python_"
-    all_strings = quoted(ANY_TEXT)
+    all_strings = _in_quotes(ANY_TEXT)
 
     def __init__(self, end: str) -> None:
         self._members = _MembersNotation(_IDENTIFIER, "", "=", ", ", end)
@@ -129,6 +160,18 @@ class PythonNotation(JSONNotation):
     def constant(self, value: bool | int | float | None) -> Node:
         """True, False and None as Python writes them."""
         return TextNode(str(value)) if value is None or isinstance(value, bool) else JSON.constant(value)
+
+    def string(self, language: Language) -> Node:
+        """The texts, each between quotes of either kind."""
+        return self.rule("string") if language is ANY_TEXT else PatternNode(_in_quotes(language))
+
+    def name(self, name: str) -> Node:
+        """The name between quotes of either kind."""
+        return PatternNode(_in_quotes(literal(name)))
+
+    def names(self, language: Language) -> Node:
+        """The names between quotes of either kind."""
+        return PatternNode(_in_quotes(language))
 
 
 class QuotedNotation(JSONNotation):

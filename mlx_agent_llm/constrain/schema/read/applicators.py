@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import permutations
 
 from mlx_agent_llm.constrain.schema.read.containers import required, without
 from mlx_agent_llm.constrain.schema.read.document import Subschema
 from mlx_agent_llm.constrain.schema.read.finite_values import finite_values
 from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
-from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, any_of, negation
+from mlx_agent_llm.constrain.schema.values.formula import (
+    EVERYTHING,
+    Formula,
+    Narrowed,
+    Widest,
+    all_of,
+    any_of,
+    negation,
+)
 from mlx_agent_llm.constrain.schema.values.json_text import canonical_json
-from mlx_agent_llm.constrain.schema.values.types import NO_TYPE
+from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, NO_TYPE, Typed, TypeSet
 
 MAX_TAGS = 8
+_OBJECTS = Typed(TypeSet(objects=EVERY_TYPE.objects))
 
 
 def read_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
@@ -24,6 +33,11 @@ def read_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
 def read_dynamic_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
     """What the reference names, where that does not depend on the references before it."""
     return reader.document.follow(subschema, "$dynamicRef")
+
+
+def read_recursive_ref(reader: SchemaReader, subschema: Subschema) -> Formula:
+    """What the reference names, where that does not depend on the references before it."""
+    return reader.document.follow(subschema, "$recursiveRef")
 
 
 def branches_of(reader: SchemaReader, subschema: Subschema, keyword: str) -> list[Formula]:
@@ -42,42 +56,48 @@ def read_any_of(reader: SchemaReader, subschema: Subschema) -> Formula:
 
 
 def read_one_of(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """The values of exactly one branch."""
-    return any_of(*exclusive_branches(reader, subschema))
+    """The values of exactly one branch; where a `discriminator` says by which property they differ, it is written."""
+    tag = subschema.keywords.get("discriminator", {}).get("propertyName")
+    if not isinstance(tag, str):
+        return any_of(*exclusive_branches(reader, subschema))
+    kept = {keyword: value for keyword, value in subschema.keywords.items() if keyword in ("type", "oneOf")}
+    narrow = any_of(*exclusive_branches(reader, subschema, required([tag], subschema.pointer)))
+    return Narrowed(all_of(_OBJECTS, narrow), reader.document.part(subschema, kept))
 
 
-def exclusive_branches(reader: SchemaReader, subschema: Subschema) -> list[Formula]:
-    """Each branch of oneOf without the values of the branches that overlap with it.
+def exclusive_branches(reader: SchemaReader, subschema: Subschema, kept: Formula = EVERYTHING) -> list[Formula]:
+    """Each branch of oneOf, of its values those in `kept`, without the values of the branches that overlap with it.
 
     A type beside oneOf is a part of each branch: without it, objects that are told apart by a property would overlap,
     because they are valid for anything else too.
     """
     types = {keyword: value for keyword, value in subschema.keywords.items() if keyword == "type"}
     kind = reader.document.part(subschema, types) if types else EVERYTHING
-    branches = [all_of(kind, branch) for branch in branches_of(reader, subschema, "oneOf")]
+    whole = [all_of(kind, branch) for branch in branches_of(reader, subschema, "oneOf")]
+    branches = [all_of(branch, kept) for branch in whole]
     overlapping: list[list[Formula]] = [[] for _ in branches]
-    tags = [_tags(reader, branch) for branch in branches]
-    for one, other in combinations(range(len(branches)), 2):
+    required_tags, tags = [_tags(reader, branch, True) for branch in branches], [_tags(reader, one) for one in whole]
+    for one, other in permutations(range(len(branches)), 2):
         is_told_apart = any(
-            tags[one][name].isdisjoint(tags[other][name]) for name in tags[one].keys() & tags[other].keys()
+            values.isdisjoint(tags[other][name]) for name, values in required_tags[one].items() if name in tags[other]
         )
-        if not is_told_apart and not reader.is_surely_empty(all_of(branches[one], branches[other])):
-            overlapping[one].append(branches[other])
-            overlapping[other].append(branches[one])
+        if not is_told_apart and not reader.is_surely_empty(all_of(branches[one], Widest(whole[other]))):
+            overlapping[one].append(whole[other])
     return [all_of(branch, *map(negation, others)) for branch, others in zip(branches, overlapping, strict=True)]
 
 
-def _tags(reader: SchemaReader, branch: Formula) -> dict[str, set[str]]:
-    """The properties by which a value may be told to be of a branch: they must be there, with one of few values.
+def _tags(reader: SchemaReader, branch: Formula, required: bool = False) -> dict[str, set[str]]:
+    """The few values of properties by which an object may be told to be of a branch, which has objects alone.
 
-    This is a short cut for many branches, of which all pairs are compared.
+    This is a short cut for many branches, of which all pairs are compared. required: of properties that must be there.
     """
-    types = reader.types(branch)
+    types = reader.types(branch, upper=required)
     if len(types.objects) != 1 or replace(types, objects=()) != NO_TYPE:
         return {}
     found = {}
     for name, formula in types.objects[0].named:
-        values = finite_values(reader, formula, MAX_TAGS) if name in types.objects[0].required else None
+        is_told = name in types.objects[0].required or not required
+        values = finite_values(reader, formula, MAX_TAGS) if is_told else None
         if values is not None:
             found[name] = {canonical_json(value) for value in values}
     return found

@@ -6,14 +6,20 @@ from dataclasses import replace
 
 from mlx_agent_llm.constrain.schema.read.document import Subschema
 from mlx_agent_llm.constrain.schema.read.reader import SchemaReader
-from mlx_agent_llm.constrain.schema.values.formats import FORMATS, language_of_format
-from mlx_agent_llm.constrain.schema.values.formula import Formula
+from mlx_agent_llm.constrain.schema.values.formats import (
+    NUMBER_FORMATS,
+    STRING_FORMATS,
+    language_of_format,
+    widest_language_of_format,
+)
+from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, Narrowed
 from mlx_agent_llm.constrain.schema.values.number_type import High, Low, NumberType, multiples_of
 from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed, TypeSet, constants_type, union_of_types
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.languages.regex import parse_regex
 from mlx_agent_llm.languages.regular import Language, characters, repeat
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER
+from mlx_agent_llm.request.schema_dialect import DRAFT_3_ALONE
 
 TYPES_BY_NAME = {
     "null": TypeSet(null=True),
@@ -29,7 +35,14 @@ TYPES_BY_NAME = {
 def read_type(reader: SchemaReader, subschema: Subschema) -> Formula:
     """The values of the types that are named."""
     names = subschema.keywords["type"]
-    return Typed(union_of_types([TYPES_BY_NAME[name] for name in ([names] if isinstance(names, str) else names)]))
+    types = [TYPES_BY_NAME[name] for name in ([names] if isinstance(names, str) else names)]
+    return Typed(union_of_types([*types, TypeSet(null=True)] if subschema.keywords.get("nullable") else types))
+
+
+def refuse_draft_3(reader: SchemaReader, subschema: Subschema) -> Formula:
+    """Keywords that only draft 3 has are refused."""
+    keyword = next(keyword for keyword in DRAFT_3_ALONE if keyword in subschema.keywords)
+    raise UnsupportedSchemaError(subschema.pointer, keyword, "draft 3 is read where it agrees with draft 4")
 
 
 def read_const(reader: SchemaReader, subschema: Subschema) -> Formula:
@@ -44,21 +57,27 @@ def read_enum(reader: SchemaReader, subschema: Subschema) -> Formula:
 
 def read_minimum(reader: SchemaReader, subschema: Subschema) -> Formula:
     """The numbers from a bound on, and all other types."""
-    return _numbers(subschema, NumberType(low=Low(subschema.keywords["minimum"], False)))
+    is_open = subschema.keywords.get("exclusiveMinimum") is True
+    return _numbers(subschema, NumberType(low=Low(subschema.keywords["minimum"], is_open)))
 
 
 def read_exclusive_minimum(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """The numbers above a bound, and all other types."""
+    """The numbers above a bound, and all other types; a boolean is read with `minimum`."""
+    if isinstance(subschema.keywords["exclusiveMinimum"], bool):
+        return EVERYTHING
     return _numbers(subschema, NumberType(low=Low(subschema.keywords["exclusiveMinimum"], True)))
 
 
 def read_maximum(reader: SchemaReader, subschema: Subschema) -> Formula:
     """The numbers up to a bound, and all other types."""
-    return _numbers(subschema, NumberType(high=High(subschema.keywords["maximum"], True)))
+    is_closed = subschema.keywords.get("exclusiveMaximum") is not True
+    return _numbers(subschema, NumberType(high=High(subschema.keywords["maximum"], is_closed)))
 
 
 def read_exclusive_maximum(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """The numbers below a bound, and all other types."""
+    """The numbers below a bound, and all other types; a boolean is read with `maximum`."""
+    if isinstance(subschema.keywords["exclusiveMaximum"], bool):
+        return EVERYTHING
     return _numbers(subschema, NumberType(high=High(subschema.keywords["exclusiveMaximum"], False)))
 
 
@@ -83,11 +102,13 @@ def read_pattern(reader: SchemaReader, subschema: Subschema) -> Formula:
 
 
 def read_format(reader: SchemaReader, subschema: Subschema) -> Formula:
-    """The strings of a format, and all other types."""
+    """The strings or numbers of a format, and all other types; a format that nobody knows is an annotation."""
     name = subschema.keywords["format"]
-    if name not in FORMATS:
-        raise UnsupportedSchemaError(subschema.pointer, "format", f"nothing enforces the format {name!r}")
-    return _strings(language_of_format(name))
+    if name in NUMBER_FORMATS:
+        return _numbers(subschema, NUMBER_FORMATS[name])
+    if name not in STRING_FORMATS:
+        return EVERYTHING
+    return Narrowed(_strings(language_of_format(name)), _strings(widest_language_of_format(name)))
 
 
 def language_of_pattern(subschema: Subschema, keyword: str, pattern: str) -> Language:

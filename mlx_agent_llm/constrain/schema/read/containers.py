@@ -84,7 +84,7 @@ def read_property_names(reader: SchemaReader, subschema: Subschema) -> Formula:
     """The objects whose names, as strings, are of one schema."""
     schema = reader.document.child(subschema, "propertyNames")
     names = reader.types(schema).strings
-    if names is not reader.types(schema, upper=False).strings:
+    if not reader.is_strict and names is not reader.types(schema, upper=False).strings:
         raise UnsupportedSchemaError(subschema.pointer, "propertyNames", "its own schema is not enforced")
     return _objects(
         ObjectType(others=regions_by_pattern([(complement(names), NOTHING)], EVERYTHING), pointer=subschema.pointer)

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
-from referencing import Registry, Resource
+from referencing import Registry, Resource, Specification
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT7, DRAFT202012
+from referencing.jsonschema import DRAFT3, DRAFT4, DRAFT6, DRAFT7, DRAFT201909, DRAFT202012
 
 from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, NOTHING, Formula
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.request.constraints import content_key
+from mlx_agent_llm.request.schema_dialect import ANNOTATIONS, Dialect, dialect_of, json_pointer
 
-MAX_CHARACTERS = 500_000
-DIALECTS = {
-    "https://json-schema.org/draft/2020-12/schema": DRAFT202012,
-    "http://json-schema.org/draft-07/schema": DRAFT7,
+MAX_CHARACTERS = 4_000_000
+# How references are looked up in each dialect; all others look them up as 2020-12 does.
+_SPECIFICATIONS = {
+    "draft-03": DRAFT3,
+    "draft-04": DRAFT4,
+    "draft-06": DRAFT6,
+    "draft-07": DRAFT7,
+    "2019-09": DRAFT201909,
 }
+
+
+Documents = Mapping[str, dict[str, Any] | bool]
+NO_DOCUMENTS: Documents = MappingProxyType({})
 
 
 class Resolved(Protocol):
@@ -50,36 +60,49 @@ class Resolver(Protocol):
 class Subschema(Formula):
     """The values that are valid for one schema object; each object of a document is one subschema, by identity.
 
-    resolver: looks up its references. pointer: the JSON pointer of the object in its document.
+    keywords: those that the dialect has; others: the names of the rest, without annotations. resolver: looks up its
+    references. pointer: the JSON pointer of the object in its document, after the address of a further document.
     """
 
     keywords: dict[str, Any]
     resolver: Resolver
     pointer: str
+    dialect: Dialect
+    others: tuple[str, ...] = ()
+
+
+class _Place(NamedTuple):
+    """Where an object stands: its JSON pointer, and the dialect of its document."""
+
+    pointer: str
+    dialect: Dialect
 
 
 class Document:
-    """A copy of a schema, in which every schema object is one Subschema."""
+    """A copy of a schema, in which every schema object is one Subschema.
 
-    def __init__(self, schema: dict[str, Any] | bool) -> None:
-        text = content_key("schema", schema).removeprefix("schema:")
-        if len(text) > MAX_CHARACTERS:
-            raise ConstraintError(f"schema has {len(text)} characters, more than {MAX_CHARACTERS}")
-        self._schema = json.loads(text)
-        self._dialect = _dialect_of(self._schema)
+    documents: further schemas by their URIs, which references may name.
+    """
+
+    def __init__(self, schema: dict[str, Any] | bool, documents: Documents = NO_DOCUMENTS) -> None:
+        self._main = _Parsed(_read(content_key("schema", schema)))
+        self._schema = self._main.schema
+        self._documents = {
+            uri: _parsed_document(content_key("document", document)) for uri, document in documents.items()
+        }
         self._subschemas: dict[int, Subschema] = {}
         self._parts: dict[tuple[int, tuple[str, ...]], Subschema] = {}
 
-    @property
-    def is_draft7(self) -> bool:
-        """Whether the schema says that it is written in draft 7."""
-        return self._dialect is DRAFT7
-
     def root(self) -> Formula:
         """The formula of the whole schema."""
-        resource = self._dialect.create_resource(self._schema)
+        dialect = dialect_of(self._schema)
+        resource = _specification(dialect).create_resource(self._schema)
         uri = resource.id() or ""
-        return self._formula(self._schema, Registry().with_resource(uri, resource).resolver(uri), "")
+        registry: Registry[Any] = Registry().with_resources(
+            (address, _specification(dialect_of(document.schema)).create_resource(document.schema))
+            for address, document in self._documents.items()
+        )
+        return self._formula(self._schema, registry.with_resource(uri, resource).resolver(uri), _Place("", dialect))
 
     def child(self, parent: Subschema, *steps: str | int) -> Formula:
         """The formula of the subschema at these steps of a subschema."""
@@ -92,72 +115,121 @@ class Document:
                 f"schema{pointer} is not valid JSON Schema: {schema!r} must be an object or a boolean"
             )
         resolver = parent.resolver
-        if isinstance(schema, dict) and "$id" in schema:
-            resolver = resolver.in_subresource(self._dialect.create_resource(schema))
-        return self._formula(schema, resolver, pointer)
+        if isinstance(schema, dict) and not schema.keys().isdisjoint(("$id", "id")):
+            resource = _specification(parent.dialect).create_resource(schema)
+            resolver = resolver if resource.id() is None else resolver.in_subresource(resource)
+        return self._formula(schema, resolver, _Place(pointer, parent.dialect))
 
     def part(self, subschema: Subschema, keywords: dict[str, Any]) -> Formula:
         """The formula of some keywords of a subschema, as if the others were not there."""
         key = id(subschema.keywords), tuple(keywords)
         if key not in self._parts:
-            self._parts[key] = Subschema(keywords, subschema.resolver, subschema.pointer)
+            self._parts[key] = replace(subschema, keywords=keywords, others=())
         return self._parts[key]
 
     def follow(self, parent: Subschema, keyword: str) -> Formula:
-        """The formula of what a `$ref` or `$dynamicRef` of this subschema names.
+        """The formula of what a `$ref`, `$dynamicRef` or `$recursiveRef` of this subschema names.
 
         ConstraintError when that is not here; UnsupportedSchemaError when it depends on the references before it.
         """
         reference = parent.keywords[keyword]
-        if self._num_dynamic_anchors[reference.partition("#")[2]] > 1:
+        anchor = keyword if keyword == "$recursiveRef" else reference.partition("#")[2]
+        if self._num_anchors[anchor] > 1:
             reason = f"what {reference!r} names depends on the references before it"
             raise UnsupportedSchemaError(parent.pointer, keyword, reason)
         try:
             resolved = parent.resolver.lookup(reference)
         except (Unresolvable, ValueError):  # ValueError: not even a URI
             raise ConstraintError(
-                f"schema{parent.pointer}: {keyword}={reference!r} cannot be resolved within the schema"
+                f"schema{parent.pointer}: {keyword}={reference!r} cannot be resolved within the schema and `documents`"
             ) from None
         if not isinstance(resolved.contents, dict | bool):
             raise ConstraintError(
                 f"schema{parent.pointer}: {keyword}={reference!r} must name a schema, not {resolved.contents!r:.80}"
             )
-        return self._formula(resolved.contents, resolved.resolver, self._pointers.get(id(resolved.contents), ""))
+        return self._formula(resolved.contents, resolved.resolver, self._place_of(resolved.contents, parent.dialect))
+
+    def _place_of(self, schema: Any, dialect: Dialect) -> _Place:
+        """Where an object stands; `dialect` is of what is found nowhere."""
+        if id(schema) in self._main.pointers:
+            return _Place(self._main.pointers[id(schema)], dialect_of(self._schema))
+        for address, document in self._documents.items():
+            if id(schema) in document.pointers:
+                return _Place(f"{address}#{document.pointers[id(schema)]}", dialect_of(document.schema))
+        return _Place("", dialect)
 
     @cached_property
-    def _pointers(self) -> dict[int, str]:
-        """The JSON pointers of all objects, by identity."""
-        return {id(node): pointer for node, pointer in _objects_in(self._schema)}
+    def _num_anchors(self) -> Counter[str]:
+        """How often a name is an anchor that is looked for from outside in; one that is so once names the same."""
+        found, left = Counter[str](), [self._main]
+        unread = dict(self._documents)
+        while left:
+            document = left.pop()
+            found += document.anchors
+            for uri in [uri for uri in unread if any(uri.rpartition("/")[2] in ref for ref in document.references)]:
+                left.append(unread.pop(uri))
+        return found
 
-    @cached_property
-    def _num_dynamic_anchors(self) -> Counter[Any]:
-        """How often a name is a `$dynamicAnchor`; one that is so once always names the same."""
-        anchors = (node.get("$dynamicAnchor") for node, _ in _objects_in(self._schema))
-        return Counter(anchor for anchor in anchors if isinstance(anchor, str))
-
-    def _formula(self, schema: dict[str, Any] | bool, resolver: Resolver, pointer: str) -> Formula:
+    def _formula(self, schema: dict[str, Any] | bool, resolver: Resolver, place: _Place) -> Formula:
         if isinstance(schema, bool):
             return EVERYTHING if schema else NOTHING
-        if not schema:
-            return EVERYTHING
         if id(schema) not in self._subschemas:
-            self._subschemas[id(schema)] = Subschema(schema, resolver, pointer)
-        return self._subschemas[id(schema)]
+            self._subschemas[id(schema)] = _subschema(schema, resolver, place)
+        found = self._subschemas[id(schema)]
+        return found if found.keywords or found.others else EVERYTHING
 
 
-def json_pointer(*steps: str | int) -> str:
-    """The JSON pointer of these steps, '' for none."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+class _Parsed:
+    """A copy of a schema or document, and what is found by looking at all of it."""
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+
+    @cached_property
+    def pointers(self) -> dict[int, str]:
+        """The JSON pointers of all objects, by identity."""
+        return {id(node): pointer for node, pointer in _objects_in(self.schema)}
+
+    @cached_property
+    def anchors(self) -> Counter[str]:
+        """How often each name is a `$dynamicAnchor`; under "$recursiveRef", how many have a `$recursiveAnchor`."""
+        nodes = [node for node, _ in _objects_in(self.schema)]
+        names = (node.get("$dynamicAnchor") for node in nodes)
+        found = Counter(name for name in names if isinstance(name, str))
+        found["$recursiveRef"] = sum(node.get("$recursiveAnchor") is True for node in nodes)
+        return found
+
+    @cached_property
+    def references(self) -> set[str]:
+        """All that is referred to."""
+        nodes = (node for node, _ in _objects_in(self.schema))
+        values = (node.get(keyword) for node in nodes for keyword in ("$ref", "$dynamicRef", "$recursiveRef"))
+        return {value for value in values if isinstance(value, str)}
 
 
-def _dialect_of(schema: dict[str, Any] | bool) -> Any:
-    name = schema.get("$schema") if isinstance(schema, dict) else None
-    if name is None:
-        return DRAFT202012
-    dialect = DIALECTS.get(str(name).removesuffix("#"))
-    if dialect is None:
-        raise UnsupportedSchemaError("", "$schema", f"{name!r} is not one of {', '.join(DIALECTS)}")
-    return dialect
+@lru_cache(maxsize=64)
+def _parsed_document(text: str) -> _Parsed:
+    """Kept for all schemas that come with it."""
+    return _Parsed(_read(text))
+
+
+def _read(text: str) -> Any:
+    if len(text) > MAX_CHARACTERS:
+        raise ConstraintError(f"schema has {len(text)} characters, more than {MAX_CHARACTERS}")
+    return json.loads(text.partition(":")[2])
+
+
+def _specification(dialect: Dialect) -> Specification[Any]:
+    return _SPECIFICATIONS.get(dialect.name, DRAFT202012)
+
+
+def _subschema(schema: dict[str, Any], resolver: Resolver, place: _Place) -> Subschema:
+    dialect = place.dialect
+    if dialect.ref_stands_alone and "$ref" in schema:
+        return Subschema({"$ref": schema["$ref"]}, resolver, place.pointer, dialect)
+    keywords = {keyword: value for keyword, value in schema.items() if keyword in dialect.keywords}
+    others = tuple(keyword for keyword in schema if keyword not in keywords and keyword not in ANNOTATIONS)
+    return Subschema(keywords, resolver, place.pointer, dialect, others)
 
 
 def _objects_in(schema: Any) -> Iterator[tuple[dict[str, Any], str]]:

@@ -1,25 +1,15 @@
-"""The keywords of the two dialects, and the form that the value of each must have."""
+"""The form that the value of each keyword must have, and keywords that are not what they seem."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from mlx_agent_llm.constrain.schema.read.document import Subschema, json_pointer
+from mlx_agent_llm.constrain.schema.read.document import Subschema
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
+from mlx_agent_llm.request.schema_dialect import UNSAYABLE, Dialect, json_pointer, near_miss
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-
-# Keywords that say nothing about a value, or only name schemas; `discriminator` is OpenAPI's hint beside a oneOf.
-ANNOTATIONS = frozenset(
-    "title description default examples deprecated readOnly writeOnly contentMediaType contentEncoding contentSchema "
-    "discriminator $comment $schema $id $anchor $dynamicAnchor $vocabulary $defs definitions".split()
-)
-ONLY_2020_12 = frozenset(
-    "prefixItems minContains maxContains dependentRequired dependentSchemas unevaluatedItems unevaluatedProperties "
-    "$dynamicRef".split()
-)
-ONLY_DRAFT_7 = frozenset({"additionalItems", "dependencies"})
 
 
 def _is_schema(value: Any) -> bool:
@@ -66,6 +56,7 @@ FORMS: dict[str, Form] = {
     "enum": _LIST,
     "const": _ANYTHING,
     "multipleOf": ((lambda value: _is_number(value) and value > 0), "a number above 0"),
+    "discriminator": ((lambda value: isinstance(value, dict)), "an object"),
     "required": (_is_names, "a list of different strings"),
     "dependentRequired": (
         (lambda value: isinstance(value, dict) and all(map(_is_names, value.values()))),
@@ -76,11 +67,11 @@ FORMS: dict[str, Form] = {
         "an object of schemas or of lists of different strings",
     ),
     "items": ((lambda value: _is_schema(value) or _is_schemas(value) or value == []), "a schema or a list of schemas"),
-    "uniqueItems": _BOOLEAN,
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _NUMBER),
+    **dict.fromkeys(("minimum", "maximum"), _NUMBER),
+    **dict.fromkeys(("uniqueItems", "nullable"), _BOOLEAN),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minContains", "maxContains"), _COUNT),
     **dict.fromkeys(("minProperties", "maxProperties"), _COUNT),
-    **dict.fromkeys(("pattern", "format", "$ref", "$dynamicRef"), _TEXT),
+    **dict.fromkeys(("pattern", "format", "$ref", "$dynamicRef", "$recursiveRef"), _TEXT),
     **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), _SCHEMAS),
     **dict.fromkeys(("properties", "patternProperties", "dependentSchemas"), _SCHEMA_MAP),
     **dict.fromkeys(("not", "if", "then", "else", "contains", "propertyNames", "additionalProperties"), _SCHEMA),
@@ -88,21 +79,37 @@ FORMS: dict[str, Form] = {
 }
 
 
-def check_form(subschema: Subschema, is_draft7: bool) -> None:
-    """Raise a ConstraintError for a keyword whose value has not the form that JSON Schema asks for."""
+def check_form(subschema: Subschema) -> None:
+    """Raise a ConstraintError for a keyword whose value has not the form that its dialect asks for."""
     for keyword, value in subschema.keywords.items():
-        is_valid, form = FORMS.get(keyword, _ANYTHING)
-        if not is_valid(value) or (keyword == "items" and isinstance(value, list) and not is_draft7):
+        is_valid, form = _form(keyword, subschema.dialect)
+        if not is_valid(value):
             where = subschema.pointer + json_pointer(keyword)
-            hint = " (a list of schemas is draft 7, which $schema must say)" if keyword == "items" else ""
+            hint = " (a list of schemas is of older drafts, which $schema must say)" if isinstance(value, list) else ""
+            hint = hint if keyword == "items" else ""
             raise ConstraintError(f"schema{where} is not valid JSON Schema: {value!r:.80} must be {form}{hint}")
 
 
-def unknown_keywords(subschema: Subschema, is_draft7: bool) -> list[UnsupportedSchemaError]:
-    """An error for each keyword that the dialect does not define: it may be a slip, and nothing enforces it."""
-    known = FORMS.keys() - (ONLY_2020_12 if is_draft7 else ONLY_DRAFT_7) | ANNOTATIONS
-    return [
-        UnsupportedSchemaError(subschema.pointer, keyword, "no keyword of this name is known")
-        for keyword in subschema.keywords
-        if keyword not in known and not keyword.startswith("x-")
-    ]
+def misread_keywords(subschema: Subschema) -> Iterator[UnsupportedSchemaError]:
+    """An error for each keyword that no dialect has but that is no annotation: a slip, or what no schema can say."""
+    for keyword in subschema.others:
+        if keyword.startswith(UNSAYABLE):
+            yield UnsupportedSchemaError(
+                subschema.pointer, keyword.removeprefix(UNSAYABLE), str(subschema.keywords[keyword])
+            )
+        elif (meant := near_miss(keyword, subschema.dialect)) is not None:
+            reason = f"no keyword of this name is known: did you mean {meant!r}?"
+            yield UnsupportedSchemaError(subschema.pointer, keyword, reason)
+
+
+def _form(keyword: str, dialect: Dialect) -> Form:
+    if keyword in ("exclusiveMinimum", "exclusiveMaximum"):
+        return _BOUNDS[dialect.bounds]
+    return _SCHEMA if keyword == "items" and not dialect.has_lists else FORMS.get(keyword, _ANYTHING)
+
+
+_BOUNDS: dict[tuple[type, ...], Form] = {
+    (bool,): _BOOLEAN,
+    (int, float): _NUMBER,
+    (bool, int, float): ((lambda value: isinstance(value, bool) or _is_number(value)), "a number or a boolean"),
+}

@@ -12,12 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlx_agent_llm.constrain.schema.read.document import Document, Subschema
-from mlx_agent_llm.constrain.schema.read.keywords import check_form, unknown_keywords
+from mlx_agent_llm.constrain.schema.read.keywords import check_form, misread_keywords
 from mlx_agent_llm.constrain.schema.values.array_type import ArrayType
-from mlx_agent_llm.constrain.schema.values.formula import AllOf, AnyOf, Formula, Not, TooManyPartsError
+from mlx_agent_llm.constrain.schema.values.formula import (
+    AllOf,
+    AnyOf,
+    Formula,
+    Narrowed,
+    Not,
+    TooManyPartsError,
+    Widest,
+    all_of,
+    negation,
+)
 from mlx_agent_llm.constrain.schema.values.object_type import ObjectType
 from mlx_agent_llm.constrain.schema.values.types import (
     EVERY_TYPE,
@@ -46,15 +56,16 @@ class SchemaReader:
     """Expands the formulas of one schema document, each once.
 
     vocabulary: for each keyword that means something, what reads it of a subschema; keywords are applied in its order.
-    checked: the (pointer, keyword) pairs that a lenient reader came upon and does not enforce.
+    checked: the (pointer, keyword) pairs that a lenient reader came upon and does not enforce. is_strict: whether it
+    raises instead.
     """
 
-    def __init__(self, schema: dict[str, Any] | bool, vocabulary: Mapping[str, ReadKeyword], strict: bool) -> None:
-        self.document = Document(schema)
+    def __init__(self, document: Document, vocabulary: Mapping[str, ReadKeyword], strict: bool) -> None:
+        self.document = document
         self._vocabulary = vocabulary
         self.root = self.document.root()
         self.checked: dict[tuple[str, str], None] = {}
-        self._strict = strict
+        self.is_strict = strict
         self._types: dict[tuple[Formula, bool], TypeSet] = {}
         self._expanding: dict[tuple[Formula, bool], int] = {}  # what is being expanded, for which question
         self._question = 0
@@ -62,8 +73,11 @@ class SchemaReader:
         self._num_expansions = 0
 
     def types(self, formula: Formula, upper: bool = True) -> TypeSet:
-        """The canonical types of a formula; with upper=False a set that is not larger than it."""
-        key = formula, upper or self._strict
+        """The canonical types of a formula that values are written of; with upper=False what a complement is taken of.
+
+        Then what is refused counts as no value, and of a narrowed set all that may lie in it.
+        """
+        key = formula, upper
         if key not in self._types:
             if key in self._expanding:
                 self._refuse_circle(formula, self._expanding[key])
@@ -105,7 +119,7 @@ class SchemaReader:
 
     def refuse(self, pointer: str, keyword: str, reason: str) -> None:
         """Raise, or in a lenient reader note that the keyword is only checked afterwards."""
-        if self._strict:
+        if self.is_strict:
             raise UnsupportedSchemaError(pointer, keyword, reason)
         self.checked[pointer, keyword] = None
 
@@ -129,6 +143,8 @@ class SchemaReader:
             case Typed():
                 return formula.types
             case Not():
+                if (branches := self._branches(formula.part)) is not None:
+                    return self.types(all_of(*map(negation, branches)), upper)
                 return complement_of_type(self.types(formula.part, not upper))
             case AnyOf():
                 return union_of_types([self.types(part, upper) for part in formula.parts])
@@ -137,17 +153,28 @@ class SchemaReader:
                 for part in formula.parts:
                     result = self._without_empty(intersection_of_types(result, self.types(part, upper)), several=True)
                 return result
+            case Narrowed():
+                return self.types(formula.narrow if upper else formula.wide, upper)
+            case Widest():
+                return self.types(formula.part, not upper)
         assert isinstance(formula, Subschema), "there are no other leaves"
         return self._expand_subschema(formula, upper)
 
+    def _branches(self, formula: Formula) -> tuple[Formula, ...] | None:
+        """The branches of an anyOf that stands alone: the complement of each is smaller than that of all."""
+        if isinstance(formula, AnyOf):
+            return formula.parts
+        if not isinstance(formula, Subschema) or [*formula.keywords] != ["anyOf"] or formula.others:
+            return None
+        check_form(formula)
+        branches = self._vocabulary["anyOf"](self, formula)
+        return branches.parts if isinstance(branches, AnyOf) else (branches,)
+
     def _expand_subschema(self, subschema: Subschema, upper: bool) -> TypeSet:
-        is_draft7 = self.document.is_draft7
-        if is_draft7 and "$ref" in subschema.keywords:  # draft 7 ignores what stands beside it
-            return self.types(self.document.follow(subschema, "$ref"), upper)
-        check_form(subschema, is_draft7)
+        check_form(subschema)
         result = EVERY_TYPE
-        for unknown in unknown_keywords(subschema, is_draft7):
-            result = intersection_of_types(result, self._unsupported(unknown, upper))
+        for error in misread_keywords(subschema):
+            result = intersection_of_types(result, self._unsupported(error, upper))
         for keyword, read in self._vocabulary.items():
             if keyword not in subschema.keywords:
                 continue
@@ -175,9 +202,11 @@ class SchemaReader:
         return replace(types, strings=strings, arrays=arrays, objects=objects)
 
     def _is_surely_empty_array(self, arrays: ArrayType) -> bool:
-        return any(
-            self.is_surely_empty(arrays.item(index)) for index in range(min(arrays.least, len(arrays.prefix) + 1))
-        )
+        needed = [arrays.item(index) for index in range(min(arrays.least, len(arrays.prefix) + 1))]
+        for part in arrays.contains:
+            if part.least and part.start >= len(arrays.prefix):
+                needed.append(all_of(arrays.items, part.formula))
+        return any(map(self.is_surely_empty, needed))
 
     def _is_surely_empty_object(self, objects: ObjectType) -> bool:
         return any(name in objects.required and self.is_surely_empty(formula) for name, formula in objects.named)
@@ -188,8 +217,10 @@ def _pointer_of(formula: Formula) -> str:
     match formula:
         case Subschema():
             return formula.pointer
-        case Not():
+        case Not() | Widest():
             return _pointer_of(formula.part)
+        case Narrowed():
+            return _pointer_of(formula.wide)
         case AllOf() | AnyOf():
             return max(map(_pointer_of, formula.parts), key=len, default="")
     return ""

@@ -31,7 +31,7 @@ from mlx_agent_llm.languages.regular import NOTHING as NO_TEXT
 KEYWORDS = ("unevaluatedItems", "unevaluatedProperties")
 MAX_ALTERNATIVES = 200
 _OBJECTS = Typed(TypeSet(objects=EVERY_TYPE.objects))
-_APPLICATORS = frozenset("$ref $dynamicRef allOf anyOf oneOf not if then else dependentSchemas".split())
+_APPLICATORS = frozenset("$ref $dynamicRef $recursiveRef allOf anyOf oneOf not if then else dependentSchemas".split())
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Alternatives:
             return [Alternative(formula)]
         if formula in self._open:  # a circle, which the reader refuses as soon as it expands it
             return [Alternative(formula)]
-        check_form(formula, is_draft7=False)
+        check_form(formula)
         self._open.append(formula)
         alternatives = [_local(self._reader, formula)]
         for choices in self._choices(formula):
@@ -87,7 +87,7 @@ class _Alternatives:
     def _choices(self, subschema: Subschema) -> Iterator[list[Alternative]]:
         """The alternatives of each keyword that combines schemas."""
         keywords, child = subschema.keywords, self._document.child
-        for reference in [name for name in ("$ref", "$dynamicRef") if name in keywords]:
+        for reference in [name for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in keywords]:
             yield self.of(self._document.follow(subschema, reference))
         for formula in branches_of(self._reader, subschema, "allOf") if "allOf" in keywords else ():
             yield self.of(formula)
@@ -153,11 +153,13 @@ def _local(reader: SchemaReader, subschema: Subschema) -> Alternative:
     formula: Formula = reader.document.part(subschema, local)
     names = [literal(name) for name in keywords.get("properties", ())] + list(patterns_of(subschema).values())
     items: list[Formula] = [reader.document.child(subschema, "contains")] if "contains" in keywords else []
-    if "items" in keywords:
+    prefix = keywords.get("prefixItems", keywords.get("items", ()))
+    is_list = isinstance(keywords.get("items"), list)
+    if "additionalItems" in keywords if is_list else "items" in keywords:
         items.append(EVERYTHING)
     return Alternative(
         formula,
         ANY_TEXT if "additionalProperties" in keywords else union(*names),
-        len(keywords.get("prefixItems", ())),
+        len(prefix) if isinstance(prefix, list) else 0,
         tuple(items),
     )

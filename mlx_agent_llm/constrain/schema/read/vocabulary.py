@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_agent_llm.constrain.schema.read import applicators, assertions, containers, unevaluated
+from mlx_agent_llm.constrain.schema.read.document import NO_DOCUMENTS, Document, Documents
 from mlx_agent_llm.constrain.schema.read.reader import ReadKeyword, SchemaReader
 
 
-def read_schema(schema: dict[str, Any] | bool, strict: bool = True) -> SchemaReader:
+def read_schema(schema: dict[str, Any] | bool, strict: bool, documents: Documents = NO_DOCUMENTS) -> SchemaReader:
     """The reader of a schema in any of the dialects; ConstraintError for what is no JSON Schema."""
-    return SchemaReader(schema, VOCABULARY, strict)
+    return SchemaReader(Document(schema, documents), VOCABULARY, strict)
 
 
 # Keywords that leave little come first. `then`, `else`, `minContains` and `maxContains` are read with others, or mean
 # nothing without them.
 VOCABULARY: Mapping[str, ReadKeyword] = {
     "type": assertions.read_type,
+    **dict.fromkeys(("divisibleBy", "extends", "disallow"), assertions.refuse_draft_3),
     "const": assertions.read_const,
     "enum": assertions.read_enum,
     "minimum": assertions.read_minimum,
@@ -45,6 +47,7 @@ VOCABULARY: Mapping[str, ReadKeyword] = {
     "maxProperties": containers.read_max_properties,
     "$ref": applicators.read_ref,
     "$dynamicRef": applicators.read_dynamic_ref,
+    "$recursiveRef": applicators.read_recursive_ref,
     "allOf": applicators.read_all_of,
     "anyOf": applicators.read_any_of,
     "oneOf": applicators.read_one_of,

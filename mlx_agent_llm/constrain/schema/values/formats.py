@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from mlx_agent_llm.constrain.schema.values.number_type import ANY_NUMBER, High, Low, NumberType, holds
 from mlx_agent_llm.languages.regex import parse_regex
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language, complement, intersection
 
@@ -42,6 +43,10 @@ PERCENT = "%[0-9A-F]{2}"
 PATH = rf"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|{PERCENT})*)*"
 QUERY = rf"(\?([A-Za-z0-9._~!$&'()*+,;=:@/?-]|{PERCENT})*)?(#([A-Za-z0-9._~!$&'()*+,;=:@/?-]|{PERCENT})*)?"
 URL_REST = rf"{HOST}(:([1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}))?{PATH}{QUERY}"
+
+
+def _integers(first: int, last: int) -> NumberType:
+    return NumberType(Low(first, False), High(last, True), is_integer=True)
 
 
 def _uuid(version: str) -> str:
@@ -81,18 +86,60 @@ _ALIASES = {
     **{f"ipv4{kind}": "ipv4" for kind in ("network", "interface")},
     **{f"ipv6{kind}": "ipv6" for kind in ("network", "interface")},
     **{f"ipvany{kind}": "ipvanyaddress" for kind in ("network", "interface")},
+    "byte": "base64",
     "file-path": "path",
     "directory-path": "path",
 }
+# What no reader takes does not match. Where that is hard to say there is none: no text is surely not of the format.
+_DAY = "[0-9]{4}-?[0-9]{2}-?[0-9]{2}"
+_WIDE_PATTERNS = {
+    "date": "^([0-9]{4}-?(W?[0-9]{2}(-?[0-9]{1,2})?|[0-9]{3}))$",
+    "time": "^[Tt]?[0-9]{2}(:?[0-9]{2})?",
+    "date-time": f"^{_DAY}([Tt _]|$)",
+    "duration": "^[+-]?P",
+    "hostname": r"^[^\s@:/\\?#]+$",
+    "ipv4": "^[0-9a-fA-FxX.]+(/.*)?$",
+    "ipv6": "^[^ ]*:[^ ]*:",
+    "ipvanyaddress": "^[0-9a-fA-FxX.]+(/.*)?$|^[^ ]*:[^ ]*:",
+    "email": "@",
+    "uuid": "^[0-9a-fA-F{}:urnidURNID-]+$",
+    **{f"uuid{version}": "^[0-9a-fA-F{}:urnidURNID-]+$" for version in range(1, 9)},
+    "uri": "^[A-Za-z][^:]*:",
+    "json-pointer": "^(/|$)",
+    "relative-json-pointer": "^[0-9]",
+    "base64": r"^[A-Za-z0-9+/=_\s-]*$",
+    "base64url": r"^[A-Za-z0-9+/=_\s-]*$",
+}
 _ANY_TEXT = ("binary", "password")
-FORMATS = frozenset([*_PATTERNS, *_ALIASES, *_ANY_TEXT])
+STRING_FORMATS = frozenset([*_PATTERNS, *_ALIASES, *_ANY_TEXT])
+# OpenAPI's. Every number that the grammars write is a double.
+NUMBER_FORMATS = {
+    **{f"int{bits}": _integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": _integers(0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+    "float": ANY_NUMBER,
+    "double": ANY_NUMBER,
+}
 
 
 @lru_cache
 def language_of_format(name: str) -> Language:
-    """Texts of one of FORMATS."""
+    """Texts of one of STRING_FORMATS."""
     if name in _ANY_TEXT:
         return ANY_TEXT
     name = _ALIASES.get(name, name)
     language = parse_regex(f"^({_PATTERNS[name]})$")
     return intersection(language, complement(parse_regex(_SPECIAL_DOMAIN))) if name == "email" else language
+
+
+@lru_cache
+def widest_language_of_format(name: str) -> Language:
+    """All texts that any reader of a format may take."""
+    name = _ALIASES.get(name, name)
+    return parse_regex(_WIDE_PATTERNS[name]) if name in _WIDE_PATTERNS else ANY_TEXT
+
+
+def is_of_number_format(name: str, value: int | float) -> bool:
+    """Whether a number is one of a format of NUMBER_FORMATS."""
+    numbers = NUMBER_FORMATS[name]
+    is_within = numbers.low is None or numbers.high is None or numbers.low.value <= value <= numbers.high.value
+    return is_within and holds(numbers, value)

@@ -52,6 +52,21 @@ class Not(Formula):
     part: Formula
 
 
+@dataclass(frozen=True)
+class Narrowed(Formula):
+    """A set that is written in part: values of `narrow` are written, and those beyond `wide` lie surely outside."""
+
+    narrow: Formula
+    wide: Formula
+
+
+@dataclass(frozen=True)
+class Widest(Formula):
+    """The part with all that may lie in it: of narrowed sets, `wide`."""
+
+    part: Formula
+
+
 EVERYTHING = AllOf(())
 NOTHING = AnyOf(())
 

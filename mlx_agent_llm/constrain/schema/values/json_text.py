@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mlx_agent_llm.request.constraints import SEPARATORS
 
-def write_json(value: Any) -> str:
-    """A value as the grammars write it: on one line, separators ", " and ": ", characters as they are."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+def write_json(value: Any, separators: tuple[str, str] = SEPARATORS) -> str:
+    """A value as the grammars write it: on one line, with these separators, characters as they are."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
 
 
 def canonical_json(value: Any) -> str:

@@ -10,12 +10,15 @@ from mlx_agent_llm.constrain.schema.read.finite_values import finite_values
 from mlx_agent_llm.constrain.schema.values.array_type import ArrayType, Containment
 from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, Formula, all_of, negation
 from mlx_agent_llm.constrain.schema.values.types import Typed, TypeSet, constant_type
+from mlx_agent_llm.constrain.schema.write.one_form import one_form
 from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
-from mlx_agent_llm.languages.context_free import Node, RepeatNode, RuleNode, TextNode, choice, sequence
+from mlx_agent_llm.languages.context_free import DistinctNode, Node, RepeatNode, RuleNode, TextNode, choice, sequence
+from mlx_agent_llm.languages.regular import concat, finite_texts, literal
 
 MAX_STATES = 1100  # ten values of which none comes twice take 2**10
 MAX_ITEMS = 10_000
 MAX_VALUES = 64
+MAX_STATED_VALUES = 8  # of so few a rule for every set of used ones is small
 MAX_CONTAINMENTS = 6
 OPEN, CLOSE = TextNode("["), TextNode("]")
 
@@ -41,6 +44,8 @@ def write_array(writer: ValueWriter, arrays: ArrayType) -> Node:
     arrays = _with_few_containments(writer, arrays)
     if arrays.unique is False:
         return _with_a_pair(writer, arrays)
+    if arrays.unique and (node := _distinct(writer, arrays)) is not None:
+        return node
     values = _values_to_tell_apart(writer, arrays) if arrays.unique else {}
     if values or arrays.contains:
         return sequence(OPEN, _StateWriter(writer, arrays, values).node())
@@ -110,6 +115,26 @@ def _with_a_pair(writer: ValueWriter, arrays: ArrayType) -> Node:
     return choice([writer.value(Typed(TypeSet(arrays=(pair,)))) for pair in pairs])
 
 
+def _distinct(writer: ValueWriter, arrays: ArrayType) -> Node | None:
+    """The arrays whose items are told apart by their texts, where they are alike and more than a few."""
+    if arrays.prefix or arrays.contains or (arrays.most is not None and arrays.most < 2):
+        return None
+    if finite_values(writer.reader, arrays.items, MAX_STATED_VALUES) is not None:
+        return None
+    found = one_form(writer.reader, writer.notation, arrays.items)
+    if found is None:
+        return None
+    language, ends = found
+    texts = finite_texts(language, max(arrays.least, MAX_VALUES)) if arrays.least < MAX_ITEMS else None
+    if texts is not None and len(texts) < arrays.least:
+        return choice([])
+    separator = writer.notation.separator.value
+    later = DistinctNode(concat(literal(separator), language), separator, ends)
+    most = None if arrays.most is None else arrays.most - 1
+    items = sequence(DistinctNode(language, "", ends), RepeatNode(later, max(0, arrays.least - 1), most), CLOSE)
+    return sequence(OPEN, items if arrays.least else choice([CLOSE, items]))
+
+
 def _values_to_tell_apart(writer: ValueWriter, arrays: ArrayType) -> dict[int, list[Formula]]:
     """For the index of each item that another one may equal, all its values; one index stands for the rest."""
     reader, rest = writer.reader, len(arrays.prefix)
@@ -123,7 +148,11 @@ def _values_to_tell_apart(writer: ValueWriter, arrays: ArrayType) -> dict[int, l
     for index in sorted(clashing):
         values = finite_values(reader, arrays.item(index), MAX_VALUES)
         if values is None:
-            reader.refuse(arrays.pointer, "uniqueItems", "it is exact for items of a few values only")
+            reader.refuse(
+                arrays.pointer,
+                "uniqueItems",
+                "it is exact for items of a few values, and for those that have one text each",
+            )
             return {}
         result[index] = [Typed(constant_type(value)) for value in values]
     return result

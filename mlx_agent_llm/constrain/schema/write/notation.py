@@ -10,6 +10,7 @@ from mlx_agent_llm.constrain.schema.write.number_text import language_of_numbers
 from mlx_agent_llm.constrain.schema.write.string_text import FREE_STRING, quoted
 from mlx_agent_llm.languages.context_free import Node, PatternNode, RuleNode, TextNode, leaf
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language
+from mlx_agent_llm.request.constraints import SEPARATORS
 
 
 class JSONNotation:
@@ -17,7 +18,12 @@ class JSONNotation:
 
     all_strings: Language = FREE_STRING
     shared = ""  # begins the names of the rules that all schemas in this notation share
-    open, close, separator, colon = TextNode("{"), TextNode("}"), TextNode(", "), TextNode(": ")
+    open, close, separator, colon = TextNode("{"), TextNode("}"), *map(TextNode, SEPARATORS)
+
+    def __init__(self, separators: tuple[str, str] = SEPARATORS) -> None:
+        if separators != SEPARATORS:
+            self.separator, self.colon = map(TextNode, separators)
+            self.shared = f"{self.shared}{'|'.join(separators)}|"
 
     def rule(self, name: str) -> RuleNode:
         """A rule that all schemas in this notation share."""

@@ -15,7 +15,7 @@ from mlx_agent_llm.constrain.schema.values.formula import Formula, all_of
 from mlx_agent_llm.constrain.schema.values.object_type import ALL_NAMES, ObjectType, Region, without_names
 from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
 from mlx_agent_llm.languages.context_free import Node, RuleNode, TextNode, choice, sequence
-from mlx_agent_llm.languages.regular import ANY_TEXT, are_disjoint, finite_texts, intersection
+from mlx_agent_llm.languages.regular import ANY_TEXT, complement, finite_texts, intersection
 
 MAX_STATES = 5000
 MAX_NAMES = 64
@@ -156,12 +156,11 @@ class _StateWriter:
             yield sequence(self._separator(state), key, self._writer.notation.colon, self._writer.value(value), after)
 
     def _closing(self, state: State) -> Iterator[Node]:
-        """One more property that is a witness; after it only other witnesses follow."""
+        """One more property that is a witness; after it only other witnesses follow, which have other names."""
         for found in _subsets(sorted(state.missing))[1:]:
-            if state.missing - set(found):
-                self._check_distinct(state.missing)
+            later = [complement(self._witnesses[index][0]) for index in sorted(state.missing - set(found))]
             for language, value in self._objects.others:
-                names = intersection(language, *(self._witnesses[index][0] for index in found))
+                names = intersection(language, *(self._witnesses[index][0] for index in found), *later)
                 both = all_of(value, *(self._witnesses[index][1] for index in found))
                 if not names.is_empty() and not self._writer.reader.is_surely_empty(both):
                     key = sequence(
@@ -169,13 +168,6 @@ class _StateWriter:
                     )
                     after = replace(self._after(state, found), is_closing=True)
                     yield sequence(key, self._writer.value(both), self._rule(after))
-
-    def _check_distinct(self, missing: frozenset[int]) -> None:
-        """Refuse witnesses that could have the same name, one after the other."""
-        languages = [self._witnesses[index][0] for index in sorted(missing)]
-        if not all(are_disjoint(one, other) for one, other in combinations(languages, 2)):
-            pointer = self._objects.pointer
-            self._writer.reader.refuse(pointer, "not", "two properties that must exist could have one name")
 
     def _after(self, state: State, found: tuple[int, ...]) -> State:
         counts = self._objects.least or self._objects.most is not None

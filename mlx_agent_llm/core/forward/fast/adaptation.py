@@ -43,20 +43,31 @@ class Adaptation:
     def give(self, module: nn.Module, form: type[Form], **attributes: Any) -> None:
         """Let a module that has its own class compute as `form` does, with attributes of that form."""
         own_class = type(module)
-        fields = {"own_class": own_class, "num_users": 1, "attributes": tuple(attributes)}
+        fields = {
+            "own_class": own_class,
+            "num_users": 1,
+            "attributes": tuple(attributes),
+            "__module__": own_class.__module__,  # the model's name in errors
+        }
         name = form.__name__.lstrip("_") + own_class.__name__
         module.__class__ = type(name, (form, own_class), attributes | fields)
         self._modules.append(module)
+
+    def take_back(self, module: Any) -> None:
+        """Give the module that was given its form last its own class back, unless another engine needs it so."""
+        with _ONE_AT_A_TIME:
+            last = self._modules.pop()
+            assert last is module, "forms are taken back in the order in which they stand on each other"
+            form: type[Form] = type(last)
+            form.num_users -= 1
+            if form.num_users == 0:
+                _give_back(last, form)
 
     def undo(self) -> None:
         """Give the modules that no other engine needs so their own classes back; harmless when called again."""
         with _ONE_AT_A_TIME:
             while self._modules:
-                module = self._modules.pop()
-                form: type[Form] = type(module)
-                form.num_users -= 1
-                if form.num_users == 0:
-                    _give_back(module, form)
+                self.take_back(self._modules[-1])
 
 
 Adapt = Callable[[nn.Module, Adaptation], None]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_kernels import HeadOptions, UnsupportedKernelError, rotate_and_write
-from mlx_agent_llm.core.batch.batch import RowSpan, TokenArrays, rows_batch
+from mlx_agent_llm.core.batch.batch import BatchArrays, RowSpan, TokenArrays, rows_batch
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.kv.layer_shape import KVShape
 
@@ -33,14 +33,29 @@ def agrees_on_a_trial(block: Any, forward: Callable[[mx.array, PagedLayer], mx.a
     """Whether `forward` over a paged layer gives what the block gives for the same three tokens of a sequence."""
     width = block.input_layernorm.weight.shape[0]
     # Small inputs: the block's norms make them large again, and the residual hides nothing of what is added to it.
-    x = 0.01 * mx.random.normal((3, 1, width), key=mx.random.key(0)).astype(shape.dtype)
-    numbers = mx.arange(3, dtype=mx.int32)
+    return agrees_on(trial_tokens(width, 0.01, shape), block, "causal", forward, shape)
+
+
+def trial_tokens(width: int, size: float, shape: KVShape) -> mx.array:
+    """(3, 1, width) numbers around `size`, of a layer's type."""
+    return size * mx.random.normal((3, 1, width), key=mx.random.key(0)).astype(shape.dtype)
+
+
+def agrees_on(
+    tokens: mx.array,
+    module: Any,
+    mask: mx.array | Literal["causal"],
+    forward: Callable[[mx.array, PagedLayer], mx.array],
+    shape: KVShape,
+) -> bool:
+    """Whether `forward` over a paged layer gives what the module gives, with this mask, for a sequence's tokens."""
+    numbers = mx.arange(len(tokens), dtype=mx.int32)
     layer = PagedLayer(shape, 1, 16)
-    rows = RowSpan((), mx.zeros((3, 1), dtype=mx.int32), numbers + 1)
-    layer.batch = rows_batch(TokenArrays(*[numbers] * 5), rows)
+    rows = RowSpan((), mx.zeros((len(tokens), 1), dtype=mx.int32), numbers + 1)
+    layer.batch = rows_batch(BatchArrays(TokenArrays(*[numbers] * 5), rows, (), None))
     try:
-        expected: mx.array = block(x.swapaxes(0, 1), "causal", None)
-        return _is_close(forward(x, layer), expected.swapaxes(0, 1))
+        expected: mx.array = module(tokens.swapaxes(0, 1), mask, None)
+        return _is_close(forward(tokens, layer), expected.swapaxes(0, 1))
     except (TypeError, ValueError, UnsupportedKernelError):  # it is called otherwise, or its heads are not served
         return False
 

@@ -1,0 +1,55 @@
+"""Options as Ollama and OpenAI name them, by the names they have here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlx_agent_llm.errors import RequestError
+
+_SAME: Mapping[str, str] = {
+    "num_predict": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+    "reasoning_effort": "reasoning",
+    "format": "response_format",
+}
+_OTHERWISE: Mapping[str, str] = {
+    "num_ctx": "EngineConfig(max_model_len=...) bounds the context, which is the model's own by default",
+    "num_gpu": "EngineConfig(device=...) chooses the device",
+    "num_thread": "MLX uses the machine's cores; the MKL_NUM_THREADS variable bounds them on a CPU",
+    "keep_alive": "an engine stays loaded until its last chat model is closed: close() unloads it",
+    "stream_options": "stream_usage=True or False says whether a stream counts tokens",
+    "prompt_cache_key": "prefixes are shared by themselves; cache_salt keeps them apart",
+    "prediction": "there is no speculation on a given text",
+    "service_tier": "priority orders requests",
+    "base_url": "the model runs in this process",
+    "mirostat": "min_p and top_p bound the choice of tokens",
+    "mirostat_eta": "min_p and top_p bound the choice of tokens",
+    "mirostat_tau": "min_p and top_p bound the choice of tokens",
+    "tfs_z": "min_p and top_p bound the choice of tokens",
+    "repeat_last_n": "repetition_penalty looks at the whole text",
+}
+_VALUES: Mapping[tuple[str, str], Any] = {
+    ("format", "json"): {"type": "json_object"},
+    ("reasoning_effort", "none"): False,
+}
+
+
+def with_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, those that mean the same under their names here; a RequestError says what stands for others."""
+    named: dict[str, Any] = {}
+    for name, value in options.items():
+        own = _SAME.get(name, name)
+        if own in named:
+            raise RequestError(f"{name}={value!r} and {own}={named[own]!r} mean the same: give one of them")
+        if own in _OTHERWISE:
+            raise RequestError(f"{name}={value!r} is not known here: {_OTHERWISE[own]}")
+        named[own] = _VALUES.get((name, value), value) if isinstance(value, str) else value
+    return named
+
+
+def advice_on(name: str) -> str | None:
+    """What to write instead of an option of another library; None for one that nobody has."""
+    return _OTHERWISE.get(name)

@@ -1,0 +1,79 @@
+"""The order of a schedule's tokens in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_agent_llm.core.batch.batch import PromptSpan
+from mlx_agent_llm.core.batch.packing import Packing, bucket
+from mlx_agent_llm.core.batch.states import StateOrder
+from mlx_agent_llm.core.batch.table_matrix import IntArray
+from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
+from mlx_agent_llm.request import Request
+
+
+class Layout(NamedTuple):
+    """The tokens of a schedule in their order: decode rows, short chunks, prompt chunks, idle rows or padding."""
+
+    chunks: list[Chunk]
+    num_prompts: int  # chunks at the end that attend as such
+    ends: list[int]  # after each chunk's tokens
+    owners: IntArray  # (T,) the chunk that a token is of
+    positions: IntArray  # (T,)
+    num_rows: int  # with the idle ones
+    num_idle: int
+    num_padding: int
+    in_buckets: bool
+
+    @staticmethod
+    def of(schedule: Schedule, packing: Packing, states: StateOrder | None) -> Layout:
+        """The layout of a schedule whose states follow an order."""
+        prompts = [chunk for chunk in schedule.prompts if chunk.length > packing.max_row_chunk]
+        short = [chunk for chunk in schedule.prompts if chunk.length <= packing.max_row_chunk]
+        chunks = [*(schedule.rows if states is None else states.rows), *short, *prompts]
+        lengths = [chunk.length for chunk in chunks]
+        ends = list(accumulate(lengths))
+        num_rows = ends[-1] - sum(chunk.length for chunk in prompts)
+        in_buckets = packing.in_buckets and not prompts and (not short or num_rows <= packing.max_bucket_of_chunks)
+        in_buckets = in_buckets and (states is None or states.are_alone)
+        num_idle = bucket(num_rows) - num_rows if in_buckets else 0
+        owners = np.repeat(np.arange(len(chunks), dtype=np.int32), lengths)
+        # How much further a chunk's tokens are in their sequence than in the batch.
+        shifts = [chunk.start + chunk.length - end for chunk, end in zip(chunks, ends, strict=True)]
+        positions = np.arange(ends[-1], dtype=np.int32) + np.array(shifts, dtype=np.int32)[owners]
+        num_padding = max(packing.min_tokens - ends[-1] - num_idle, 0)
+        return Layout(
+            chunks, len(prompts), ends, owners, positions, num_rows + num_idle, num_idle, num_padding, in_buckets
+        )
+
+    def token_ids(self, in_flight: Sequence[Request | None]) -> tuple[list[int], list[int]]:
+        """(T,) with 0 for those in flight, and (T,) where they stand among the last samples; -1 for what is known."""
+        row_of = dict(zip(in_flight, range(len(in_flight)), strict=True))
+        token_ids: list[int] = []
+        sources = [-1] * self.ends[-1]
+        for (request, start, length, _), end in zip(self.chunks, self.ends, strict=True):
+            token_ids += request.token_ids[start : start + length]
+            if len(token_ids) < end:  # the last one
+                token_ids.append(0)
+                sources[end - 1] = row_of[request]
+        return token_ids, sources
+
+    @property
+    def prompts(self) -> range:
+        """The chunks that attend as such."""
+        return range(len(self.chunks) - self.num_prompts, len(self.chunks))
+
+    @property
+    def sampled_rows(self) -> list[int]:
+        """(S,) packed tokens."""
+        return [end - 1 for chunk, end in zip(self.chunks, self.ends, strict=True) if chunk.is_sampled]
+
+    def prompt_span(self, index: int, table: mx.array) -> PromptSpan:
+        """The span of a chunk."""
+        chunk, end = self.chunks[index], self.ends[index]
+        return PromptSpan(end - chunk.length, end, chunk.start + chunk.length, table)

@@ -1,0 +1,235 @@
+"""The chat templates that model families ship: which format is found, and that what they render is read and allowed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from mlx_agent_llm.chat import ParsedMessage, Tool, prepare_chat
+from mlx_agent_llm.chat.derive.gate import thinking_of
+from mlx_agent_llm.chat.derive.probes import Probe
+from mlx_agent_llm.chat.found_format import FoundFormat, _adapted, _candidates, _ways, found_format
+from mlx_agent_llm.chat.messages import read_messages
+from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
+from mlx_agent_llm.chat.template import render_prompt
+from mlx_agent_llm.chat.tools import plan_tools
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
+from mlx_agent_llm.errors import RequestError
+from tests.support.chat_templates import template_names, template_source, tokenizer_of
+from tests.support.template_table import documented, table
+
+every_template = pytest.mark.parametrize("name", template_names() or ["not fetched"])
+
+# Templates whose models call tools in a form that is not found: they are told of generic_json, with a warning.
+NOT_FOUND = {
+    "CohereForAI-c4ai-command-r-plus-tool_use": "calls stand in indented JSON",
+    "MiniMax-M3": "arguments are tags named like the parameters, one within the other",
+    "meetkai-functionary-medium-v3.2": "the prompt opens the mark of calls and of texts alike",
+    "muse-glimmer": "each call is a message of its own, and its header has the name, too",
+}
+# Templates that no chat with calls can be rendered with, for the sandbox of transformers forbids what they do.
+FORBIDDEN = ("Kimi-K2-Instruct", "Kimi-K2-Thinking")
+# Templates that were made for models without tools.
+WITHOUT_TOOLS = ("google-gemma-2-2b-it", "llama-cpp-rwkv-world", "microsoft-Phi-3.5-mini-instruct")
+
+SEARCH = Tool(
+    "search",
+    "Searches.",
+    {
+        "type": "object",
+        "properties": {
+            "query": {"type": "string", "description": "What to find."},
+            "limit": {"type": "integer", "description": "How many."},
+            "exact": {"type": "boolean", "description": "Whether words count."},
+            "tags": {"type": "array", "items": {"type": "string"}, "description": "Of which kinds."},
+            "where": {
+                "type": "object",
+                "description": "The place.",
+                "properties": {"city": {"type": "string", "description": "Its name."}},
+            },
+        },
+        "required": ["query", "limit", "exact", "tags", "where"],
+    },
+)
+NOW = Tool(
+    "now", "Tells the time.", {"type": "object", "properties": {"zone": {"type": "string", "description": "Z."}}}
+)
+TOOLS = (SEARCH, NOW)
+ARGUMENTS = {"query": "weather", "limit": 3, "exact": False, "tags": ["a", "b"], "where": {"city": "Rome"}}
+UNICODE = {"query": "naïve 東京 😀", "limit": -1, "exact": True, "tags": [], "where": {"city": "Zürich"}}
+
+
+@every_template
+def test_a_format_is_found_or_the_template_is_named(name: str) -> None:
+    found = found_format(tokenizer_of(name))
+    if name in NOT_FOUND:
+        assert found.source == "generic" and "cannot be read back" in found.warning
+    elif name in WITHOUT_TOOLS:
+        assert found.source == "generic" and not found.warning and not found.abilities.tools
+    else:
+        assert found.source in ("derived", "family", "signs") and not found.warning
+        assert name not in FORBIDDEN or (found.tool_format.name, found.source) == ("kimi_k2", "signs")
+
+
+def test_of_seventy_templates_at_least_sixty_six_are_found() -> None:
+    names = template_names()
+    found = [name for name in names if not found_format(tokenizer_of(name)).warning]
+    assert len(names) == 70 and len(found) >= 66
+
+
+@every_template
+def test_where_a_family_and_the_template_say_how_calls_are_written_they_agree(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    found = found_format(tokenizer)
+    if found.source != "family":
+        pytest.skip(f"{found.source}")
+    for way in _ways(tokenizer, found.tool_format):
+        candidates = dict(_candidates(way, found.tool_format)) if way.one else {}
+        syntax = candidates["derived"].calls if "derived" in candidates else None
+        if syntax is None:
+            continue
+        family = _adapted(found.tool_format, way).calls
+        assert (syntax.begin, syntax.section_begin.split()) in [
+            (one.begin.lstrip(), one.section_begin.split()) for one in family.spellings
+        ]
+        return
+
+
+@every_template
+@pytest.mark.parametrize("arguments", [ARGUMENTS, UNICODE], ids=["plain", "unicode"])
+def test_calls_are_rendered_read_back_and_allowed(name: str, arguments: dict[str, Any]) -> None:
+    found = found_format(tokenizer_of(name))
+    calls = [("search", arguments), ("now", {"zone": "UTC"})][: 2 if found.abilities.two_calls else 1]
+    text = written(name, found, calls)
+    if not text:  # the template renders no calls, or escapes what is beyond ASCII
+        text = found.tool_format.write_calls(read_messages(history(calls))[1].tool_calls)
+    thinking = thinking_of(found.tool_format, text)
+    for choice in ("auto", "required"):
+        reply = ExpectedReply(found.tool_format, plan_tools(TOOLS, choice), None, thinking)
+        for pieces in ([text], list(text)):
+            reader = reply.reader()
+            message = ParsedMessage.of([delta for piece in pieces for delta in reader.feed(piece)] + reader.finish())
+            assert [(call.name, call.arguments) for call in message.tool_calls] == calls
+            assert not message.invalid_tool_calls and not message.content.strip()
+        if "\\u" not in text:  # some templates escape what the grammar writes as it is
+            assert Pushdown(reply.grammar()).accepts(text), text
+
+
+@every_template
+def test_whole_conversations_are_rendered_with_all_that_was_said(name: str) -> None:
+    for turns in (
+        [{"role": "user", "content": "first"}],
+        [{"role": "system", "content": "rules"}, {"role": "user", "content": "first"}],
+        history([("search", ARGUMENTS)]),
+        history([("search", ARGUMENTS), ("now", {"zone": "UTC"})]),
+        history([("search", ARGUMENTS)], ended=False),
+    ):
+        shown = tokenizer_text(name, turns)
+        words = [str(turn["content"]) for turn in turns if turn["role"] != "assistant"]
+        words += [call["function"]["name"] for turn in turns for call in turn.get("tool_calls", ())]
+        assert all(word in shown for word in words), (words, shown)
+        assert SEARCH.description in shown and "limit" in shown
+
+
+@every_template
+def test_a_prompt_is_what_hugging_face_renders(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    found = found_format(tokenizer)
+    if not found.abilities.tools or found.tool_format.tools_in_system or found.abilities.in_variables:
+        pytest.skip("the tools are no variable of the template")
+    tools = [
+        {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
+        for t in TOOLS
+    ]
+    turns = [{"role": "system", "content": "rules"}, {"role": "user", "content": "first"}]
+    inner = tokenizer._tokenizer
+    assert isinstance(inner, PreTrainedTokenizerFast)
+    ((expected,), _) = render_jinja_template(
+        [turns],
+        tools=tools,
+        chat_template=template_source(name),
+        add_generation_prompt=True,
+        **inner.special_tokens_map,
+    )
+    assert prepare_chat(tokenizer, turns, tools=TOOLS).prompt_token_ids == tokenizer.encode(
+        expected, add_special_tokens=False
+    )
+
+
+@every_template
+def test_the_switch_of_reasoning_is_one_that_the_template_has(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    ask = [{"role": "user", "content": "first"}]
+    if found_format(tokenizer).abilities.switch is None:
+        with pytest.raises(RequestError, match="enable_thinking=True needs a chat template"):
+            prepare_chat(tokenizer, ask, enable_thinking=True)
+        return
+    on, off = (prepare_chat(tokenizer, ask, tools=TOOLS, enable_thinking=value) for value in (True, False))
+    assert on.prompt_token_ids != off.prompt_token_ids
+
+
+@every_template
+def test_marks_that_users_write_are_text(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    marks = sorted(set(tokenizer.special_token_texts.values()) - {"<s>", "</s>"})
+    ask = [{"role": "user", "content": f"first {' '.join(marks)} last"}]
+    plain = prepare_chat(tokenizer, [{"role": "user", "content": "first last"}]).prompt_token_ids
+    special = set(tokenizer.special_token_texts)
+    marked = [token for token in prepare_chat(tokenizer, ask).prompt_token_ids if token in special]
+    assert marked == [token for token in plain if token in special]
+
+
+def test_the_documented_table_is_what_is_found() -> None:
+    if not template_names():
+        template_source("none")
+    assert documented() == table()
+
+
+def written(name: str, found: FoundFormat, calls: list[tuple[str, dict[str, Any]]]) -> str | None:
+    """What the template renders for these calls, as the probes cut it; None where it renders none."""
+    if found.abilities.calls is None:
+        return None
+    tokenizer = tokenizer_of(name)
+    for way in _ways(tokenizer, found.tool_format):
+        if way.one and way.arguments == found.abilities.calls:
+            declared = tuple(
+                {
+                    "type": "function",
+                    "function": {"name": t.name, "description": t.description, "parameters": t.parameters},
+                }
+                for t in TOOLS
+            )
+            return replace(way, probe=Probe(calls[0], declared)).native(calls)
+    raise AssertionError(name)
+
+
+def history(calls: list[tuple[str, dict[str, Any]]], *, ended: bool = True) -> list[dict[str, Any]]:
+    """A conversation with these calls and their results."""
+    made = [
+        {"id": f"callid00{index}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        for index, (name, arguments) in enumerate(calls)
+    ]
+    results = [
+        {"role": "tool", "tool_call_id": f"callid00{index}", "content": f"result{index}"} for index in range(len(calls))
+    ]
+    end = [{"role": "assistant", "content": "answer"}, {"role": "user", "content": "second"}] if ended else []
+    return [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "", "tool_calls": made},
+        *results,
+        *end,
+    ]
+
+
+def tokenizer_text(name: str, turns: list[dict[str, Any]]) -> str:
+    tokenizer = tokenizer_of(name)
+    prompt = render_prompt(tokenizer, read_messages(turns), TOOLS, None, found_format(tokenizer))
+    names = tokenizer.special_token_texts
+    return b"".join(
+        names[token].encode() if token in names else tokenizer.token_bytes[token] for token in prompt.token_ids
+    ).decode()
