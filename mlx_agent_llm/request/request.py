@@ -68,8 +68,9 @@ class Request:
     @property
     def is_decoding(self) -> bool:
         """Whether it has output and only its last token, or those that the grammar forced, are left to compute."""
-        num_left = self.num_tokens - self.kv.num_computed_tokens
-        return self.num_output_tokens > 0 and num_left <= max(self.num_jumped_tokens, 1)
+        num_tokens = len(self.token_ids) + self.num_in_flight
+        num_left = num_tokens - self.kv.num_computed_tokens
+        return num_tokens > self.num_prompt_tokens and num_left <= (self.num_jumped_tokens or 1)
 
     @property
     def num_output_tokens(self) -> int:

@@ -116,7 +116,10 @@ def _in_steps(width: int) -> int:
 
 def _is_of_a_prompt(chunk: Chunk) -> bool:
     """Whether the chunk is no more of a stream: its request has no output, or has to compute it again."""
-    return chunk.request.num_output_tokens == 0 or chunk.length > max(chunk.request.num_jumped_tokens, 1)
+    request, start, length, _ = chunk
+    if start < request.num_prompt_tokens and request.num_output_tokens == 0:
+        return True
+    return length > 1 and length > request.num_jumped_tokens
 
 
 def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies | None:

@@ -56,11 +56,14 @@ class Layout(NamedTuple):
         row_of = dict(zip(in_flight, range(len(in_flight)), strict=True))
         token_ids: list[int] = []
         sources = [-1] * self.ends[-1]
-        for (request, start, length, _), end in zip(self.chunks, self.ends, strict=True):
-            token_ids += request.token_ids[start : start + length]
-            if len(token_ids) < end:  # the last one
-                token_ids.append(0)
-                sources[end - 1] = row_of[request]
+        for request, start, length, _ in self.chunks:
+            stop = start + length
+            if stop <= len(request.token_ids):
+                token_ids += request.token_ids[start:stop] if length > 1 else (request.token_ids[start],)
+                continue
+            token_ids += request.token_ids[start:]
+            sources[len(token_ids)] = row_of[request]  # the last one's
+            token_ids.append(0)
         return token_ids, sources
 
     @property

@@ -109,6 +109,21 @@ class KVManager:
         self._publish(request)
         return count
 
+    def take_slot(self, request: Request) -> bool:
+        """Count a row's last token as computed where that is all that allocate would do: in most steps of most rows.
+
+        False, and nothing is changed, where a block begins or ends, or is to be published, or where more is left.
+        """
+        kv = request.kv
+        first = kv.num_published_blocks * self.block_size
+        is_within = first < kv.num_computed_tokens < first + self.block_size - 1
+        if not is_within or self._groups or len(kv.block_table) <= kv.num_published_blocks:
+            return False
+        if request.num_ready_tokens != kv.num_computed_tokens + 1:
+            return False
+        kv.num_computed_tokens += 1
+        return True
+
     def free(self, request: Request) -> None:
         """Give back every block of the request; what was computed stays findable until it is evicted."""
         self._publish(request)

@@ -43,11 +43,9 @@ class Stopping:
         request.token_ids.append(token_id)
         if is_end:
             return self.end(request, "stop", token_ids=(token_id,))
-        text = output.detokenizer.add(token_id)
-        if request.params.stop:
-            text, is_stopped = output.text_stop.feed(text)
-            if is_stopped:
-                return self._close(request, "stop", text, (token_id,))
+        text, is_stopped = output.text_stop.feed(output.detokenizer.add(token_id))
+        if is_stopped:
+            return self._close(request, "stop", text, (token_id,))
         if request.matcher is not None and request.matcher.is_finished:
             return self.end(request, "stop", text, (token_id,))
         if len(request.token_ids) >= output.max_num_tokens:

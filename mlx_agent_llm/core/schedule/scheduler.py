@@ -110,7 +110,9 @@ class Scheduler:
         for request in streams:
             if not request.kv.block_table or self._reaches_its_length(request):
                 continue  # preempted for an earlier row, or its last token is in flight
-            if (chunk := self._allocate_or_preempt(request, 1 + num_spare)) is not None:
+            if self._kv.take_slot(request):
+                chunks.append(Chunk(request, request.kv.num_computed_tokens - 1, 1, request.grammar is None))
+            elif (chunk := self._allocate_or_preempt(request, 1 + num_spare)) is not None:
                 num_spare -= chunk.length - 1
                 chunks.append(chunk)
         return chunks
@@ -219,7 +221,8 @@ class Scheduler:
 
     def _reaches_its_length(self, request: Request) -> bool:
         """Whether the token in flight is the last one that max_tokens or the context allow."""
-        return request.num_output_tokens >= request.params.max_tokens or request.num_tokens >= self._max_model_len
+        num_tokens = request.num_tokens
+        return num_tokens >= min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len)
 
 
 def _chunk(request: Request, length: int | None) -> Chunk | None:
