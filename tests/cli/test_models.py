@@ -1,7 +1,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from mlx_agent_llm.cli import app
+from mlx_agent_llm.cli.app import app
 from mlx_agent_llm.models.served_types import served_types
 
 

@@ -209,7 +209,7 @@ class JSONCall:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of a tool's arguments and of what ends the call."""
-        rules = schema_rules(tool.parameters, prefix)
+        rules = schema_rules(tool.parameters, prefix, tool.strict)
         return replace(rules, root=sequence(rules.root, self._id_and_close(end)))
 
     def write(self, name: str, arguments: Mapping[str, Any], index: int) -> str:

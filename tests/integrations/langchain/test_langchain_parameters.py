@@ -134,7 +134,7 @@ def test_parameters_that_mean_the_same_elsewhere_are_taken_by_their_names_there(
         ({"keep_alive": "5m"}, "keep_alive='5m' is not known here: an engine stays loaded until .* close"),
         ({"num_predict": 3, "max_tokens": 4}, "mean the same: give one of them"),
         ({"temperature": float("nan")}, "temperature=nan must be"),
-        ({"reasoning": True}, "reasoning=True needs a chat template with a switch"),
+        ({"reasoning": True}, "reasoning=True needs a chat template that renders otherwise with it"),
         ({"reasoning": "low"}, "reasoning='low' needs a chat template with levels"),
     ],
 )

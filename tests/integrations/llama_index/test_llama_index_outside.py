@@ -130,7 +130,7 @@ def test_settings_by_other_names_are_taken_or_told_of(make_llm: MakeLLM) -> None
         make_llm(["Hi."], context_window=0)
     with pytest.raises(LLMRequestError, match="n=3 must be 1"):
         llm.chat(ASK, n=3)
-    with pytest.raises(LLMRequestError, match="reasoning=True needs a chat template with a switch"):
+    with pytest.raises(LLMRequestError, match="reasoning=True needs a chat template that renders otherwise with it"):
         llm.chat(ASK, reasoning=True)
     assert llm.chat(ASK, reasoning=False).message.content == "Hel"
 

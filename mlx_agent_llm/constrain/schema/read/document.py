@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -60,7 +60,7 @@ class Resolver(Protocol):
 class Subschema(Formula):
     """The values that are valid for one schema object; each object of a document is one subschema, by identity.
 
-    keywords: those that the dialect has; others: the names of the rest, without annotations. resolver: looks up its
+    keywords: those that the dialect has; others: the rest, without annotations. resolver: looks up its
     references. pointer: the JSON pointer of the object in its document, after the address of a further document.
     """
 
@@ -68,7 +68,7 @@ class Subschema(Formula):
     resolver: Resolver
     pointer: str
     dialect: Dialect
-    others: tuple[str, ...] = ()
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Place(NamedTuple):
@@ -124,7 +124,7 @@ class Document:
         """The formula of some keywords of a subschema, as if the others were not there."""
         key = id(subschema.keywords), tuple(keywords)
         if key not in self._parts:
-            self._parts[key] = replace(subschema, keywords=keywords, others=())
+            self._parts[key] = replace(subschema, keywords=keywords, others={})
         return self._parts[key]
 
     def follow(self, parent: Subschema, keyword: str) -> Formula:
@@ -228,7 +228,7 @@ def _subschema(schema: dict[str, Any], resolver: Resolver, place: _Place) -> Sub
     if dialect.ref_stands_alone and "$ref" in schema:
         return Subschema({"$ref": schema["$ref"]}, resolver, place.pointer, dialect)
     keywords = {keyword: value for keyword, value in schema.items() if keyword in dialect.keywords}
-    others = tuple(keyword for keyword in schema if keyword not in keywords and keyword not in ANNOTATIONS)
+    others = {name: value for name, value in schema.items() if name not in keywords and name not in ANNOTATIONS}
     return Subschema(keywords, resolver, place.pointer, dialect, others)
 
 

@@ -92,11 +92,9 @@ def check_form(subschema: Subschema) -> None:
 
 def misread_keywords(subschema: Subschema) -> Iterator[UnsupportedSchemaError]:
     """An error for each keyword that no dialect has but that is no annotation: a slip, or what no schema can say."""
-    for keyword in subschema.others:
+    for keyword, value in subschema.others.items():
         if keyword.startswith(UNSAYABLE):
-            yield UnsupportedSchemaError(
-                subschema.pointer, keyword.removeprefix(UNSAYABLE), str(subschema.keywords[keyword])
-            )
+            yield UnsupportedSchemaError(subschema.pointer, keyword.removeprefix(UNSAYABLE), str(value))
         elif (meant := near_miss(keyword, subschema.dialect)) is not None:
             reason = f"no keyword of this name is known: did you mean {meant!r}?"
             yield UnsupportedSchemaError(subschema.pointer, keyword, reason)
