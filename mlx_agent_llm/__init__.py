@@ -9,6 +9,7 @@ from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, Too
 from mlx_agent_llm.config import EngineConfig  # noqa: E402
 from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex  # noqa: E402
 from mlx_agent_llm.core.stats import EngineStats  # noqa: E402
+from mlx_agent_llm.embedder import Embedder  # noqa: E402
 from mlx_agent_llm.engine import Engine  # noqa: E402
 from mlx_agent_llm.engine.handle import Handle  # noqa: E402
 from mlx_agent_llm.errors import (  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "ConstraintError",
     "ContextLengthError",
     "Delta",
+    "Embedder",
     "Engine",
     "EngineClosedError",
     "EngineConfig",

@@ -1,4 +1,4 @@
-"""LangChain on mlx_agent_llm: ChatMLXAgent, a chat model that shares one engine in this process with many agents."""
+"""LangChain on mlx_agent_llm: a chat model that shares one engine in this process with many agents, and embeddings."""
 
 try:
     import langchain_core  # noqa: F401
@@ -6,6 +6,7 @@ except ModuleNotFoundError as error:
     raise ImportError("langchain_mlx_agent needs langchain-core: pip install 'mlx-agent-llm[langchain]'") from error
 
 from langchain_mlx_agent.chat_model import ChatMLXAgent
+from langchain_mlx_agent.embeddings import MLXAgentEmbeddings
 from mlx_agent_llm.engine.registry import EngineRegistry
 
-__all__ = ["ChatMLXAgent", "EngineRegistry"]
+__all__ = ["ChatMLXAgent", "EngineRegistry", "MLXAgentEmbeddings"]
