@@ -105,7 +105,8 @@ class _Layer(nn.Module):
 
     def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
         hidden = self.attention_norm(hidden + self._attend(hidden, mask))
-        return self.output_norm(hidden + self.down(self._activation(self.up(hidden))))
+        output: mx.array = self.output_norm(hidden + self.down(self._activation(self.up(hidden))))
+        return output
 
     def _attend(self, hidden: mx.array, mask: mx.array) -> mx.array:
         batch, num_tokens, size = hidden.shape
