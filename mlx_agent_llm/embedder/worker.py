@@ -11,10 +11,11 @@ import numpy as np
 from mlx_agent_llm.embedder.calls import Call, PendingCalls, Row, Vectors
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
 from mlx_agent_llm.models.embedders import LoadedEmbedder
+from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.process.owner import OwnerProcess
 
-_MAX_TOKENS = {mx.cpu: 1024, mx.gpu: 16384}  # of a batch with its padding
+_MAX_TOKENS = {mx.cpu: 256, mx.gpu: 16384}  # of a batch with its padding; on a CPU what its cache holds
 _MIN_FILL = 0.8
 
 
@@ -22,6 +23,8 @@ class EmbedderWorker:
     """Runs an embedding model; every method may be called from any thread of the process that it was made in."""
 
     def __init__(self, loaded: LoadedEmbedder) -> None:
+        if loaded.device.type == mx.cpu:
+            keep_freed_buffers()
         self._loaded = loaded
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_agent_llm.models.embedders.functions import Functions
+
 _MAX_DISTANCE = 128  # beyond it all relative positions share a bucket (T5, section 2.1)
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
-    "gelu": nn.gelu,
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array] | None] = {
+    "gelu": None,  # the device's own
     "gelu_new": nn.gelu_approx,
     "gelu_pytorch_tanh": nn.gelu_approx,
     "relu": nn.relu,
@@ -50,7 +52,7 @@ class Encoder(nn.Module):
     What stands behind a row's length is padding: any valid ids, which no real token sees.
     """
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: EncoderShape, functions: Functions) -> None:
         super().__init__()
         self._shape = shape
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
@@ -60,18 +62,16 @@ class Encoder(nn.Module):
         self.embeddings_norm = nn.LayerNorm(shape.hidden_size, shape.norm_eps)
         if shape.num_position_buckets:
             self.position_bias = nn.Embedding(shape.num_position_buckets, shape.num_heads)
-        self.layers = [_Layer(shape) for _ in range(shape.num_layers)]
+        self.layers = [_Layer(shape, functions) for _ in range(shape.num_layers)]
 
     def __call__(self, tokens: mx.array, lengths: mx.array) -> mx.array:
         """See the class."""
         num_tokens = tokens.shape[1]
         hidden = self._embed(tokens)
-        mask = mx.arange(num_tokens)[None, None, None] < lengths[:, None, None, None]  # (B, 1, 1, L)
-        if self._shape.num_position_buckets:
-            hidden_keys = mx.array(-math.inf, hidden.dtype)
-            mask = mx.where(mask, self._bias(num_tokens).astype(hidden.dtype), hidden_keys)  # (B, H, L, L)
+        real = mx.arange(num_tokens)[None, None, None] < lengths[:, None, None, None]  # (B, 1, 1, L)
+        bias = self._bias(num_tokens) if self._shape.num_position_buckets else None
         for layer in self.layers:
-            hidden = layer(hidden, mask)
+            hidden = layer(hidden, real, bias)
         return hidden
 
     def _embed(self, tokens: mx.array) -> mx.array:
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: EncoderShape, functions: Functions) -> None:
         super().__init__()
         size = shape.hidden_size
         self.query, self.key, self.value = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, size)
@@ -101,21 +101,22 @@ class _Layer(nn.Module):
         self.down = nn.Linear(shape.intermediate_size, size)
         self.output_norm = nn.LayerNorm(size, shape.norm_eps)
         self._num_heads = shape.num_heads
-        self._activation = ACTIVATIONS[shape.activation]
+        self._attention = functions.attend
+        self._activation = ACTIVATIONS[shape.activation] or functions.gelu
 
-    def __call__(self, hidden: mx.array, mask: mx.array) -> mx.array:
-        hidden = self.attention_norm(hidden + self._attend(hidden, mask))
+    def __call__(self, hidden: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
+        hidden = self.attention_norm(hidden + self._attend(hidden, real, bias))
         output: mx.array = self.output_norm(hidden + self.down(self._activation(self.up(hidden))))
         return output
 
-    def _attend(self, hidden: mx.array, mask: mx.array) -> mx.array:
+    def _attend(self, hidden: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
         batch, num_tokens, size = hidden.shape
         head_size = size // self._num_heads
         query, key, value = (
             project(hidden).reshape(batch, num_tokens, self._num_heads, head_size).transpose(0, 2, 1, 3)
             for project in (self.query, self.key, self.value)
         )
-        attended = mx.fast.scaled_dot_product_attention(query, key, value, scale=head_size**-0.5, mask=mask)
+        attended = self._attention(query, key, value, real, bias)
         projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).reshape(batch, num_tokens, size))
         return projected
 

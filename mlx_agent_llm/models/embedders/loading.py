@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models.embedders import functions
 from mlx_agent_llm.models.embedders.architectures import read_shape, rename_weight
 from mlx_agent_llm.models.embedders.encoder import Encoder
 from mlx_agent_llm.models.embedders.layout import read_layout
@@ -80,7 +81,7 @@ def load_embedder(name: str, *, device: Device = "auto", dtype: DType = "auto") 
     max_tokens = min(shape.max_tokens, layout.max_seq_length or shape.max_tokens)
     tokenizer = TextTokenizer(layout.encoder, max_tokens, vocab_size=shape.vocab_size, lower_case=layout.lower_case)
     with default_device.set_to(target):
-        encoder = Encoder(shape)
+        encoder = Encoder(shape, functions.CPU if target.type == mx.cpu else functions.GPU)
         _load_weights(encoder, layout.encoder, rename_weight)
         heads = [_Normalize() if folder is None else _read_dense(folder) for folder in layout.heads]
         model = EmbeddingModel(encoder, layout.pooling, heads)
