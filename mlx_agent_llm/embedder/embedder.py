@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ class Embedder:
         self._dimensions = loaded.dimensions if dimensions is None else dimensions
         self._warning = threading.Lock()  # taken once
         self._worker = EmbedderWorker(loaded)
+        self._finalizer = weakref.finalize(self, self._worker.close)
 
     @classmethod
     def load(cls, model: str, *, dimensions: int | None = None, device: Device = "auto", dtype: DType = "auto") -> Self:
@@ -80,8 +82,8 @@ class Embedder:
         return self._finish(await asyncio.wrap_future(call.future))
 
     def close(self) -> None:
-        """End open calls with EngineClosedError and stop the thread; a second call does nothing."""
-        self._worker.close()
+        """End open calls with EngineClosedError and stop the thread, as when nobody has the embedder any more."""
+        self._finalizer()
 
     def __enter__(self) -> Self:
         return self

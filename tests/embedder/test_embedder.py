@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 import warnings
@@ -189,3 +190,42 @@ def test_a_closed_embedder_says_so(tmp_path: Path) -> None:
     embedder.close()
     with pytest.raises(EngineClosedError, match="the embedder is closed"):
         embedder.embed(["w1"])
+
+
+def test_calls_that_wait_when_it_is_closed_end_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    is_running, may_go_on = threading.Event(), threading.Event()
+    forward = EmbedderWorker._forward
+
+    def held_forward(worker: EmbedderWorker, rows: Any) -> Any:
+        is_running.set()
+        assert may_go_on.wait(60)
+        return forward(worker, rows)
+
+    monkeypatch.setattr(EmbedderWorker, "_forward", held_forward)
+    embedder = Embedder.load(str(tmp_path))
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(embedder.embed, ["w1"])
+        assert is_running.wait(60)
+        second = pool.submit(embedder.embed, ["w2"])
+        while not embedder._worker._calls.qsize():
+            threading.Event().wait(0.001)
+        closing = pool.submit(embedder.close)
+        while not embedder._worker._is_closed:
+            threading.Event().wait(0.001)
+        may_go_on.set()
+        closing.result(60)
+        assert first.result(60).shape == (1, 32)
+        with pytest.raises(EngineClosedError):
+            second.result(60)
+
+
+def test_an_embedder_that_nobody_has_any_more_leaves_no_thread(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    embedder = Embedder.load(str(tmp_path))
+    embedder.embed(["w1"])
+    thread = embedder._worker._thread
+    del embedder
+    gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
