@@ -15,6 +15,7 @@ NAMES = [
     "ConstraintError",
     "ContextLengthError",
     "Delta",
+    "Embedder",
     "Engine",
     "EngineClosedError",
     "EngineConfig",

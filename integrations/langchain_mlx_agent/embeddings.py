@@ -1,0 +1,111 @@
+"""MLXAgentEmbeddings: LangChain's embeddings over one Embedder."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import TracebackType
+from typing import Self
+
+from langchain_core.embeddings import Embeddings
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from langchain_mlx_agent.errors import langchain_errors
+from mlx_agent_llm import Embedder
+
+
+class MLXAgentEmbeddings(BaseModel, Embeddings):
+    """An embedding model in this process; queries and documents get the prompts that the model has for them.
+
+    Setup:
+        `pip install "mlx-agent-llm[langchain]"`
+
+    Key init args:
+        model: "demo-embedder", a directory in sentence-transformers' layout or a hub id; loaded on first use.
+        dimensions: vectors are cut to so many values, for models that were trained for it.
+        embedder: a running Embedder instead; it stays its owner's to close.
+
+    Instantiate:
+        ```python
+        embeddings = MLXAgentEmbeddings(model="demo-embedder")
+        ```
+
+    Embed:
+        ```python
+        embeddings.embed_documents(["The ferry leaves at nine.", "The library is closed."])
+        embeddings.embed_query("When does the ferry leave?")
+        ```
+
+    Async:
+        ```python
+        await embeddings.aembed_query("When does the ferry leave?")  # calls at the same time become one batch
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    model: str = "demo-embedder"
+    """What Embedder.load takes; with an embedder, that embedder's model."""
+    dimensions: int | None = Field(default=None, ge=1)
+    """The number of values of a vector; None keeps all."""
+    embedder: Embedder | None = Field(default=None, exclude=True, repr=False)
+    """A running embedder."""
+
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _own: Embedder | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> Self:
+        if self.embedder is not None and {"model", "dimensions"} & self.model_fields_set:
+            raise ValueError("model and dimensions are the embedder's: neither can be combined with embedder")
+        return self
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of documents; of no documents none."""
+        return self._embed(texts, "document") if texts else []
+
+    def embed_query(self, text: str) -> list[float]:
+        """The vector of a query."""
+        return self._embed([text], "query")[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Like embed_documents."""
+        return await self._aembed(texts, "document") if texts else []
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Like embed_query."""
+        return (await self._aembed([text], "query"))[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the embedder that was loaded here; the next call loads again. Leaves `embedder` alone."""
+        with self._lock:
+            own, self._own = self._own, None
+        if own is not None:
+            own.close()
+
+    def _embed(self, texts: list[str], prompt_name: str) -> list[list[float]]:
+        with langchain_errors():
+            vectors: list[list[float]] = self._open().embed(texts, prompt_name=prompt_name).tolist()
+        return vectors
+
+    async def _aembed(self, texts: list[str], prompt_name: str) -> list[list[float]]:
+        with langchain_errors():
+            embedder = await asyncio.to_thread(self._open)  # which may load it
+            vectors: list[list[float]] = (await embedder.aembed(texts, prompt_name=prompt_name)).tolist()
+        return vectors
+
+    def _open(self) -> Embedder:
+        if self.embedder is not None:
+            return self.embedder
+        with self._lock:
+            if self._own is None:
+                self._own = Embedder.load(self.model, dimensions=self.dimensions)
+            return self._own

@@ -1,0 +1,49 @@
+"""Texts as token ids, cut to the length that an encoder was made for; any number of threads at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import AutoTokenizer
+
+from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+
+
+class TokenizedTexts(NamedTuple):
+    """The ids of each text, with those that the model puts around it, and how many texts were longer."""
+
+    token_ids: list[list[int]]
+    num_truncated: int
+
+
+class TextTokenizer:
+    """A fast tokenizer of transformers, with truncation set once: setting it at each call is no business of threads."""
+
+    def __init__(self, path: Path, max_tokens: int, *, vocab_size: int, lower_case: bool = False) -> None:
+        tokenizer = _read(path)
+        self._backend: Any = tokenizer.backend_tokenizer
+        if self._backend.get_vocab_size() > vocab_size:
+            raise ModelLoadError(
+                f"{path}: {self._backend.get_vocab_size()} tokens, but embeddings for {vocab_size} only"
+            )
+        self.max_tokens: int = min(max_tokens, tokenizer.model_max_length)
+        self._lower_case = lower_case
+        self._backend.no_padding()
+        self._backend.enable_truncation(self.max_tokens)
+
+    def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Tokenize texts; those that are too long lose their end, as in sentence-transformers."""
+        encodings = self._backend.encode_batch([text.lower() for text in texts] if self._lower_case else list(texts))
+        return TokenizedTexts([each.ids for each in encodings], sum(bool(each.overflowing) for each in encodings))
+
+
+def _read(path: Path) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # any code of any tokenizer class of transformers runs in there
+        raise ModelLoadError(f"{path}: the tokenizer cannot be read: {type(error).__name__}: {error}") from error
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(f"{path}: {type(tokenizer).__name__} has no fast form in tokenizers")
+    return tokenizer

