@@ -52,7 +52,7 @@ def paged_attention(
     tokens to attend to, at least one. Only a row's last `window` tokens count; scores become softcap * tanh(score /
     softcap); sinks, (H,) scores, add to a head's softmax mass as a token without a value would. Returns (R, H, D) in
     the queries' type, and the (R, H) float32 log-sum-exp of all scores and the sink. A masked slot's weight is zero, so
-    this reference (not the kernels) wants finite values in every slot that a table names.
+    on a CPU (not on a GPU) every slot that a table names must hold finite values.
     """
     scores, values = _row_scores(
         queries,
@@ -130,6 +130,7 @@ def _attend_level(
     seen = (positions < level.seq_lens[:, None])[:, None]  # (G, 1 or M * H / K, L)
     if first is not None:
         seen = seen & (positions >= mx.repeat(first, heads // kv_heads, axis=1)[..., None])
+    values = _seen_values(values, seen.any(axis=1)[:, None])
     out, lse = _attend((mx.where(seen[:, None], scores, -math.inf), values))
     unfold = (num_groups, kv_heads, num_members, heads // kv_heads, -1)
     rows = [part.reshape(unfold).swapaxes(1, 2).reshape(-1, heads, part.shape[-1])[level.places] for part in (out, lse)]
@@ -253,7 +254,7 @@ def _row_scores(
     if window is not None:
         seen = seen & (positions >= seq_lens[:, None] - window)
     values = keys[..., :v_pool] if isinstance(v_pool, int) else _gather_blocks(v_pool, block_tables, block_size)
-    return mx.where(seen[:, None], scores, -math.inf), values
+    return mx.where(seen[:, None], scores, -math.inf), _seen_values(values, seen)
 
 
 def _gather_blocks(pool: mx.array, block_tables: mx.array, block_size: int) -> mx.array:
@@ -282,6 +283,14 @@ def _own_columns(kv_heads: int, dtype: mx.Dtype) -> mx.array:
     own = mx.eye(kv_heads, dtype=dtype)[None, :, None, :, None]
     mx.eval(own)
     return own
+
+
+def _seen_values(values: mx.array, seen: mx.array) -> mx.array:
+    """(..., L, D) values on a GPU, with zeros where (..., L) nobody sees them; on a CPU as they are.
+
+    There a slot may hold anything, as for the kernels: its weight is zero, and zero times NaN is NaN.
+    """
+    return values if backend() == "reference" else mx.where(seen[..., None], values, 0.0)
 
 
 def _capped(scores: mx.array, softcap: float | None) -> mx.array:

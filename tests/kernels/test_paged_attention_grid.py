@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mlx_agent_kernels import SharedLevel, backend, chunk_attention, gpu, paged_attention, shared_prefix_attention
+from mlx_agent_kernels import (
+    SharedLevel,
+    backend,
+    chunk_attention,
+    gpu,
+    paged_attention,
+    reference,
+    shared_prefix_attention,
+)
 from mlx_agent_kernels.checks import BLOCK_SIZES, DTYPES, HEAD_SIZES, MAX_GROUP, check_kernel
 from mlx_agent_kernels.loader import kernel_text
 
@@ -366,6 +374,20 @@ def test_values_of_another_width_than_keys_are_served_by_rows_prefixes_and_chunk
     case = LatentCase([5, 16, 1, 40, 17, 9], **shape, prefixes=FORESTS["groups on a root"])  # type: ignore[arg-type]
     assert_close(case.run_shared(), case.expected()[0], PRODUCT_TOLERANCE[dtype])
     check_chunk(LatentCase([150], **(shape | {"group": 4})), 33)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_the_matrix_products_of_a_gpu_see_nothing_of_slots_that_hold_nan(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "backend", lambda: "cuda")
+    monkeypatch.setattr(f"{__name__}.POISON", math.nan)
+    shape = {"dim": 96, "value_dim": 64, "group": 2, "kv_heads": 1, "window": window}
+    case = LatentCase(lengths_around(16, 100), **shape)  # type: ignore[arg-type]
+    assert_close(case.run()[0], case.expected()[0], 1e-4)
+    case = LatentCase([5, 16, 1, 40, 17, 9], **shape, prefixes=FORESTS["groups on a root"])  # type: ignore[arg-type]
+    assert_close(case.run_shared(), case.expected()[0], 1e-4)
+    check_chunk(LatentCase([150], **(shape | {"group": 4})), 1)  # type: ignore[arg-type]
 
 
 def test_levels_that_do_not_fit_are_refused_by_both_shapes() -> None:

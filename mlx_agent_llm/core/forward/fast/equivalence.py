@@ -54,7 +54,9 @@ def agrees_on(
     rows = RowSpan((), mx.zeros((len(tokens), 1), dtype=mx.int32), numbers + 1)
     layer.batch = rows_batch(BatchArrays(TokenArrays(*[numbers] * 5), rows, (), None))
     try:
-        expected: mx.array = module(tokens.swapaxes(0, 1), mask, None)
+        expected: Any = module(tokens.swapaxes(0, 1), mask, None)
+        if not isinstance(expected, mx.array):  # Gemma 4's blocks return the keys and values that later ones read too
+            return False
         return _is_close(forward(tokens, layer), expected.swapaxes(0, 1))
     except (TypeError, ValueError, UnsupportedKernelError):  # it is called otherwise, or its heads are not served
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -31,6 +32,21 @@ class PackedEmbedding(Form):
             output: mx.array = super().as_linear(x)  # type: ignore[misc]
             return output
         return project(x, quantized_weight(self, self))
+
+
+class PackedMultiLinear(Form):
+    """The form of quantized products of a head each.
+
+    MLX's CUDA product multiplies every head by the first one's weights where they are broadcast over tokens
+    (mlx/backend/cuda/quantized/qmm/qmv.cu), so the tokens of a head go into one product.
+    """
+
+    def __call__(self: Any, x: mx.array, transpose: bool = True) -> mx.array:
+        """(T, heads, 1, width) inputs -> (T, heads, 1, outputs); any others as the layer does."""
+        call: Callable[..., mx.array] = super().__call__  # type: ignore[misc]
+        if x.ndim != 4 or x.shape[2] != 1:
+            return call(x, transpose)
+        return call(mx.contiguous(x.swapaxes(0, 2)), transpose).swapaxes(0, 2)
 
 
 def _is_rows(x: mx.array) -> bool:

@@ -12,6 +12,7 @@ from mlx_agent_llm.core.forward.fast.adaptation import Form, adapt
 from mlx_agent_llm.core.forward.fast.fused_blocks import fuse_blocks
 from mlx_agent_llm.testing import tiny_model
 from tests.support.cores import make_core, run
+from tests.support.model_types.tiny import tiny
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -170,3 +171,7 @@ def test_an_attention_whose_heads_are_treated_otherwise_is_left_alone(change: Ca
 @pytest.mark.parametrize("model_type", ["gemma", "gemma2", "olmo2", "phi3", "cohere"])
 def test_blocks_of_other_families_are_left_alone(model_type: str) -> None:
     assert num_fused(tiny_model(model_type)) == 0
+
+
+def test_a_block_that_returns_more_than_its_output_is_left_alone() -> None:
+    assert num_fused(tiny("gemma4_text")) == 0

@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx_lm.models.mla import MultiLinear
 
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.fast.gpu_modules import speed_up_modules
@@ -51,6 +52,28 @@ def test_an_embedding_is_looked_up_and_multiplied_as_before(shape: tuple[int, ..
     adapt(holder, speed_up_of_layers)
     close(holder.layer.as_linear(x), before[0])
     close(holder.layer(tokens), before[1])
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 1, 64), (1, 4, 1, 64), (1, 4, 3, 64)])
+def test_products_of_a_head_each_broadcast_no_weights_over_tokens(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = nn.Module()
+    holder.layer = MultiLinear(64, 96, 4).to_quantized(group_size=32, bits=4)
+    x = mx.random.normal(shape, key=mx.random.key(1))
+    before = holder.layer(x)
+    mx.eval(before)
+    adapt(holder, speed_up_of_layers)
+    shapes = list[tuple[int, ...]]()
+    multiply = mx.quantized_matmul
+
+    def noted(x: mx.array, *arguments: Any, **options: Any) -> mx.array:
+        shapes.append(x.shape)
+        return multiply(x, *arguments, **options)
+
+    monkeypatch.setattr(mx, "quantized_matmul", noted)
+    close(holder.layer(x), before)
+    assert [product[:2] for product in shapes] == [(1, 4)]
 
 
 def speed_up_of_layers(holder: nn.Module, adaptation: Any) -> None:
