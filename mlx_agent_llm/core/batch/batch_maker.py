@@ -43,14 +43,11 @@ class BatchMaker:
         layout = Layout.of(schedule, self._packing, states)
         tables, widths, is_same = self._tables.update([chunk.request.kv.block_table for chunk in layout.chunks])
         self._levels_hold = self._levels_hold and is_same
-        positions, (token_ids, sources) = layout.positions, layout.token_ids(in_flight)
-        blocks, offsets = np.divmod(positions, self._block_size)
-        slots = tables[layout.owners, blocks] * self._block_size + offsets
+        token_ids, sources = layout.token_ids(in_flight)
         rows = self._row_span(layout, tables, widths) if layout.num_rows else None
-        prompt_tables = tuple(tables[row, : widths[row]] for row in layout.prompts)
-        tokens = self._token_arrays(layout, token_ids, sources, slots)
+        tokens = self._token_arrays(layout, token_ids, sources, tables)
         window = None if self._window_tables is None else self._window_tables.arrays(layout)
-        packed = pack(BatchArrays(tokens, rows, prompt_tables, window))
+        packed = pack(BatchArrays(tokens, rows, layout.prompt_tables(tables, widths), window))
         arrays, changes = packed.unpack(), schedule.changes
         batch = Batch(
             arrays.tokens,
@@ -73,7 +70,7 @@ class BatchMaker:
         return batch._replace(window=window_batch(batch, arrays.window, window_copies))
 
     def _token_arrays(
-        self, layout: Layout, token_ids: list[int], sources: list[int], slots: IntArray
+        self, layout: Layout, token_ids: list[int], sources: list[int], tables: IntArray
     ) -> TokenArrays[IntArray]:
         """With the idle rows and the padding after the tokens."""
         num_fill, sampled_rows = layout.num_idle + layout.num_padding, layout.sampled_rows
@@ -81,7 +78,7 @@ class BatchMaker:
             token_ids=extended(token_ids, num_fill, 0),
             in_flight_sources=extended(sources, num_fill, -1),
             positions=extended(layout.positions, num_fill, 0),
-            slot_mapping=extended(slots, num_fill, self._packing.padding_block * self._block_size),
+            slot_mapping=layout.slot_mapping(tables, self._block_size, self._packing.padding_block),
             sampled_rows=extended(sampled_rows, layout.num_rows - len(sampled_rows) if layout.in_buckets else 0, 0),
         )
 

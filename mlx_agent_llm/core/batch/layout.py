@@ -11,6 +11,7 @@ import numpy as np
 
 from mlx_agent_llm.core.batch.batch import PromptSpan
 from mlx_agent_llm.core.batch.packing import Packing, bucket
+from mlx_agent_llm.core.batch.row_tables import extended
 from mlx_agent_llm.core.batch.states import StateOrder
 from mlx_agent_llm.core.batch.table_matrix import IntArray
 from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
@@ -75,6 +76,16 @@ class Layout(NamedTuple):
     def sampled_rows(self) -> list[int]:
         """(S,) packed tokens."""
         return [end - 1 for chunk, end in zip(self.chunks, self.ends, strict=True) if chunk.is_sampled]
+
+    def slot_mapping(self, tables: IntArray, block_size: int, padding_block: int) -> IntArray:
+        """(T,) by (chunks, W) tables, with the slots of idle rows and padding after the tokens'."""
+        blocks, offsets = np.divmod(self.positions, block_size)
+        slots = tables[self.owners, blocks] * block_size + offsets
+        return extended(slots, self.num_idle + self.num_padding, padding_block * block_size)
+
+    def prompt_tables(self, tables: IntArray, widths: IntArray) -> tuple[IntArray, ...]:
+        """(W,) each of the chunks that attend as such, by (chunks, W) tables and (chunks,) widths."""
+        return tuple(tables[row, : widths[row]] for row in self.prompts)
 
     def prompt_span(self, index: int, table: mx.array) -> PromptSpan:
         """The span of a chunk."""

@@ -23,13 +23,10 @@ class WindowTables:
     def arrays(self, layout: Layout) -> WindowArrays[IntArray]:
         """Where the tokens of a layout have their keys and values in these layers."""
         tables, widths, _ = self._tables.update([self._table(chunk) for chunk in layout.chunks])
-        blocks, offsets = np.divmod(layout.positions, self._block_size)
-        slots = tables[layout.owners, blocks] * self._block_size + offsets
-        num_fill = layout.num_idle + layout.num_padding
         return WindowArrays(
-            slot_mapping=extended(slots, num_fill, self._padding_block * self._block_size),
+            slot_mapping=layout.slot_mapping(tables, self._block_size, self._padding_block),
             rows=self._rows(layout, tables, widths) if layout.num_rows else None,
-            prompt_tables=tuple(tables[row, : widths[row]] for row in layout.prompts),
+            prompt_tables=layout.prompt_tables(tables, widths),
         )
 
     def _table(self, chunk: Chunk) -> list[int]:

@@ -11,6 +11,7 @@ import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache
 
 from mlx_agent_llm.core.forward.fast.capped_attention import has_capped_form
+from mlx_agent_llm.core.forward.layers.layer import leaves_of
 from mlx_agent_llm.core.forward.layers.served_cache import AllKeys, LentKeys, ServedCache, lend, lend_all
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.seam import install_seam
@@ -51,7 +52,7 @@ def probe_model(model: nn.Module) -> ModelShape:
     install_seam()
     caches: list[Any] = model.make_cache() if hasattr(model, "make_cache") else [KVCache() for _ in model.layers]
     nesting = tuple(len(cache.caches) if isinstance(cache, CacheList) else None for cache in caches)
-    leaves = [leaf for cache in caches for leaf in (cache.caches if isinstance(cache, CacheList) else (cache,))]
+    leaves = [leaf for cache in caches for leaf in leaves_of(cache)]
     name = type(model).__module__
     probes = [_probe(name, leaf) for leaf in leaves]
     cache = _arranged(probes, nesting)
@@ -72,12 +73,12 @@ def _gather_together(probes: Sequence[_Probe], entries: Sequence[CacheList]) -> 
     """Mark those whose modules attend themselves because of another one."""
     if any(probe.is_chunked for probe in probes):  # such a model makes masks and scales of positions itself
         for probe in probes:
-            probe.is_gathered = True
+            probe.gather()
     for entry in entries:
         own = [leaf for leaf in entry.caches if isinstance(leaf, _Probe)]
         if any(probe.is_gathered for probe in own):
             for probe in own:
-                probe.is_gathered = True
+                probe.gather()
 
 
 def _without_repeats(modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
@@ -192,13 +193,13 @@ class _Probe(ServedCache):
         """Whether the model's own module attends."""
         return not self.is_capped and (self._is_its_own or not self._uses)
 
-    @is_gathered.setter
-    def is_gathered(self, value: bool) -> None:
-        self._is_its_own = value
+    def gather(self) -> None:
+        """Leave attention to the model's own module, whatever this layer does by itself."""
+        self._is_its_own = True
 
     def find_capped_form(self) -> None:
         """Note whether the module attends itself for a soft cap alone."""
-        if self.is_gathered and self._written is not None and not self._is_its_own:
+        if self._written is not None and not self._uses and not self._is_its_own:
             shape = self._written
             self.is_capped = bool(self.modules) and all(has_capped_form(module, shape) for module in self.modules)
 
@@ -215,7 +216,7 @@ def _innermost_module_with(cache: Any) -> list[nn.Module]:
         module = frame.f_locals.get("self")
         if frame.f_code.co_name == "__call__" and isinstance(module, nn.Module):
             for value in frame.f_locals.values():
-                if value is cache or (isinstance(value, CacheList) and any(leaf is cache for leaf in value.caches)):
+                if any(leaf is cache for leaf in leaves_of(value)):
                     return [module]
         frame = frame.f_back  # type: ignore[assignment]
     return []

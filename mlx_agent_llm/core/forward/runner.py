@@ -12,10 +12,10 @@ import mlx.nn as nn
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.compiled_forward import CompiledForward
 from mlx_agent_llm.core.forward.device import profile_here
-from mlx_agent_llm.core.forward.fast.adaptation import adapt
-from mlx_agent_llm.core.forward.fast.capped_attention import cap_in_kernels
-from mlx_agent_llm.core.forward.fast.gathered_modules import run_modules_by_sequences
-from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
+from mlx_agent_llm.core.forward.fast.adaptation import adapt, give_all
+from mlx_agent_llm.core.forward.fast.capped_attention import Capped
+from mlx_agent_llm.core.forward.fast.gathered_modules import RunBySequences
+from mlx_agent_llm.core.forward.fast.recurrent_modules import RunByStates
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.gathered import GatheredLayer
 from mlx_agent_llm.core.forward.layers.latent import LatentLayer
@@ -57,9 +57,9 @@ class ModelRunner:
         with self.on_device():
             self.profile = profile_here()
             own_ways = (
-                run_by_states(shape.state_modules),
-                cap_in_kernels(shape.capped_modules),
-                run_modules_by_sequences(shape.gathered_modules),
+                give_all(shape.state_modules, RunByStates),
+                give_all(shape.capped_modules, Capped),
+                give_all(shape.gathered_modules, RunBySequences),
             )
             with refuse_faults_of(model):
                 self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)

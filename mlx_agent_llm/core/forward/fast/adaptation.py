@@ -7,7 +7,7 @@ attributes of that subclass, so that the module itself holds nothing of ours.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.nn as nn
@@ -84,6 +84,17 @@ def adapt(model: nn.Module, *ways: Adapt) -> Adaptation:
             adaptation.undo()
             raise
     return adaptation
+
+
+def give_all(modules: Iterable[nn.Module], form: type[Form]) -> Adapt:
+    """The way that gives modules one form, but for those that have a form already."""
+
+    def give(model: nn.Module, adaptation: Adaptation) -> None:
+        for module in modules:
+            if not adaptation.keep(module):
+                adaptation.give(module, form)
+
+    return give
 
 
 def _give_back(module: nn.Module, form: type[Form]) -> None:

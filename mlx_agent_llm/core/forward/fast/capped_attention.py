@@ -5,14 +5,12 @@ Gemma 2's form: projections, norms of the heads if any, RoPE, scores of cap * ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
-from mlx_agent_llm.core.forward.fast.adaptation import Adapt, Adaptation, Form
+from mlx_agent_llm.core.forward.fast.adaptation import Form
 from mlx_agent_llm.core.forward.fast.equivalence import agrees_on, trial_tokens
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.kv.layer_shape import KVShape
@@ -30,21 +28,11 @@ def has_capped_form(module: Any, shape: KVShape) -> bool:
     return all(agrees_on(each, module, mask, partial(_attend, module), shape) for each in tokens)
 
 
-def cap_in_kernels(modules: Sequence[nn.Module]) -> Adapt:
-    """Lets modules that have a capped form compute so over a PagedLayer, and with any other cache as ever."""
-
-    def give_forms(model: nn.Module, adaptation: Adaptation) -> None:
-        for module in modules:
-            if not adaptation.keep(module):
-                adaptation.give(module, _Capped)
-
-    return give_forms
-
-
-class _Capped(Form):
-    """The form of an attention module with a soft cap."""
+class Capped(Form):
+    """The form of an attention module with a soft cap, over a PagedLayer; with any other cache it computes as ever."""
 
     def __call__(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        """See the class."""
         if isinstance(cache, PagedLayer):
             return _attend(self, x, cache)
         output: mx.array = super().__call__(x, mask, cache)  # type: ignore[misc]

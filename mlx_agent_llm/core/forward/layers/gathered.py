@@ -18,6 +18,8 @@ from mlx_lm.models.cache import CacheList
 
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
+from mlx_agent_llm.core.forward.layers.layer import leaves_of
+from mlx_agent_llm.core.forward.layers.packed_tokens import joined, turned
 from mlx_agent_llm.core.kv.layer_shape import KVShape
 
 
@@ -53,8 +55,7 @@ class GatheredLayer(PagedLayer):
 
 def gathered_layers(arguments: Sequence[Any]) -> list[GatheredLayer]:
     """Those among the arguments of a module, or within one of them."""
-    values = [leaf for value in arguments for leaf in (value.caches if isinstance(value, CacheList) else (value,))]
-    return [value for value in values if isinstance(value, GatheredLayer)]
+    return [leaf for value in arguments for leaf in leaves_of(value) if isinstance(leaf, GatheredLayer)]
 
 
 def run_by_sequences(call: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -66,8 +67,8 @@ def run_by_sequences(call: Callable[..., Any], arguments: Sequence[Any], options
     for sequence in _sequences(batch):
         own = {name: sequence.part_of(name, value, layers[0]) for name, value in bound.arguments.items()}
         part = inspect.BoundArguments(bound.signature, own)
-        results.append(tree_map(_turned, call(*part.args, **part.kwargs)))
-    packed = tree_map(lambda *parts: _joined(parts, batch.num_padding), results[0], *results[1:])
+        results.append(tree_map(turned, call(*part.args, **part.kwargs)))
+    packed = joined(results, batch.num_padding)
     # What is written and not read yet is to be computed all the same, or the next steps' writes pile up on it.
     pools = [pool for layer in layers for pool in (layer.keys, layer.values) if pool.size]
     return tree_map(lambda array: mx.depends(array, pools) if isinstance(array, mx.array) else array, packed)
@@ -92,7 +93,7 @@ class _Sequence(NamedTuple):
         if name.endswith("mask"):
             return self._mask(layer)
         if isinstance(value, mx.array) and value.shape[:2] == (self.num_packed, 1):
-            return _turned(value[self.begin : self.end])
+            return turned(value[self.begin : self.end])
         return value
 
     def _mask(self, layer: GatheredLayer) -> mx.array | None:
@@ -140,15 +141,3 @@ def _sequences(batch: Batch) -> Iterator[_Sequence]:
             yield _Sequence(num_packed, row, row + 1, position + 1, table, position + 1 - length)
     for begin, end, seq_len, table in batch.prompts:
         yield _Sequence(num_packed, begin, end, seq_len, table, 0)
-
-
-def _turned(array: Any) -> Any:
-    return array.swapaxes(0, 1) if isinstance(array, mx.array) else array
-
-
-def _joined(parts: Sequence[Any], num_padding: int) -> Any:
-    """Results one after the other, and nothing for the padding."""
-    if not isinstance(parts[0], mx.array):
-        return parts[0]
-    padding = [mx.zeros((num_padding, *parts[0].shape[1:]), dtype=parts[0].dtype)] if num_padding else []
-    return mx.concatenate([*parts, *padding])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_lm.models.cache import CacheList
@@ -23,6 +24,12 @@ class Layer:
         """The batch of the forward that is being built."""
         assert self.batch is not None, "a layer was used outside of a forward"
         return self.batch
+
+
+def leaves_of(entry: Any) -> Sequence[Any]:
+    """The leaves of one entry of a model's cache: those of a CacheList, or the entry itself."""
+    leaves: Sequence[Any] = entry.caches if isinstance(entry, CacheList) else (entry,)
+    return leaves
 
 
 def batch_of(cache: Any) -> Batch | None:

@@ -20,6 +20,7 @@ from mlx_lm.models.cache import ArraysCache
 
 from mlx_agent_llm.core.batch.batch import StateBatch, StateChunk, StateRows
 from mlx_agent_llm.core.forward.layers.layer import Layer
+from mlx_agent_llm.core.forward.layers.packed_tokens import joined, turned
 from mlx_agent_llm.core.kv.layer_shape import StateShape
 
 
@@ -54,7 +55,7 @@ class StateLayer(Layer):
             chunk.follow()
             pick = _Pick(batch.tokens.positions, chunk.span.begin, chunk.span.end, chunk.cache, are_rows=False)
             parts.append((chunk.span.begin, pick.call(call, arguments, options)))
-        return _packed([part for _, part in sorted(parts, key=lambda part: part[0])], batch.num_padding)
+        return joined([part for _, part in sorted(parts, key=lambda part: part[0])], batch.num_padding)
 
     def store(self, states: StateBatch) -> list[mx.array]:
         """Keep what the forward ended with; the arrays that are to be computed with it."""
@@ -172,7 +173,7 @@ class _Pick(NamedTuple):
     def call(self, call: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
         """The results for these tokens, packed."""
         result = call(*map(self._of, arguments), **{name: self._of(value) for name, value in options.items()})
-        return result if self.are_rows else tree_map(_turned, result)
+        return result if self.are_rows else tree_map(turned, result)
 
     def _of(self, value: Any) -> Any:
         if isinstance(value, StateLayer):
@@ -181,24 +182,8 @@ class _Pick(NamedTuple):
             return value[self.begin : self.end if self.are_rows else self.begin + 1]
         if isinstance(value, mx.array) and value.shape[:2] == (len(self.positions), 1):
             part = value[self.begin : self.end]
-            return part if self.are_rows else _turned(part)
+            return part if self.are_rows else turned(part)
         return value
-
-
-def _turned(array: Any) -> Any:
-    return array.swapaxes(0, 1) if isinstance(array, mx.array) else array
-
-
-def _packed(parts: Sequence[Any], num_padding: int) -> Any:
-    """Results one after the other, and nothing for the padding."""
-
-    def join(*arrays: Any) -> Any:
-        if not isinstance(arrays[0], mx.array):
-            return arrays[0]
-        padding = [mx.zeros((num_padding, *arrays[0].shape[1:]), dtype=arrays[0].dtype)] if num_padding else []
-        return mx.concatenate([*arrays, *padding]) if len(arrays) + len(padding) > 1 else arrays[0]
-
-    return tree_map(join, parts[0], *parts[1:])
 
 
 def _side_by_side(places: list[_Place], num_rows: int) -> list[mx.array]:
