@@ -7,7 +7,7 @@ grammar of the format holds, so that whatever a grammar writes is valid here, al
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from jsonschema.protocols import Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+from mlx_agent_llm.constrain.schema.read.document import NO_DOCUMENTS, Documents
 from mlx_agent_llm.constrain.schema.values.formats import (
     NUMBER_FORMATS,
     STRING_FORMATS,
@@ -28,7 +29,6 @@ from mlx_agent_llm.request.constraints import content_key
 
 _MAPS_OF_SCHEMAS = frozenset("properties $defs definitions dependentSchemas dependencies".split())
 _VALUES = frozenset("const enum default examples example".split())
-_NO_DOCUMENTS: Mapping[str, dict[str, Any] | bool] = {}
 
 
 class Violation(NamedTuple):
@@ -42,16 +42,12 @@ class Violation(NamedTuple):
         return f"{self.json_path}: {self.message}"
 
 
-def violation(
-    schema: dict[str, Any], value: Any, documents: Mapping[str, dict[str, Any] | bool] = _NO_DOCUMENTS
-) -> Violation | None:
+def violation(schema: dict[str, Any], value: Any, documents: Documents = NO_DOCUMENTS) -> Violation | None:
     """The first thing that is wrong with a value; None when it is valid."""
     return next(violations(schema, value, documents), None)
 
 
-def violations(
-    schema: dict[str, Any], value: Any, documents: Mapping[str, dict[str, Any] | bool] = _NO_DOCUMENTS
-) -> Iterator[Violation]:
+def violations(schema: dict[str, Any], value: Any, documents: Documents = NO_DOCUMENTS) -> Iterator[Violation]:
     """Everything that is wrong with a value. documents: further schemas by their URIs, for references.
 
     ConstraintError for a pattern that is none.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from transformers import AutoTokenizer
 
 from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models.configuration import check_configuration, context_length, model_classes
+from mlx_agent_llm.models.json_file import read_json_object
 from mlx_agent_llm.models.recommended import from_generation_config
 from mlx_agent_llm.models.safetensors import check_safetensors
 from mlx_agent_llm.models.tokenizer import HFTokenizer
@@ -21,7 +21,7 @@ from mlx_agent_llm.request import SamplingDefaults
 
 def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int | None]:
     """The model with its weights not yet evaluated, the tokenizer and the context length, None where none is named."""
-    config = _read_json(path / "config.json")
+    config = read_json_object(path / "config.json")
     check_configuration(path / "config.json", config)
     max_model_len = context_length(config, config.get("text_config"))
     end_tokens = _end_tokens(path, config)
@@ -31,14 +31,14 @@ def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int | None]:
 
 def read_context_length(path: Path) -> int | None:
     """The context length by config.json alone; None where it names none."""
-    config = _read_json(path / "config.json")
+    config = read_json_object(path / "config.json")
     return context_length(config, config.get("text_config"))
 
 
 def read_sampling_defaults(path: Path) -> SamplingDefaults:
     """What generation_config.json recommends to sample with."""
     generation = path / "generation_config.json"
-    return from_generation_config(generation, _read_json(generation) if generation.exists() else {})
+    return from_generation_config(generation, read_json_object(generation) if generation.exists() else {})
 
 
 def _read_model(path: Path) -> nn.Module:
@@ -55,7 +55,7 @@ def _check_shards(path: Path) -> None:
     """Every file of weights has to be whole, and each one that the index names has to be there."""
     index = path / "model.safetensors.index.json"
     if index.exists():
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json_object(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ModelLoadError(f"{index}: weight_map must be an object")
         for shard in sorted({str(shard) for shard in weight_map.values()}):
@@ -76,7 +76,7 @@ def _read_tokenizer(path: Path, end_tokens: list[int]) -> HFTokenizer:
 def _end_tokens(path: Path, config: Mapping[str, Any]) -> list[int]:
     """All ids that config.json and generation_config.json call eos_token_id, a number or a list of them."""
     generation = path / "generation_config.json"
-    sources = [config, config.get("text_config") or {}, _read_json(generation) if generation.exists() else {}]
+    sources = [config, config.get("text_config") or {}, read_json_object(generation) if generation.exists() else {}]
     found = list[int]()
     for source in sources:
         value = source.get("eos_token_id")
@@ -85,15 +85,3 @@ def _end_tokens(path: Path, config: Mapping[str, Any]) -> list[int]:
                 raise ModelLoadError(f"{path}: eos_token_id={value!r} must be an integer or a list of integers")
             found.extend([] if token_id is None else [token_id])
     return found
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelLoadError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ModelLoadError(f"{path}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelLoadError(f"{path}: must hold a JSON object")
-    return value

@@ -41,10 +41,14 @@ def find_model(name: str) -> Path:
 
 def find_demo() -> Path | None:
     """Find the demo model's file if its package is installed; the package itself is not imported."""
-    spec = importlib.util.find_spec(_DEMO_PACKAGE)
-    folders = spec.submodule_search_locations if spec is not None else None
-    files = [file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))]
+    files = [file for folder in package_folders(_DEMO_PACKAGE) for file in sorted(folder.glob("*.gguf"))]
     return files[0] if files else None
+
+
+def package_folders(name: str) -> list[Path]:
+    """The folders of a package, which is not imported; none where it is not installed."""
+    spec = importlib.util.find_spec(name)
+    return [Path(folder) for folder in (spec.submodule_search_locations if spec is not None else None) or ()]
 
 
 def _require_demo() -> Path:

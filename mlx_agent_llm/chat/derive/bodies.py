@@ -34,6 +34,13 @@ def locate(text: str, call: Call, start: int = 0) -> Located | None:
     return _json_call(text, call, start) or _named_call(text, call, found) or _tagged_call(text, name, arguments, found)
 
 
+def with_id_places(text: str) -> str:
+    """A text with places for the ids of calls."""
+    for call_id in IDS:
+        text = text.replace(call_id, "{id}")
+    return text
+
+
 def _json_call(text: str, call: Call, start: int) -> Located | None:
     """A JSON object with the name and the arguments."""
     for begin, end, value in _objects(text, start):
@@ -89,9 +96,7 @@ def _objects(text: str, start: int) -> Iterator[tuple[int, int, dict[str, Any]]]
 
 def _with_places(between: str) -> str:
     """What stands after a name, with places for the number and the id of a call."""
-    for call_id in IDS:
-        between = between.replace(call_id, "{id}")
-    return re.sub(r"(?<![\w.])[0-9](?![\w.])", "{index}", between)
+    return re.sub(r"(?<![\w.])[0-9](?![\w.])", "{index}", with_id_places(between))
 
 
 def _is_number(value: Any) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlx_agent_llm.chat.derive.bodies import Located, locate
-from mlx_agent_llm.chat.derive.probes import IDS, LAST, Probing
+from mlx_agent_llm.chat.derive.bodies import Located, locate, with_id_places
+from mlx_agent_llm.chat.derive.probes import LAST, Probing
 from mlx_agent_llm.chat.derive.units import common_beginning, common_end, is_mark, units
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
 
@@ -15,7 +15,7 @@ def derive_syntax(probing: Probing) -> CallSyntax | None:
     first = locate(probing.one, probing.probe.first)
     if first is None:
         return None
-    before, after = _with_ids(probing.one[: first.begin]), _with_ids(probing.one[first.end :])
+    before, after = with_id_places(probing.one[: first.begin]), with_id_places(probing.one[first.end :])
     before = probing.calls_alone(before)
     syntax = _of_two(probing, first, before, after) if probing.two else _of_one(first, before, after)
     return None if syntax is None else _with_marker(syntax, probing.text_tail)
@@ -31,7 +31,7 @@ def _of_two(probing: Probing, first: Located, before: str, after: str) -> CallSy
     two = None if one is None else locate(probing.two, LAST, one.end)
     if one is None or two is None:
         return None
-    between = _with_ids(probing.two[one.end : two.begin])
+    between = with_id_places(probing.two[one.end : two.begin])
     end = common_beginning(between, after).rstrip()
     begin = common_end(between[len(end) :], before).lstrip()
     separator = between[len(end) : len(between) - len(begin)]
@@ -70,9 +70,3 @@ def _with_marker(syntax: CallSyntax, text_tail: str) -> CallSyntax | None:
         return None
     closing = syntax.end.strip() or syntax.section_end.strip()
     return replace(syntax, marker=marker, closing=closing)
-
-
-def _with_ids(text: str) -> str:
-    for call_id in IDS:
-        text = text.replace(call_id, "{id}")
-    return text

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mlx_agent_llm.chat.derive.units import common_end
-from mlx_agent_llm.chat.reply.arguments.tags import Tags
+from mlx_agent_llm.chat.reply.arguments.tags import Tags, kind_of
 
 
 class FoundTags(NamedTuple):
@@ -57,7 +57,7 @@ def _between(text: str, places: list[tuple[int, _Written]], values: list[Any]) -
     value_end = tail.removeprefix(padding).rstrip()
     after = tail.removeprefix(padding)[len(value_end) :]
     leads = {
-        _kind(value): written.lead.removesuffix(padding) for value, (_, written) in zip(values, places, strict=True)
+        kind_of(value): written.lead.removesuffix(padding) for value, (_, written) in zip(values, places, strict=True)
     }
     name_end, value_begin = _split_lead(leads["string"])
     is_alike = all(lead == leads["string"] for lead in leads.values())
@@ -68,7 +68,7 @@ def _between(text: str, places: list[tuple[int, _Written]], values: list[Any]) -
     if text[places[-1][1].end : end] != padding + value_end:
         return None
     end += len(after) if text.startswith(after, end) else 0
-    python = {_kind(value) for value, (_, written) in zip(values, places, strict=True) if written.is_python}
+    python = {kind_of(value) for value, (_, written) in zip(values, places, strict=True) if written.is_python}
     return FoundTags(tags, text[: first_begin - len(begin)], end, "boolean" in python, "array" in python)
 
 
@@ -89,8 +89,3 @@ def _split_lead(lead: str) -> tuple[str, str]:
         return lead, ""
     name_end = lead[:at].rstrip()
     return name_end, lead[len(name_end) :]
-
-
-def _kind(value: Any) -> str:
-    kinds = {str: "string", bool: "boolean", int: "number", list: "array", dict: "object"}
-    return kinds[type(value)]

