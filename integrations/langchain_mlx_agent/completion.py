@@ -15,10 +15,9 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from langchain_mlx_agent.answers import PROVIDER
 from langchain_mlx_agent.errors import langchain_errors
-from langchain_mlx_agent.request import read_sampling
 from mlx_agent_llm import Engine, EngineConfig, RequestError, RequestOutput, SamplingParams
 from mlx_agent_llm.chat.foreign_names import with_own_names
-from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS
+from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, openai_sampling_params
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder
 from mlx_agent_llm.request import Delta
 
@@ -139,7 +138,7 @@ class MLXAgentLLM(BaseLLM):
         given = {**with_own_names(set_here), **with_own_names(options), **({} if stop is None else {"stop": stop})}
         if unknown := given.keys() - _OPTIONS:
             raise RequestError(f"unknown option {sorted(unknown)[0]!r}; known: {', '.join(sorted(_OPTIONS))}")
-        return read_sampling(given)
+        return openai_sampling_params(given)
 
     def _chunk(self, delta: Delta) -> GenerationChunk:
         info = None if delta.finish_reason is None else self._info(delta.finish_reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_mlx_agent.errors import langchain_errors
 from mlx_agent_llm import Embedder
+from mlx_agent_llm.embedder.on_first_use import EmbedderOnFirstUse
 
 
 class MLXAgentEmbeddings(BaseModel, Embeddings):
@@ -51,8 +51,7 @@ class MLXAgentEmbeddings(BaseModel, Embeddings):
     embedder: Embedder | None = Field(default=None, exclude=True, repr=False)
     """A running embedder."""
 
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
-    _own: Embedder | None = PrivateAttr(default=None)
+    _own: EmbedderOnFirstUse = PrivateAttr(default_factory=EmbedderOnFirstUse)
 
     @model_validator(mode="after")
     def _check_parameters(self) -> Self:
@@ -86,10 +85,7 @@ class MLXAgentEmbeddings(BaseModel, Embeddings):
 
     def close(self) -> None:
         """Close the embedder that was loaded here; the next call loads again. Leaves `embedder` alone."""
-        with self._lock:
-            own, self._own = self._own, None
-        if own is not None:
-            own.close()
+        self._own.close()
 
     def _embed(self, texts: list[str], prompt_name: str) -> list[list[float]]:
         with langchain_errors():
@@ -103,9 +99,4 @@ class MLXAgentEmbeddings(BaseModel, Embeddings):
         return vectors
 
     def _open(self) -> Embedder:
-        if self.embedder is not None:
-            return self.embedder
-        with self._lock:
-            if self._own is None:
-                self._own = Embedder.load(self.model, dimensions=self.dimensions)
-            return self._own
+        return self._own.open(self.model, self.dimensions) if self.embedder is None else self.embedder

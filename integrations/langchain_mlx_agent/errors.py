@@ -16,6 +16,7 @@ from langchain_core.exceptions import (
     ModelTimeoutError,
 )
 
+from mlx_agent_llm.chat.foreign_names import with_reasoning_named
 from mlx_agent_llm.errors import (
     ContextLengthError,
     GenerationError,
@@ -65,4 +66,4 @@ def _class_of_both(ours: type[MLXAgentError]) -> type[MLXAgentError]:
 
 def _as_written(argument: object) -> object:
     """A message with the name that the parameter has here."""
-    return argument.replace("enable_thinking", "reasoning") if isinstance(argument, str) else argument
+    return with_reasoning_named(argument) if isinstance(argument, str) else argument

@@ -14,9 +14,10 @@ from pydantic import AliasChoices, Field, PrivateAttr, model_validator
 
 from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.profile import model_profile
-from langchain_mlx_agent.request import OWN_OPTIONS, REASONING_OPTIONS, read_sampling
+from langchain_mlx_agent.request import OWN_OPTIONS
 from mlx_agent_llm import Engine, EngineConfig
-from mlx_agent_llm.chat.foreign_names import advice_on, with_own_names
+from mlx_agent_llm.chat.foreign_names import REASONING_OPTIONS, advice_on, with_own_names
+from mlx_agent_llm.chat.sampling import openai_sampling_params
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
 from mlx_agent_llm.models.context import context_length
 
@@ -99,7 +100,7 @@ class EngineChatModel(BaseChatModel):
         extra = OWN_OPTIONS - type(self).model_fields.keys()
         if unknown := self.model_kwargs.keys() - extra:
             raise ValueError(f"model_kwargs holds {sorted(unknown)[0]!r}; known: {', '.join(sorted(extra))}")
-        read_sampling(self._sampling)
+        openai_sampling_params(self._sampling)
         return self
 
     def open(self) -> Self:
@@ -128,7 +129,7 @@ class EngineChatModel(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that an answer depends on beside the messages: the key of LangChain's cache."""
-        params = read_sampling(self._sampling)
+        params = openai_sampling_params(self._sampling)
         sampling = {field.name: getattr(params, field.name) for field in fields(params)}
         sampling["constraint"] = params.constraint and params.constraint.key
         config = asdict(self._config)

@@ -13,12 +13,8 @@ from langchain_mlx_agent.messages import as_dicts
 from langchain_mlx_agent.structured import is_model_class, response_format_of
 from langchain_mlx_agent.tools import openai_tool
 from mlx_agent_llm import RequestError, SamplingParams
-from mlx_agent_llm.chat.foreign_names import with_own_names
-from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
-from mlx_agent_llm.request import MAX_LOGPROBS
-
-REASONING_OPTIONS: Mapping[str, str] = {"reasoning": "enable_thinking", "max_reasoning_tokens": "max_reasoning_tokens"}
-"""How the engine calls what a chat model or a call may set about reasoning."""
+from mlx_agent_llm.chat.foreign_names import REASONING_OPTIONS, with_own_names
+from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, openai_sampling_params
 
 OWN_OPTIONS = SAMPLING_OPTIONS | {"n", "logprobs", "top_logprobs"}
 """SamplingParams' fields as a chat model or a call may set them: logprobs and top_logprobs are as OpenAI has them."""
@@ -75,7 +71,7 @@ def read_request(
     if wanted is not None:
         chat["response_format"] = response_format_of(chat["response_format"], given.get("strict"))
     chat |= {REASONING_OPTIONS[name]: given[name] for name in REASONING_OPTIONS.keys() & given.keys()}
-    sampling = read_sampling({name: given[name] for name in OWN_OPTIONS & given.keys()})
+    sampling = openai_sampling_params({name: given[name] for name in OWN_OPTIONS & given.keys()})
     return ChatRequest(
         model=given.get("model", model),
         messages=as_dicts(messages),
@@ -84,16 +80,3 @@ def read_request(
         stream_usage=given.get("stream_usage", True),
         parsed_class=wanted if is_model_class(wanted) else None,
     )
-
-
-def read_sampling(values: Mapping[str, Any]) -> SamplingParams:
-    """The parameters with SamplingParams' defaults for those that are None."""
-    given = dict(values)
-    wanted, num_top = given.pop("logprobs", None) or False, given.pop("top_logprobs", None)
-    if not isinstance(wanted, bool):
-        raise RequestError(f"logprobs={wanted!r} must be True or False; top_logprobs says how many there are")
-    if num_top is not None and not wanted:
-        raise RequestError(f"top_logprobs={num_top!r} needs logprobs=True")
-    if num_top is not None and (isinstance(num_top, bool) or num_top not in range(MAX_LOGPROBS + 1)):
-        raise RequestError(f"top_logprobs={num_top!r} must be an integer between 0 and {MAX_LOGPROBS}")
-    return sampling_params({**given, "logprobs": (num_top or 0) if wanted else None})

@@ -7,6 +7,9 @@ from typing import Any
 
 from mlx_agent_llm.errors import RequestError
 
+REASONING_OPTIONS: Mapping[str, str] = {"reasoning": "enable_thinking", "max_reasoning_tokens": "max_reasoning_tokens"}
+"""How the engine calls what a framework's model or a call may set about reasoning."""
+
 _SAME: Mapping[str, str] = {
     "num_predict": "max_tokens",
     "max_new_tokens": "max_tokens",
@@ -48,6 +51,11 @@ def with_own_names(options: Mapping[str, Any]) -> dict[str, Any]:
             raise RequestError(f"{name}={value!r} is not known here: {_OTHERWISE[own]}")
         named[own] = _VALUES.get((name, value), value) if isinstance(value, str) else value
     return named
+
+
+def with_reasoning_named(message: str) -> str:
+    """A message of the engine with the name that frameworks have for the switch."""
+    return message.replace("enable_thinking", "reasoning")
 
 
 def advice_on(name: str) -> str | None:

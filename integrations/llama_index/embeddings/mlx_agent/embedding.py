@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from mlx_agent_llm import Embedder
+from mlx_agent_llm.embedder.on_first_use import EmbedderOnFirstUse
 
 
 class MLXAgentEmbedding(BaseEmbedding):
@@ -23,9 +23,8 @@ class MLXAgentEmbedding(BaseEmbedding):
     dimensions: int | None = Field(default=None, ge=1, description="Cut vectors to so many values; None keeps all.")
     embed_batch_size: int = Field(default=256, gt=0, le=2048, description="Texts that are handed over at once.")
 
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _given: Embedder | None = PrivateAttr(default=None)
-    _own: Embedder | None = PrivateAttr(default=None)
+    _own: EmbedderOnFirstUse = PrivateAttr(default_factory=EmbedderOnFirstUse)
 
     def __init__(self, model_name: str | None = None, embedder: Embedder | None = None, **fields: Any) -> None:
         if embedder is not None:
@@ -44,10 +43,7 @@ class MLXAgentEmbedding(BaseEmbedding):
 
     def close(self) -> None:
         """Close the embedder that was loaded here; the next call loads again. Leaves a given one alone."""
-        with self._lock:
-            own, self._own = self._own, None
-        if own is not None:
-            own.close()
+        self._own.close()
 
     def _get_query_embedding(self, query: str) -> Embedding:
         return self._embed([query], "query")[0]
@@ -77,9 +73,4 @@ class MLXAgentEmbedding(BaseEmbedding):
         return vectors
 
     def _embedder(self) -> Embedder:
-        if self._given is not None:
-            return self._given
-        with self._lock:
-            if self._own is None:
-                self._own = Embedder.load(self.model_name, dimensions=self.dimensions)
-            return self._own
+        return self._own.open(self.model_name, self.dimensions) if self._given is None else self._given

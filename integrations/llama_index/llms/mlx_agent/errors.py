@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mlx_agent_llm.chat.foreign_names import with_reasoning_named
 from mlx_agent_llm.errors import MLXAgentError, RequestError
 
 
@@ -26,4 +27,4 @@ def llm_errors() -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        raise LLMRequestError(str(error).replace("enable_thinking", "reasoning")) from error
+        raise LLMRequestError(with_reasoning_named(str(error))) from error

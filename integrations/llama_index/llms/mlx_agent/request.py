@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_index.llms.mlx_agent.tools import as_tool_dict
-from mlx_agent_llm.chat.foreign_names import with_own_names
-from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, sampling_params
+from mlx_agent_llm.chat.foreign_names import REASONING_OPTIONS, with_own_names
+from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, openai_sampling_params
 from mlx_agent_llm.errors import RequestError
-from mlx_agent_llm.request import SamplingParams
-
-REASONING_OPTIONS: Mapping[str, str] = {"reasoning": "enable_thinking", "max_reasoning_tokens": "max_reasoning_tokens"}
-"""How the engine calls what an LLM or a call may set about reasoning."""
 
 SETTINGS = SAMPLING_OPTIONS | REASONING_OPTIONS.keys() | {"logprobs", "top_logprobs", "json_mode", "strict"}
 """What an LLM or a call may set."""
 
+_PROMPT_OPTIONS = SAMPLING_OPTIONS | {"logprobs", "top_logprobs"}
 _CHAT_OPTIONS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "response_format"})
 
 
@@ -41,27 +38,13 @@ def chat_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dic
     if given.get("json_mode") and "response_format" not in chat:
         chat["response_format"] = {"type": "json_object"}
     chat |= {REASONING_OPTIONS[name]: given[name] for name in REASONING_OPTIONS.keys() & given.keys()}
-    return {**chat, "params": _sampling(given)}
+    return {**chat, "params": openai_sampling_params({name: given[name] for name in _PROMPT_OPTIONS & given.keys()})}
 
 
 def completion_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a prompt that is no chat: sampling parameters alone."""
     sampling = {name: value for name, value in settings.items() if name in _PROMPT_OPTIONS}
-    return {"params": _sampling({**sampling, **_known(options, _PROMPT_OPTIONS)})}
-
-
-_PROMPT_OPTIONS = SAMPLING_OPTIONS | {"logprobs", "top_logprobs"}
-
-
-def _sampling(given: Mapping[str, Any]) -> SamplingParams:
-    """The parameters; logprobs says whether, top_logprobs how many beside each token's own."""
-    wanted, num_top = given.get("logprobs"), given.get("top_logprobs")
-    if wanted not in (None, True, False):
-        raise RequestError(f"logprobs={wanted!r} must be True or False; top_logprobs says how many there are")
-    if num_top is not None and not wanted:
-        raise RequestError(f"top_logprobs={num_top!r} needs logprobs=True")
-    sampling = {name: value for name, value in given.items() if name in SAMPLING_OPTIONS}
-    return sampling_params({**sampling, "logprobs": (num_top or 0) if wanted else None})
+    return {"params": openai_sampling_params({**sampling, **_known(options, _PROMPT_OPTIONS)})}
 
 
 def _known(options: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
