@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
 from mlx_agent_llm import ChatOutput, Engine, EngineConfig, JSONSchema, SamplingParams
 from mlx_agent_llm.chat import TOOL_FORMATS, Tool, parse_reply, prepare_chat
 from mlx_agent_llm.errors import InvalidOutputError, RequestError
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
+from tests.support.replies import assert_obeys
 from tests.support.search import examples
 from tests.support.tool_templates import OPENED, PLAIN, THINKING, TemplateTokenizer, template_of
 
@@ -70,16 +70,8 @@ async def answers(engine: Engine, choice: str, num_runs: int) -> list[ChatOutput
 
 def check(output: ChatOutput, choice: str) -> None:
     """Assert that a reply is what the choice asks for, also where its budget ended it."""
-    assert not output.invalid_tool_calls, output
-    for call in output.tool_calls:
-        (tool,) = (tool for tool in TOOLS if tool.name == call.name)
-        Draft202012Validator(tool.parameters).validate(call.arguments)
-        assert json.loads(call.arguments_json) == call.arguments
+    assert_obeys(output, choice, TOOLS)
     assert len({call.id for call in output.tool_calls}) == len(output.tool_calls)
-    if choice == "none":
-        assert not output.tool_calls
-    elif choice != "auto":
-        assert output.tool_calls and output.text == "", output
     if choice == "say":
         assert [call.name for call in output.tool_calls] == ["say"]
     assert output.finish_reason in (("tool_calls", "length") if output.tool_calls else ("stop", "length"))

@@ -86,17 +86,23 @@ def test_fewer_dimensions_are_the_first_ones_scaled_to_length_one(demo_embedder:
         assert short.dimensions == 64
 
 
-def test_callers_at_the_same_time_share_forwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_tiny_encoder(tmp_path, "bert")
-    first_is_running, may_go_on = threading.Event(), threading.Event()
+def hold_forwards(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Let every forward wait; set when the first one runs, and to be set for them to go on."""
+    is_running, may_go_on = threading.Event(), threading.Event()
     forward = EmbedderWorker._forward
 
     def held_forward(worker: EmbedderWorker, rows: Any) -> Any:
-        first_is_running.set()
+        is_running.set()
         assert may_go_on.wait(60)
         return forward(worker, rows)
 
     monkeypatch.setattr(EmbedderWorker, "_forward", held_forward)
+    return is_running, may_go_on
+
+
+def test_callers_at_the_same_time_share_forwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    first_is_running, may_go_on = hold_forwards(monkeypatch)
     with Embedder.load(str(tmp_path)) as embedder, ThreadPoolExecutor(51) as pool:
         futures = [pool.submit(embedder.embed, ["w1 w2"])]
         assert first_is_running.wait(60)
@@ -194,15 +200,7 @@ def test_a_closed_embedder_says_so(tmp_path: Path) -> None:
 
 def test_calls_that_wait_when_it_is_closed_end_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_encoder(tmp_path, "bert")
-    is_running, may_go_on = threading.Event(), threading.Event()
-    forward = EmbedderWorker._forward
-
-    def held_forward(worker: EmbedderWorker, rows: Any) -> Any:
-        is_running.set()
-        assert may_go_on.wait(60)
-        return forward(worker, rows)
-
-    monkeypatch.setattr(EmbedderWorker, "_forward", held_forward)
+    is_running, may_go_on = hold_forwards(monkeypatch)
     embedder = Embedder.load(str(tmp_path))
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(embedder.embed, ["w1"])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from mlx_agent_llm import ChatOutput, Engine, EngineConfig, SamplingParams, Tool
 from mlx_agent_llm.chat import fold_chat
 from mlx_agent_llm.testing import RandomLogitsModel
 from tests.support.real_tokenizers import REAL_TOKENIZERS, real_tokenizer
+from tests.support.replies import assert_obeys
 
 SEARCH = Tool(
     "search",
@@ -75,14 +74,6 @@ def written(output: ChatOutput) -> list[Any]:
 
 def check(output: ChatOutput, choice: str) -> None:
     """Assert that a reply is what the choice asks for."""
-    assert not output.invalid_tool_calls, output
-    for call in output.tool_calls:
-        (tool,) = (tool for tool in TOOLS if tool.name == call.name)
-        Draft202012Validator(tool.parameters).validate(call.arguments)
-        assert json.loads(call.arguments_json) == call.arguments
-    if choice == "none":
-        assert not output.tool_calls
-    elif choice != "auto":
-        assert output.tool_calls and output.text == "", output
+    assert_obeys(output, choice, TOOLS)
     if choice == "search":
         assert [call.name for call in output.tool_calls] == ["search"]

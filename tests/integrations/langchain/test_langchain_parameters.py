@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
@@ -57,13 +57,6 @@ from mlx_agent_llm import (
 from mlx_agent_llm.engine.registry import EngineHolder
 from mlx_agent_llm.testing import ByteTokenizer, RandomLogitsModel, ScriptedModel
 from tests.support.langchain_chats import CONFIG, add, engine_of, merged, scripted
-
-
-@pytest.fixture(scope="module")
-def random_engine() -> Iterator[Engine]:
-    model = RandomLogitsModel()
-    with Engine.from_parts(model, model.tokenizer, CONFIG) as engine:
-        yield engine
 
 
 def test_a_calls_stop_replaces_the_models_own_and_an_empty_one_means_none() -> None:

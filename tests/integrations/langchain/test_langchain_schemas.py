@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import json
 import typing
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -18,8 +17,7 @@ from langchain_mlx_agent import ChatMLXAgent
 from langchain_mlx_agent.structured import json_schema_of
 from langchain_mlx_agent.tools import openai_tool
 from mlx_agent_llm import ConstraintError, Engine, ToolChoiceError, UnsupportedSchemaError
-from mlx_agent_llm.testing import RandomLogitsModel
-from tests.support.langchain_chats import CONFIG, add, scripted
+from tests.support.langchain_chats import add, scripted
 from tests.support.pydantic_models import MODELS, assert_is_valid_or_refused
 
 
@@ -71,13 +69,6 @@ def sow(node: Node, depth: int = 1) -> str:
         depth: How deep.
     """
     return f"{node.value} {depth}"
-
-
-@pytest.fixture(scope="module")
-def random_engine() -> Iterator[Engine]:
-    model = RandomLogitsModel()
-    with Engine.from_parts(model, model.tokenizer, CONFIG) as engine:
-        yield engine
 
 
 @pytest.mark.parametrize(

@@ -30,17 +30,10 @@ from mlx_agent_llm import (
     Usage,
 )
 from mlx_agent_llm.chat import ToolCallDelta
-from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
+from mlx_agent_llm.testing import ScriptedModel
 from tests.support.langchain_chats import ADD, CONFIG, Person, PersonDict, PersonV1, add, merged, now, scripted
 from tests.support.search import examples
 from tests.support.tool_templates import THINKING, TemplateTokenizer
-
-
-@pytest.fixture(scope="module")
-def random_engine() -> Iterator[Engine]:
-    model = RandomLogitsModel()
-    with Engine.from_parts(model, model.tokenizer, CONFIG) as engine:
-        yield engine
 
 
 @pytest.mark.parametrize(
