@@ -51,11 +51,12 @@ def pool_sizes(shapes: Sequence[LayerShape], config: EngineConfig, max_model_len
     window = max((w for w in map(_window, shapes) if w is not None and w < max_model_len), default=0)
     num_bytes -= num_slots * state_bytes(shapes)
     most_blocks = config.max_num_seqs * -(-max_model_len // config.block_size)
-    num_even = min(_num_even_blocks(token_bytes(shapes), config, num_bytes), most_blocks)
-    num_window_blocks = _num_window_blocks(window, config) if window else num_even
     if config.kv_cache_tokens is not None:
         num_even = -(-config.kv_cache_tokens // config.block_size)
-    if num_window_blocks >= num_even:
+    else:
+        num_even = min(_num_even_blocks(token_bytes(shapes), config, num_bytes), most_blocks)
+    num_window_blocks = _num_window_blocks(window, config)
+    if not window or num_window_blocks >= num_even:
         return PoolSizes(num_even, num_slots)
     if config.kv_cache_tokens is not None:
         return PoolSizes(num_even, num_slots, num_window_blocks, window)

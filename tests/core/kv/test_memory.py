@@ -27,6 +27,11 @@ def test_layers_that_see_everything_get_all_of_it() -> None:
     assert sizes([FULL] * 2, max_model_len=32, kv_cache_bytes=204_800) == PoolSizes(8), "no more than 4 full contexts"
 
 
+def test_a_configured_number_of_tokens_is_kept_whatever_contexts_and_the_default_size_need() -> None:
+    assert sizes([FULL] * 2, max_model_len=32, kv_cache_tokens=10_000) == PoolSizes(625)
+    assert sizes([FULL._replace(kv_heads=2**20)], kv_cache_tokens=1600) == PoolSizes(100), "2**26 bytes a token"
+
+
 def test_layers_that_see_a_window_get_what_running_requests_take_twice() -> None:
     found = sizes([WINDOWED] * 3 + [FULL], kv_cache_bytes=512_000)
     assert found == PoolSizes(500 - 3 * WINDOW_BLOCKS, 0, WINDOW_BLOCKS, 33)
