@@ -72,6 +72,7 @@ def test_the_kernels_export_these_names_and_no_others() -> None:
         "SharedLevel",
         "UnsupportedKernelError",
         "Weight",
+        "Writes",
         "apply_token_bitmask",
         "backend",
         "chunk_attention",
@@ -81,6 +82,7 @@ def test_the_kernels_export_these_names_and_no_others() -> None:
         "shared_prefix_attention",
         "swiglu",
         "write_kv",
+        "write_pools",
     ]
 
 
