@@ -40,9 +40,9 @@ def rotate_and_write(
 
     projected: (T, ..., (H + 2K) * D), queries, keys and values side by side; positions, slot_mapping: (T,) int32;
     pools: (slots, K, D). Returns the (T, H, D) queries and the pools. On a GPU the pools are written in place when the
-    queries are computed, whoever else holds them, and MLX orders nothing by them: what reads them afterwards must depend
-    on the queries, and what read them before must be among the origins of `projected`, or waited for. On a CPU as by
-    write_kv.
+    queries are computed, whoever else holds them, and MLX orders nothing by them: what reads them afterwards must
+    depend on the queries, and what read them before must be among the origins of `projected`, or waited for. On a CPU
+    as by write_kv.
     Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
     """
     check_projected(projected, positions, slot_mapping, k_pool, v_pool, options.heads)

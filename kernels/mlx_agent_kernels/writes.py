@@ -28,9 +28,9 @@ class Writes(NamedTuple):
 def write_pools(pools: Sequence[mx.array], slot_mapping: mx.array, contents: Sequence[mx.array]) -> Writes:
     """Put contents, (T, K, D) each, into the slots of their pools, (slots, K, D) each: keys, and values if any.
 
-    slot_mapping: (T,) int32. On a GPU the pools are written in place, whoever else holds them, and MLX orders nothing by
-    them: what reads them afterwards must depend on `written`, and what read them before must be among the contents'
-    or the mapping's origins, or waited for. On a CPU as by write_kv.
+    slot_mapping: (T,) int32. On a GPU the pools are written in place, whoever else holds them, and MLX orders nothing
+    by them: what reads them afterwards must depend on `written`, and what read them before must be among the origins of
+    the contents, or waited for. On a CPU as by write_kv.
     Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernel is not made for.
     """
     check_writes(pools, slot_mapping, contents)

@@ -46,7 +46,7 @@ class GatheredLayer(PagedLayer):
         return position // self.window * self.window if self._is_chunked else max(position + 1 - self.window, 0)
 
     def write(self, slots: mx.array, *contents: mx.array) -> None:
-        """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots, so that MLX orders what it reads itself."""
+        """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots, not in place: MLX itself reads them."""
         keys, values = contents
         self.keys = write_kv(self.keys, slots, keys)
         if values.size:  # MLX's scatter divides by the width, which an index of keys alone has none of
