@@ -380,13 +380,14 @@ def test_values_of_another_width_than_keys_are_served_by_rows_prefixes_and_chunk
 def test_the_matrix_products_of_a_gpu_see_nothing_of_slots_that_hold_nan(
     window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tolerance = 1e-4 if reference.backend() == "reference" else 0.01  # products of float32 may keep 10 bits on a GPU
     monkeypatch.setattr(reference, "backend", lambda: "cuda")
     monkeypatch.setattr(f"{__name__}.POISON", math.nan)
     shape = {"dim": 96, "value_dim": 64, "group": 2, "kv_heads": 1, "window": window}
     case = LatentCase(lengths_around(16, 100), **shape)  # type: ignore[arg-type]
-    assert_close(case.run()[0], case.expected()[0], 1e-4)
+    assert_close(case.run()[0], case.expected()[0], tolerance)
     case = LatentCase([5, 16, 1, 40, 17, 9], **shape, prefixes=FORESTS["groups on a root"])  # type: ignore[arg-type]
-    assert_close(case.run_shared(), case.expected()[0], 1e-4)
+    assert_close(case.run_shared(), case.expected()[0], tolerance)
     check_chunk(LatentCase([150], **(shape | {"group": 4})), 1)  # type: ignore[arg-type]
 
 
