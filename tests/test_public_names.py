@@ -76,6 +76,7 @@ def test_the_kernels_export_these_names_and_no_others() -> None:
         "apply_token_bitmask",
         "backend",
         "chunk_attention",
+        "has_product_kernel",
         "paged_attention",
         "project",
         "rotate_and_write",

@@ -10,7 +10,7 @@ from mlx_agent_kernels.elementwise import swiglu
 from mlx_agent_kernels.heads import HeadOptions, rotate_and_write
 from mlx_agent_kernels.levels import SharedLevel
 from mlx_agent_kernels.loader import backend
-from mlx_agent_kernels.projections import Norm, QuantizedWeight, Weight, project
+from mlx_agent_kernels.projections import Norm, QuantizedWeight, Weight, has_product_kernel, project
 from mlx_agent_kernels.reference import apply_token_bitmask, write_kv
 from mlx_agent_kernels.writes import Writes, write_pools
 
@@ -25,6 +25,7 @@ __all__ = [
     "apply_token_bitmask",
     "backend",
     "chunk_attention",
+    "has_product_kernel",
     "paged_attention",
     "project",
     "rotate_and_write",

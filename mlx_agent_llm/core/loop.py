@@ -181,6 +181,7 @@ class EngineCore:
             self.kv_manager,
             self._kv_bytes,
             self._runner.profile.backend,
+            self._runner.quantized_products,
             computes_all_logits=self._runner.computes_all_logits,
         )
 

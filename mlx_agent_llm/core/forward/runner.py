@@ -15,6 +15,7 @@ from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.fast.capped_attention import cap_in_kernels
 from mlx_agent_llm.core.forward.fast.gathered_modules import run_modules_by_sequences
+from mlx_agent_llm.core.forward.fast.quantized_products import quantized_products
 from mlx_agent_llm.core.forward.fast.recurrent_modules import run_by_states
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.gathered import GatheredLayer
@@ -63,6 +64,7 @@ class ModelRunner:
             )
             with refuse_faults_of(model):
                 self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)
+            self.quantized_products = quantized_products(model)
         self.computes_all_logits = computes_all_logits(model)
         # Models that look at values cannot be traced.
         looks_at_values = hasattr(model, "reads_values") or shape.gathered_modules
