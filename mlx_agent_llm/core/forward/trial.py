@@ -55,10 +55,10 @@ class Trial(NamedTuple):
             return
         errors = list[float]()
         for seed in range(NUM_ATTEMPTS):
-            errors.append(self.distance(self._random_tokens(seed)))
+            errors.append(self.distance(self.random_tokens(seed)))
             if errors[-1] <= self.tolerance:
                 return
-        first = self._first_difference(self._random_tokens(seed), self.tolerance)
+        first = self._first_difference(self.random_tokens(seed), self.tolerance)
         raise UnsupportedModelError(
             f"{type(self.model).__module__}: over paged layers its logits differ from mlx-lm's by {min(errors):.2g} of "
             f"their norm, and {self.tolerance:g} are rounding; first in {first}"
@@ -78,7 +78,8 @@ class Trial(NamedTuple):
         with self.runner.on_device():
             return _tolerance(self.model)
 
-    def _random_tokens(self, seed: int) -> list[int]:
+    def random_tokens(self, seed: int) -> list[int]:
+        """A sequence that is tried."""
         count = min(NUM_TOKENS, self.max_tokens)
         token_ids: list[int] = np.random.default_rng(seed).integers(0, self.vocab_size, count).tolist()
         return token_ids

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import mlx.nn as nn
 
 from mlx_agent_kernels import has_product_kernel
-from mlx_agent_llm.core.forward.fast.packed_layers import PackedEmbedding, PackedLinear
 from mlx_agent_llm.core.forward.fast.projections import quantized_weight
 
 
@@ -32,7 +31,7 @@ class QuantizedProduct(NamedTuple):
 
 
 def quantized_products(model: nn.Module) -> tuple[QuantizedProduct, ...]:
-    """The forms of a model's quantized layers as they are now, those of few bits first."""
+    """The forms of a model's quantized layers, those of few bits first."""
     modules: list[Any] = model.modules()
     quantized = [module for module in modules if "scales" in module and "weight" in module]
     kinds = Counter((module.bits, module.group_size, module.mode, _is_ours(module)) for module in quantized)
@@ -40,6 +39,6 @@ def quantized_products(model: nn.Module) -> tuple[QuantizedProduct, ...]:
 
 
 def _is_ours(module: Any) -> bool:
-    """Experts, for one, have no form of ours."""
-    has_form = isinstance(module, PackedLinear | PackedEmbedding)
+    """Experts, for one, have no form of ours on any device."""
+    has_form = isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding)
     return has_form and has_product_kernel(quantized_weight(module, module), module.scales.dtype)

@@ -7,8 +7,6 @@ import mlx.nn as nn
 import pytest
 
 from mlx_agent_kernels import projections
-from mlx_agent_llm.core.forward.fast.adaptation import adapt
-from mlx_agent_llm.core.forward.fast.gpu_modules import speed_up_modules
 from mlx_agent_llm.core.forward.fast.quantized_products import QuantizedProduct, quantized_products
 from mlx_agent_llm.testing import tiny_model
 from tests.support.cores import make_core
@@ -51,8 +49,6 @@ def test_without_a_gpu_all_products_are_mlx_s(model: nn.Module, on_the_cpu: None
 
 
 def test_on_cuda_layers_whose_form_a_kernel_knows_are_ours(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlx_agent_llm.core.forward.fast.gpu_modules.fuse_blocks", lambda *arguments: None)
-    adapt(model, speed_up_modules)
     monkeypatch.setattr(projections, "backend", lambda: "cuda")
     found = quantized_products(model)
     assert {(product.bits, product.is_ours) for product in found} == {(8, True), (4, False), (6, False)}
