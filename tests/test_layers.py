@@ -42,6 +42,7 @@ FLOORS = (
     ("embedder", "engine"),
     ("testing",),
     ("bench",),
+    ("verify",),
     ("cli.demo",),
     ("cli",),
 )

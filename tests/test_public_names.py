@@ -72,15 +72,18 @@ def test_the_kernels_export_these_names_and_no_others() -> None:
         "SharedLevel",
         "UnsupportedKernelError",
         "Weight",
+        "Writes",
         "apply_token_bitmask",
         "backend",
         "chunk_attention",
+        "has_product_kernel",
         "paged_attention",
         "project",
         "rotate_and_write",
         "shared_prefix_attention",
         "swiglu",
         "write_kv",
+        "write_pools",
     ]
 
 

@@ -1,4 +1,8 @@
-"""The attention functions of the package: arguments checked, then the kernels on a GPU, or the reference on the CPU."""
+"""The attention functions of the package: arguments checked, then the kernels on a GPU, or the reference on the CPU.
+
+Each takes `written`, what write_pools returned of the pools: MLX orders nothing by pools that are written in place. Our
+kernels have the queries among their inputs, and what MLX computes reads the pools through tables, so these wait.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,7 @@ def paged_attention(
     window: int | None = None,
     sinks: mx.array | None = None,
     softcap: float | None = None,
+    written: mx.array | None = None,
     return_lse: Literal[False] = False,
 ) -> mx.array: ...
 
@@ -50,6 +55,7 @@ def paged_attention(
     window: int | None = None,
     sinks: mx.array | None = None,
     softcap: float | None = None,
+    written: mx.array | None = None,
     return_lse: Literal[True],
 ) -> tuple[mx.array, mx.array]: ...
 
@@ -66,6 +72,7 @@ def paged_attention(
     window: int | None = None,
     sinks: mx.array | None = None,
     softcap: float | None = None,
+    written: mx.array | None = None,
     return_lse: bool = False,
 ) -> mx.array | tuple[mx.array, mx.array]:
     """Attention of decode rows, one query token each, over their own blocks, as reference.paged_attention says.
@@ -75,12 +82,13 @@ def paged_attention(
     check_pools(queries, k_pool, v_pool, block_size)
     check_rows(queries, block_tables, seq_lens)
     check_options(queries, window, sinks, softcap)
-    own: Any = (block_tables, seq_lens)
     options: Any = {"scale": scale, "block_size": block_size, "window": window, "sinks": sinks, "softcap": softcap}
     if isinstance(v_pool, int) or not _uses_kernels(queries, k_pool, v_pool, block_size):
+        own: Any = (_after(written, block_tables), seq_lens)
         out, lse = reference.paged_attention(queries, k_pool, v_pool, *own, **options)
     else:
-        out, lse = gpu.paged_attention(queries, k_pool, v_pool, *own, **options)
+        own = (block_tables, seq_lens)
+        out, lse = gpu.paged_attention(_after(written, queries), k_pool, v_pool, *own, **options)
     return (out, lse) if return_lse else out
 
 
@@ -97,6 +105,7 @@ def shared_prefix_attention(
     window: int | None = None,
     sinks: mx.array | None = None,
     softcap: float | None = None,
+    written: mx.array | None = None,
 ) -> mx.array:
     """Attention of decode rows that have blocks in common, as reference.shared_prefix_attention says.
 
@@ -106,11 +115,13 @@ def shared_prefix_attention(
     check_rows(queries, block_tables, seq_lens)
     check_levels(queries, levels)
     check_options(queries, window, sinks, softcap)
-    own: Any = (levels, block_tables, seq_lens)
     options: Any = {"scale": scale, "block_size": block_size, "window": window, "sinks": sinks, "softcap": softcap}
     if isinstance(v_pool, int) or not _uses_kernels(queries, k_pool, v_pool, block_size):
+        levels = [level._replace(block_tables=_after(written, level.block_tables)) for level in levels]
+        own: Any = (levels, _after(written, block_tables), seq_lens)
         return reference.shared_prefix_attention(queries, k_pool, v_pool, *own, **options)
-    return gpu.shared_prefix_attention(queries, k_pool, v_pool, *own, **options)
+    own = (levels, block_tables, seq_lens)
+    return gpu.shared_prefix_attention(_after(written, queries), k_pool, v_pool, *own, **options)
 
 
 def chunk_attention(
@@ -125,6 +136,7 @@ def chunk_attention(
     window: int | None = None,
     sinks: mx.array | None = None,
     softcap: float | None = None,
+    written: mx.array | None = None,
 ) -> mx.array:
     """Causal attention of a prompt chunk over its sequence, as reference.chunk_attention says.
 
@@ -132,11 +144,11 @@ def chunk_attention(
     """
     check_pools(queries, k_pool, v_pool, block_size)
     check_options(queries, window, sinks, softcap)
-    own: Any = (block_table, seq_len)
     options: Any = {"scale": scale, "block_size": block_size, "window": window, "sinks": sinks}
     if isinstance(v_pool, int) or not _uses_kernels(queries, k_pool, v_pool, block_size) or softcap is not None:
+        own: Any = (_after(written, block_table), seq_len)
         return reference.chunk_attention(queries, k_pool, v_pool, *own, **options, softcap=softcap)
-    return gpu.chunk_attention(queries, k_pool, v_pool, *own, **options)
+    return gpu.chunk_attention(_after(written, queries), k_pool, v_pool, block_table, seq_len, **options)
 
 
 def _uses_kernels(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_size: int) -> bool:
@@ -149,3 +161,8 @@ def _uses_kernels(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_s
         return False
     check_kernel(queries, k_pool, v_pool, block_size)
     return True
+
+
+def _after(written: mx.array | None, array: mx.array) -> mx.array:
+    """The same array, there when the pools are written: zero is added."""
+    return array if written is None else array + written.astype(array.dtype)

@@ -119,6 +119,19 @@ def check_projected(
         raise _misfit(f"positions and slot_mapping must be ({tokens},)", positions, slot_mapping)
 
 
+def check_writes(pools: Sequence[mx.array], slot_mapping: mx.array, contents: Sequence[mx.array]) -> None:
+    """Raise ValueError where (T, K, D) contents do not fit their (slots, K, D) pools, one or two, and (T,) slots."""
+    if not 1 <= len(pools) == len(contents) <= 2:
+        raise ValueError(f"pools must be 1 or 2, with contents each; got {len(pools)} and {len(contents)}")
+    if slot_mapping.ndim != 1:
+        raise _misfit("slot_mapping must be (tokens,)", slot_mapping)
+    for pool, content in zip(pools, contents, strict=True):
+        if pool.ndim != 3 or pool.shape[:2] != pools[0].shape[:2]:
+            raise _misfit("pools (slots, kv_heads, dim) of as many slots and heads", *pools)
+        if content.shape != (len(slot_mapping), *pool.shape[1:]):
+            raise _misfit("contents must be (tokens of slot_mapping, kv_heads, dim)", content, slot_mapping, pool)
+
+
 def is_for_products(key_dim: int, value_dim: int) -> bool:
     """Whether heads of these widths are attended to by matrix products over copies of what each row sees."""
     return key_dim != value_dim or key_dim > HEAD_SIZES[-1]
@@ -144,8 +157,18 @@ def check_kernel(queries: mx.array, k_pool: mx.array, v_pool: mx.array, block_si
         raise UnsupportedKernelError(f"{group} query heads a KV head: the GPU kernels serve 1 to {MAX_GROUP}")
 
 
+def check_writes_kernel(pools: Sequence[mx.array]) -> None:
+    """Raise UnsupportedKernelError for types that the GPU kernel which writes pools is not made for."""
+    dtypes = tuple(pool.dtype for pool in pools)
+    if dtypes[0] not in DTYPES or len(set(dtypes)) > 1:
+        raise UnsupportedKernelError(f"pools of {_listed(dtypes)}: the GPU kernels serve one of {_listed(DTYPES)}")
+
+
 def check_rotation_kernel(projected: mx.array, k_pool: mx.array, v_pool: mx.array) -> None:
-    """Raise UnsupportedKernelError for types that the GPU kernel which writes the pools is not made for."""
+    """Raise UnsupportedKernelError for what the GPU kernel that writes the pools beside turning is not made for."""
+    dim = k_pool.shape[2]
+    if is_for_products(dim, v_pool.shape[2]):  # these wait for no queries
+        raise UnsupportedKernelError(f"head size {dim}: the GPU kernels serve {_listed(HEAD_SIZES)}")
     dtypes = (projected.dtype, k_pool.dtype, v_pool.dtype)
     if projected.dtype not in DTYPES or set(dtypes) != {projected.dtype}:
         raise UnsupportedKernelError(

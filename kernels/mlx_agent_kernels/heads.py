@@ -39,22 +39,17 @@ def rotate_and_write(
     """Norm and turn the heads of queries and keys, and put keys and values into their slots.
 
     projected: (T, ..., (H + 2K) * D), queries, keys and values side by side; positions, slot_mapping: (T,) int32;
-    pools: (slots, K, D). Returns the (T, H, D) queries and the pools. On CUDA the pools are written in place when the
-    queries are computed, whoever else holds them: what reads them then must depend on the queries. Elsewhere as by
-    write_kv.
+    pools: (slots, K, D). Returns the (T, H, D) queries and the pools. On a GPU the pools are written in place when the
+    queries are computed, whoever else holds them, and MLX orders nothing by them: what reads them afterwards must
+    depend on the queries, and what read them before must be among the origins of `projected`, or waited for. On a CPU
+    as by write_kv.
     Raises ValueError for arrays that do not fit each other, and on a GPU for what its kernels are not made for.
     """
     check_projected(projected, positions, slot_mapping, k_pool, v_pool, options.heads)
     if backend() == "reference":
         return rotate_and_write_reference(projected, positions, slot_mapping, k_pool, v_pool, options)
-    tokens, (_, kv_heads, dim) = len(projected), k_pool.shape
     check_rotation_kernel(projected, k_pool, v_pool)
-    if backend() == "cuda":
-        [queries] = _launch(projected, positions, options, kv_heads, dim, pools=(slot_mapping, k_pool, v_pool))
-        return queries, k_pool, v_pool
-    queries, keys = _launch(projected, positions, options, kv_heads, dim)
-    values = projected.reshape(tokens, -1, dim)[:, -kv_heads:]
-    return queries, write_kv(k_pool, slot_mapping, keys), write_kv(v_pool, slot_mapping, values)
+    return _launch(projected, positions, slot_mapping, k_pool, v_pool, options), k_pool, v_pool
 
 
 def rotate_and_write_reference(
@@ -96,21 +91,17 @@ def _turn(heads: mx.array, positions: mx.array, options: HeadOptions) -> mx.arra
 def _launch(
     projected: mx.array,
     positions: mx.array,
+    slot_mapping: mx.array,
+    k_pool: mx.array,
+    v_pool: mx.array,
     options: HeadOptions,
-    kv_heads: int,
-    dim: int,
-    *,
-    pools: tuple[mx.array, mx.array, mx.array] | None = None,
-) -> list[mx.array]:
-    """Launch rotate_heads: the queries, written pools or not; without them the keys too."""
+) -> mx.array:
+    """Launch rotate_heads, which writes the pools: the queries."""
+    _, kv_heads, dim = k_pool.shape
     inputs = {"projected": projected, "positions": positions.astype(mx.int32), "frequencies": options.frequencies}
-    outputs = {"queries": (len(projected), options.heads, dim)}
     if options.q_norm is not None and options.k_norm is not None:
         inputs |= {"q_norm": options.q_norm, "k_norm": options.k_norm}
-    if pools is None:
-        outputs["keys"] = (len(projected), kv_heads, dim)
-    else:
-        inputs |= {"slot_mapping": pools[0].astype(mx.int32), "k_pool": pools[1], "v_pool": pools[2]}
+    inputs |= {"slot_mapping": slot_mapping.astype(mx.int32), "k_pool": k_pool, "v_pool": v_pool}
     constants: Constants = (
         ("HEAD_DIM", dim),
         ("KV_HEADS", kv_heads),
@@ -119,16 +110,16 @@ def _launch(
         ("TRADITIONAL", options.traditional),
         ("HAS_NORM", options.q_norm is not None),
         ("EPS", float(options.eps)),
-        ("WRITES_POOLS", pools is not None),
         ("HEAD_WARPS", _HEAD_WARPS),
     )
     types = tuple(array.dtype for array in inputs.values())
     all_heads = len(projected) * (options.heads + 2 * kv_heads)
-    body = Body("rotate_heads", tuple(inputs), tuple(outputs))
-    return load_kernel(body, backend(), projected.dtype, types, constants)(
+    body = Body("rotate_heads", tuple(inputs), ("queries",))
+    [queries] = load_kernel(body, backend(), projected.dtype, types, constants)(
         inputs=list(inputs.values()),
         grid=(32 * _HEAD_WARPS * -(-all_heads // _HEAD_WARPS), 1, 1),
         threadgroup=(32 * _HEAD_WARPS, 1, 1),
-        output_shapes=list(outputs.values()),
-        output_dtypes=[projected.dtype] * len(outputs),
+        output_shapes=[(len(projected), options.heads, dim)],
+        output_dtypes=[projected.dtype],
     )
+    return queries

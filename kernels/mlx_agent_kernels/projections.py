@@ -68,11 +68,36 @@ def project(
     Raises ValueError for arrays that do not fit each other.
     """
     check_projection(x, weight, bias, None if norm is None else norm.weight, residual, is_gated)
-    if _has_kernel(x, weight):
+    if has_product_kernel(weight, x.dtype) and 1 <= len(x) <= MAX_ROWS:
         if norm is not None and x.dtype == mx.float16:  # what is not normalised yet may be too large for it
             x, norm = mx.fast.rms_norm(x, norm.weight, norm.eps), None
         return _launch(x, weight, bias, norm, residual, is_gated)
     return project_reference(x, weight, bias=bias, norm=norm, residual=residual, is_gated=is_gated)
+
+
+def has_product_kernel(weight: Weight, dtype: mx.Dtype) -> bool:
+    """Whether `project` multiplies a decode step's rows of this type by this weight in a kernel of ours.
+
+    That is so on CUDA, in a half type, in whole tiles; everywhere else MLX multiplies.
+    """
+    features, width = weight.shape
+    return (
+        backend() == "cuda"
+        and dtype in _HALF_TYPES
+        and features % 32 == 0
+        and width % 32 == 0
+        and (dtype == weight.dtype if isinstance(weight, mx.array) else _can_unpack(weight, dtype))
+    )
+
+
+def _can_unpack(weight: QuantizedWeight, dtype: mx.Dtype) -> bool:
+    """Whether the kernel knows this form of packed weights."""
+    return (
+        weight.mode == "affine"
+        and weight.bits in PACKED_BITS
+        and weight.group_size in PACKED_GROUP_SIZES
+        and weight.scales.dtype == dtype
+    )
 
 
 def project_reference(
@@ -98,29 +123,6 @@ def _multiply(rows: mx.array, weight: Weight, bias: mx.array | None) -> mx.array
     packed, scales, biases, group_size, bits, mode = weight
     products = mx.quantized_matmul(rows[:, 0], packed, scales, biases, True, group_size, bits, mode)[:, None]
     return products if bias is None else products + bias
-
-
-def _has_kernel(x: mx.array, weight: Weight) -> bool:
-    """Whether the kernel serves these: a decode step's rows on CUDA, in a half type, in whole tiles."""
-    features, width = weight.shape
-    return (
-        backend() == "cuda"
-        and x.dtype in _HALF_TYPES
-        and 1 <= len(x) <= MAX_ROWS
-        and features % 32 == 0
-        and width % 32 == 0
-        and (x.dtype == weight.dtype if isinstance(weight, mx.array) else _can_unpack(x, weight))
-    )
-
-
-def _can_unpack(x: mx.array, weight: QuantizedWeight) -> bool:
-    """Whether the kernel knows this form of packed weights."""
-    return (
-        weight.mode == "affine"
-        and weight.bits in PACKED_BITS
-        and weight.group_size in PACKED_GROUP_SIZES
-        and weight.scales.dtype == x.dtype
-    )
 
 
 class Work(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -15,10 +16,14 @@ from rich.table import Table
 
 from mlx_agent_kernels import backend
 from mlx_agent_llm.chat import FoundFormat, found_format
+from mlx_agent_llm.cli.options import JSONFile
+from mlx_agent_llm.core.forward.fast.quantized_products import quantized_products
 from mlx_agent_llm.core.kv.memory import describe_default_pool
 from mlx_agent_llm.models import load_model
 from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import blas, installation
+from mlx_agent_llm.verify.report import Report
+from mlx_agent_llm.verify.report import verify as verify_device
 
 PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transformers", "langchain-core")
 # The reference BLAS stays below this on any machine, a tuned one above it on two cores.
@@ -30,18 +35,46 @@ def doctor(
     model: Annotated[
         str | None, typer.Argument(help="Show how this model calls tools, too.", show_default="none")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every kernel and form with its reference here, and time them.")
+    ] = False,
+    json_file: JSONFile = None,
 ) -> None:
-    """Show device, memory, BLAS, speed and versions, and give advice."""
+    """Show device, memory, BLAS, speed and versions, and give advice; exit code 1 if what is computed is wrong."""
+    if json_file is not None and not verify:
+        raise typer.BadParameter("it holds what --verify finds: give both", param_hint="--json")
     console = Console()
     gflops = matmul_gflops()
     console.print(_report(gflops))
     lines = advice(blas.status(), gflops, on_cpu=_on_cpu())
     if model is not None:
-        found = found_format(load_model(model).tokenizer)
+        loaded = load_model(model)
+        found = found_format(loaded.tokenizer)
         console.print(f"{model}: {describe_tool_format(found)}", markup=False, highlight=False, soft_wrap=True)
         lines += [found.warning] if found.warning else []
+        for product in quantized_products(loaded.model):
+            console.print(str(product), markup=False, highlight=False)
     for line in lines:
         console.print(line, style="yellow", markup=False)
+    if verify:
+        report = verify_device()
+        _show(console, report)
+        if json_file is not None:
+            json_file.write_text(json.dumps(report.as_json(), indent=2), encoding="utf-8")
+        if not report.is_good:
+            raise typer.Exit(1)
+
+
+def _show(console: Console, report: Report) -> None:
+    for name, dtype, error, tolerance, seconds in report.comparisons:
+        line = f"{dtype:<9}{name:<76}error {error:.1e} of {tolerance:.0e}, {1e3 * seconds:9.3f} ms"
+        style = None if error <= tolerance else "red"
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    for line in report.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    wrong = [comparison.name for comparison in report.comparisons if not comparison.is_close]
+    verdict = f"{len(wrong)} of {len(report.comparisons)} are WRONG" if wrong else "all are as they should be"
+    console.print(f"{len(report.comparisons)} comparisons: {verdict}", markup=False, highlight=False)
 
 
 def describe_tool_format(found: FoundFormat) -> str:

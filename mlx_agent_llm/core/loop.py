@@ -174,6 +174,11 @@ class EngineCore:
         """Forget the content of every block; what runs goes on."""
         self.kv_manager.reset_prefix_cache(self.scheduler.running)
 
+    def trial(self, model: nn.Module, config: EngineConfig, max_model_len: int) -> Trial:
+        """A comparison with mlx-lm's own cache, to be run while nothing is open."""
+        max_tokens = min(max_model_len, self.kv_manager.pool.num_blocks * config.block_size)
+        return Trial(model, self._runner, self.scheduler, self._vocab_size, config.block_size, max_tokens)
+
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""
         return self.meter.snapshot(
@@ -181,6 +186,7 @@ class EngineCore:
             self.kv_manager,
             self._kv_bytes,
             self._runner.profile.backend,
+            self._runner.quantized_products,
             computes_all_logits=self._runner.computes_all_logits,
         )
 
@@ -275,8 +281,7 @@ class EngineCore:
 
     def _try(self, model: nn.Module, config: EngineConfig, max_model_len: int) -> None:
         """Refuse a model that does not say what it says with mlx-lm's cache; of the trial nothing is left."""
-        max_tokens = min(max_model_len, self.kv_manager.pool.num_blocks * config.block_size)
-        Trial(model, self._runner, self.scheduler, self._vocab_size, config.block_size, max_tokens).run()
+        self.trial(model, config, max_model_len).run()
         self.kv_manager.reset_prefix_cache(())
         self.kv_manager.stats = PrefixStats()
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_agent_llm.core.batch.batch import Batch
+from mlx_agent_llm.core.forward.fast.quantized_products import QuantizedProduct
 from mlx_agent_llm.core.kv.block_pool import BlockPool
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import KVBytes
@@ -23,6 +24,7 @@ class EngineStats:
     """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
     computes_all_logits: the model's LM head was not found, so it runs for every token and not for sampled ones alone.
+    quantized_products: how many layers have weights of each quantized form, and whose product multiplies by them.
     kv_cache_bytes: memory for the KV of all layers, taken when the engine starts; window_cache_bytes of it are for
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
     state_cache_bytes are what slots for the states of recurrent layers take when all are used (num_state_slots, of
@@ -37,6 +39,7 @@ class EngineStats:
 
     attention_backend: str  # "metal", "cuda" or "reference"
     computes_all_logits: bool
+    quantized_products: tuple[QuantizedProduct, ...]
     num_waiting: int
     num_running: int
     kv_cache_bytes: int
@@ -111,6 +114,7 @@ class StepMeter:
         kv_manager: KVManager,
         num_bytes: KVBytes,
         attention_backend: str,
+        quantized_products: tuple[QuantizedProduct, ...],
         *,
         computes_all_logits: bool,
     ) -> EngineStats:
@@ -121,6 +125,7 @@ class StepMeter:
         return EngineStats(
             attention_backend=attention_backend,
             computes_all_logits=computes_all_logits,
+            quantized_products=quantized_products,
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
             kv_cache_bytes=sum(num_bytes),

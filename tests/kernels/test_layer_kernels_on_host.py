@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import mlx.core as mx
 import pytest
 
-from mlx_agent_kernels import heads, projections
+from mlx_agent_kernels import heads, projections, writes
 from mlx_agent_kernels.loader import load_kernel
 from tests.kernels.test_layer_kernels import HEADS, PRODUCTS
+from tests.kernels.test_writes import WRITES
 from tests.support.metal_on_host.host import HostKernels, missing_tools
 
 pytestmark = pytest.mark.skipif(missing_tools() is not None, reason=str(missing_tools()))
@@ -23,16 +24,16 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The package as on a GPU of that dialect, its launches on the host, every kernel of the cases compiled."""
     kernels = HostKernels(request.param, tmp_path_factory.mktemp(request.param))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (heads, projections):
+        for module in (heads, projections, writes):
             patch.setattr(module, "backend", lambda: request.param)
         patch.setattr(mx.fast, f"{request.param}_kernel", kernels.make)
         load_kernel.cache_clear()
-        for case in (*HEADS.values(), *PRODUCTS.values()):
+        for case in (*HEADS.values(), *PRODUCTS.values(), *WRITES.values()):
             with pytest.MonkeyPatch.context() as unchecked:
                 unchecked.setattr("tests.kernels.test_layer_kernels.assert_close", lambda *arrays: None)
                 unchecked.setattr("numpy.testing.assert_array_equal", lambda *arrays: None)
                 case.check()
-        bodies = {"rotate_heads"} | ({"project_rows"} if request.param == "cuda" else set())
+        bodies = {"rotate_heads", "write_pools"} | ({"project_rows"} if request.param == "cuda" else set())
         assert {kernel.name.rpartition("_")[0] for kernel in kernels.texts.values()} == bodies
         kernels.build()
         yield kernels
@@ -42,6 +43,11 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_on_the_host_are_turned_and_written(host: HostKernels, name: str) -> None:
     HEADS[name].check()
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_contents_on_the_host_are_written(host: HostKernels, name: str) -> None:
+    WRITES[name].check()
 
 
 @pytest.mark.parametrize("host", ["cuda"], indirect=True)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is set on Linux only")
+from mlx_agent_llm.process import command_buffers
 
 NAME = "MLX_MAX_MB_PER_BUFFER"
 
@@ -23,3 +23,11 @@ def test_no_array_s_size_ends_a_graph_of_operations() -> None:
 
 def test_what_the_user_has_set_stays() -> None:
     assert after_import("400") == "400"
+
+
+@pytest.mark.parametrize(("platform", "is_set"), [("linux", True), ("darwin", True), ("win32", False)])
+def test_it_is_set_where_mlx_has_a_gpu(platform: str, is_set: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(NAME, raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    command_buffers.fill()
+    assert (NAME in os.environ) == is_set

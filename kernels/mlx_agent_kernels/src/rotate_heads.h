@@ -1,8 +1,7 @@
 // The projections of a token as attention wants them: one simdgroup a head, of queries, keys or values.
 //
-// Queries and keys are normalised head by head (HAS_NORM) and turned by their position (RoPE: Su et al., 2021). With
-// WRITES_POOLS keys and values go to their slots of the pools, which are then no inputs but in name; without it the keys
-// are an output, and the values are left where they are.
+// Queries and keys are normalised head by head (HAS_NORM) and turned by their position (RoPE: Su et al., 2021). Keys and
+// values go to their slots of the pools, which are inputs to MLX and written all the same.
 const int pairs = ROTARY_DIMS / 2;
 const int pair_steps = (pairs + 31) / 32;  // pairs of each lane
 const int all_heads = (GROUP + 2) * KV_HEADS;
@@ -16,17 +15,11 @@ const bool is_value = head >= heads + KV_HEADS;
 const int kv_head = (head - heads) % KV_HEADS;
 const int64_t from = index * HEAD_DIM;
 const int64_t query_place = (token * heads + head) * HEAD_DIM;
-#if WRITES_POOLS
 const int64_t kv_place = (int64_t(slot_mapping[token]) * KV_HEADS + kv_head) * HEAD_DIM;
-#else
-const int64_t kv_place = (token * KV_HEADS + kv_head) * HEAD_DIM;
-#endif
 
 if (is_value) {
-#if WRITES_POOLS
   DEVICE element* values = const_cast<DEVICE element*>(v_pool);
   for (int dim = lane; dim < HEAD_DIM; dim += 32) values[kv_place + dim] = projected[from + dim];
-#endif
   return;  // all lanes of the simdgroup together
 }
 
@@ -53,9 +46,7 @@ for (int distance = 16; distance > 0; distance /= 2) squares += shuffle_xor(squa
 const float normalizer = rsqrt_of(squares / float(HEAD_DIM) + EPS);
 #endif
 
-#if WRITES_POOLS
 DEVICE element* keys = const_cast<DEVICE element*>(k_pool);
-#endif
 DEVICE element* target = is_query ? queries + query_place : keys + kv_place;
 const float position = float(positions[token]);
 UNROLLED

@@ -15,6 +15,7 @@ from mlx_agent_llm.core.forward.device import profile_here
 from mlx_agent_llm.core.forward.fast.adaptation import adapt, give_all
 from mlx_agent_llm.core.forward.fast.capped_attention import Capped
 from mlx_agent_llm.core.forward.fast.gathered_modules import RunBySequences
+from mlx_agent_llm.core.forward.fast.quantized_products import quantized_products
 from mlx_agent_llm.core.forward.fast.recurrent_modules import RunByStates
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.gathered import GatheredLayer
@@ -63,6 +64,7 @@ class ModelRunner:
             )
             with refuse_faults_of(model):
                 self._adaptation = adapt(model, *own_ways, keep_only_sampled_rows, self.profile.speed_up)
+            self.quantized_products = quantized_products(model)
         self.computes_all_logits = computes_all_logits(model)
         # Models that look at values cannot be traced.
         looks_at_values = hasattr(model, "reads_values") or shape.gathered_modules
@@ -86,7 +88,7 @@ class ModelRunner:
             self._copy(batch)
             logits, states = self._build(_token_ids(batch, in_flight), batch)
         with self._clock.phase("wait"):
-            self._wait_for_the_last(in_flight)
+            self._wait_for_the_last(batch, in_flight)
         # The pools are inputs of the logits and evaluated with them. Naming them here would keep a reference to each
         # until the forward is done, and the next write would copy the pool. Of the states no logits are made.
         mx.async_eval(logits, states)
@@ -118,14 +120,20 @@ class ModelRunner:
         self._model = self._compiled = None
 
     def _copy(self, batch: Batch) -> None:
-        """Waits for the last forward: a pending read holds the pools, and the writes after it would copy them."""
+        """Copy between slots, while nothing is in flight that reads or writes pools.
+
+        A pending read would also hold those that MLX writes, and a write after it would copy them.
+        """
         pairs = [(layer, layer.part_of(batch).copies) for layer in self._layers.paged]
+        if self._last_logits is not None and any(copies is not None for _, copies in pairs):
+            mx.eval(self._last_logits)
         contents = [
             (layer, copies.targets, layer.read(copies.sources)) for layer, copies in pairs if copies is not None
         ]
         mx.eval([content for _, _, content in contents])
         for layer, targets, arrays in contents:
             layer.write(targets, *arrays)
+        mx.eval([layer.written for layer, _, _ in contents if layer.written is not None])
 
     def _build(self, token_ids: mx.array, batch: Batch) -> tuple[mx.array, list[mx.array]]:
         """The graph of the sampled rows' logits, and that of states; the layers' pools become what it writes."""
@@ -142,16 +150,18 @@ class ModelRunner:
             return self._compiled(token_ids, batch, self._layers)
         return call_model(self._model, token_ids, batch, self._layers)[: len(batch.sampled)]
 
-    def _wait_for_the_last(self, in_flight: mx.array | None) -> None:
+    def _wait_for_the_last(self, batch: Batch, in_flight: mx.array | None) -> None:
         """Wait for the forward before, when the next one is built and not yet dispatched.
 
-        On any device a chunk of a prompt, after which nothing is sampled, would let the host run ahead without end.
+        On a GPU the next forward writes pools in place that the one before still reads, and nothing but the tokens that
+        it takes from there orders the two. Without them, as after a chunk within a prompt, the host waits; else it
+        would also run ahead without end.
         """
-        if in_flight is None and self._last_logits is not None:
-            mx.eval(self._last_logits)
-        elif in_flight is not None and self.profile.waits_before_dispatch:
+        if in_flight is not None and self.profile.waits_before_dispatch:
             mx.eval(in_flight)
             self._in_flight_ready_at = time.perf_counter()
+        elif self._last_logits is not None and (in_flight is None or not batch.has_in_flight):
+            mx.eval(self._last_logits)
         self._last_logits = None
 
     def _make_layers(self) -> Layers:

@@ -55,21 +55,31 @@ class Trial(NamedTuple):
             return
         errors = list[float]()
         for seed in range(NUM_ATTEMPTS):
-            token_ids = self._random_tokens(seed)
-            with self.runner.on_device():
-                expected = _expected_logits(self.model, token_ids)
-            found = self._logits(token_ids, BatchMaker(self.block_size, self.runner.packing))
-            with self.runner.on_device():
-                errors.append(max(_distance(*pair) for pair in zip(found, expected, strict=True)))
-                tolerance = _tolerance(self.model)
-            if errors[-1] <= tolerance:
+            errors.append(self.distance(self.random_tokens(seed)))
+            if errors[-1] <= self.tolerance:
                 return
+        first = self._first_difference(self.random_tokens(seed), self.tolerance)
         raise UnsupportedModelError(
             f"{type(self.model).__module__}: over paged layers its logits differ from mlx-lm's by {min(errors):.2g} of "
-            f"their norm, and {tolerance:g} are rounding; first in {self._first_difference(token_ids, tolerance)}"
+            f"their norm, and {self.tolerance:g} are rounding; first in {first}"
         )
 
-    def _random_tokens(self, seed: int) -> list[int]:
+    def distance(self, token_ids: Sequence[int]) -> float:
+        """How far the logits of a sequence's last tokens are from mlx-lm's, as a part of their norm."""
+        with self.runner.on_device():
+            expected = _expected_logits(self.model, token_ids)
+        found = self._logits(token_ids, BatchMaker(self.block_size, self.runner.packing))
+        with self.runner.on_device():
+            return max(_distance(*pair) for pair in zip(found, expected, strict=True))
+
+    @property
+    def tolerance(self) -> float:
+        """The distance that rounding may make in the types of the model's weights."""
+        with self.runner.on_device():
+            return _tolerance(self.model)
+
+    def random_tokens(self, seed: int) -> list[int]:
+        """A sequence that is tried."""
         count = min(NUM_TOKENS, self.max_tokens)
         token_ids: list[int] = np.random.default_rng(seed).integers(0, self.vocab_size, count).tolist()
         return token_ids

@@ -163,8 +163,7 @@ def input_buffers(kernel: Description, inputs: Sequence[mx.array], shape_bytes: 
 
 def written_inputs(kernel: Description) -> set[str]:
     """The inputs that a kernel writes in place."""
-    writes = "#define WRITES_POOLS 1\n" in kernel.header
-    return set(re.findall(r"const_cast<[\w ]+\*>\((\w+)\)", kernel.source)) if writes else set()
+    return set(re.findall(r"const_cast<[\w ]+\*>\((\w+)\)", kernel.source))
 
 
 @cache

@@ -26,12 +26,13 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "rope", "n_heads", "n_kv_h
 _MLP = ("gate_proj", "up_proj", "down_proj")
 
 
-class _Fused(Form):
+class FusedBlock(Form):
     """The form of a block."""
 
     _parts: _Parts
 
     def __call__(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        """(T, 1, width) of T tokens that are rows of their own, over a paged layer; with any other cache as ever."""
         if isinstance(cache, PagedLayer):
             parts: _Parts = self._parts
             return parts.forward(x, cache)
@@ -46,7 +47,7 @@ def fuse_blocks(model: nn.Module, adaptation: Adaptation) -> None:
             continue
         parts = _find_parts(block)
         if parts is not None and agrees_on_a_trial(block, parts.forward, _kv_shape(block.self_attn)):
-            adaptation.give(block, _Fused, _parts=parts)
+            adaptation.give(block, FusedBlock, _parts=parts)
 
 
 class _Parts(NamedTuple):

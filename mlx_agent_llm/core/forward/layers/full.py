@@ -12,7 +12,7 @@ from mlx_agent_kernels import (
     paged_attention,
     rotate_and_write,
     shared_prefix_attention,
-    write_kv,
+    write_pools,
 )
 from mlx_agent_llm.core.batch.batch import Batch, PromptSpan, RowSpan
 from mlx_agent_llm.core.forward.layers.layer import Layer
@@ -36,6 +36,7 @@ class PagedLayer(Layer, ServedCache):
         mx.eval(self.keys, self.values)  # the memory is taken here, not by the first request
         self.block_size = block_size
         self.window = shape.window
+        self.written: mx.array | None = None  # as write_pools says of the last writes
 
     def part_of(self, batch: Batch) -> Batch:
         """A batch with the tables that this layer reads."""
@@ -63,6 +64,7 @@ class PagedLayer(Layer, ServedCache):
         """Hand the pools over to a function that writes them; put_pools brings back what it made of them."""
         pools = self.keys, self.values
         del self.keys, self.values
+        self.written = None
         return pools
 
     def put_pools(self, *pools: mx.array) -> None:
@@ -75,10 +77,7 @@ class PagedLayer(Layer, ServedCache):
 
     def write(self, slots: mx.array, *contents: mx.array) -> None:
         """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots."""
-        keys, values = contents
-        self.keys = write_kv(self.keys, slots, keys)
-        if values.size:  # MLX's scatter divides by the width, which an index of keys alone has none of
-            self.values = write_kv(self.values, slots, values)
+        (self.keys, self.values), self.written = write_pools((self.keys, self.values), slots, contents)
 
     def write_projected(self, projected: mx.array, options: HeadOptions) -> mx.array:
         """Write keys and values of (T, 1, features) projections to their slots; the (T, heads, head_dim) queries."""
@@ -86,6 +85,7 @@ class PagedLayer(Layer, ServedCache):
         queries, self.keys, self.values = rotate_and_write(
             projected, tokens.positions, tokens.slot_mapping, self.keys, self.values, options
         )
+        self.written = None  # the queries say so
         return queries
 
     def serve(
@@ -105,7 +105,8 @@ class PagedLayer(Layer, ServedCache):
         self, queries: mx.array, scale: float, sinks: mx.array | None = None, softcap: float | None = None
     ) -> mx.array:
         """Attention of (T, heads, head_dim) queries over the pool; (T, heads, value_dim)."""
-        batch, options = self.current_batch, AttentionOptions(scale, self.block_size, self.window, sinks, softcap)
+        batch = self.current_batch
+        options = AttentionOptions(scale, self.block_size, self.window, sinks, softcap, self.written)
         parts = [] if batch.rows is None else [self._attend_rows(queries[: batch.num_rows], batch.rows, options)]
         parts += [self._attend_prompt(queries[span.begin : span.end], span, options) for span in batch.prompts]
         if batch.num_padding:
@@ -134,3 +135,4 @@ class AttentionOptions(NamedTuple):
     window: int | None
     sinks: mx.array | None
     softcap: float | None
+    written: mx.array | None

@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.models.cache import CacheList
 
+from mlx_agent_kernels import write_kv
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.layer import leaves_of
@@ -45,6 +46,13 @@ class GatheredLayer(PagedLayer):
         if self.window is None:
             return 0
         return position // self.window * self.window if self._is_chunked else max(position + 1 - self.window, 0)
+
+    def write(self, slots: mx.array, *contents: mx.array) -> None:
+        """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots, not in place: MLX itself reads them."""
+        keys, values = contents
+        self.keys = write_kv(self.keys, slots, keys)
+        if values.size:  # MLX's scatter divides by the width, which an index of keys alone has none of
+            self.values = write_kv(self.values, slots, values)
 
     def attend_heads(
         self, queries: mx.array, scale: float, sinks: mx.array | None = None, softcap: float | None = None

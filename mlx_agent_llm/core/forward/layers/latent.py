@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from mlx_agent_kernels import write_kv
+from mlx_agent_kernels import write_pools
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.served_cache import lend
 from mlx_agent_llm.core.kv.layer_shape import KVShape
@@ -28,13 +28,14 @@ class LatentLayer(PagedLayer):
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write the tokens' latents and rotary keys, (T, 1, 1, ...) each, to their slots, side by side."""
         joined = mx.concatenate([keys, values], axis=-1)[:, :, 0]
-        self.keys = write_kv(self.keys, self.current_batch.tokens.slot_mapping, joined)
+        self.write(self.current_batch.tokens.slot_mapping, joined)
         return lend(keys, self), self._identity
 
     def take_pools(self) -> tuple[mx.array, ...]:
         """Hand the pool over to a function that writes it; put_pools brings back what it made of it."""
         pool = self.keys
         del self.keys
+        self.written = None
         return (pool,)
 
     def put_pools(self, *pools: mx.array) -> None:
@@ -47,7 +48,7 @@ class LatentLayer(PagedLayer):
 
     def write(self, slots: mx.array, *contents: mx.array) -> None:
         """Put what `read` returned into (C,) slots."""
-        self.keys = write_kv(self.keys, slots, *contents)
+        (self.keys,), self.written = write_pools((self.keys,), slots, contents)
 
     def serve(
         self,

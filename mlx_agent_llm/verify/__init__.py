@@ -1,0 +1,1 @@
+"""Whether this device computes what it should, and how fast: what `mlx-agent doctor --verify` shows."""
