@@ -17,6 +17,7 @@ from mlx_agent_llm.engine.handle import copy_of
 from mlx_agent_llm.engine.queue_limit import QueueLimit
 from mlx_agent_llm.engine.submission import Receiver, Submission
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
+from mlx_agent_llm.process.memory_limits import memory_limits
 from mlx_agent_llm.process.owner import OwnerProcess
 from mlx_agent_llm.process.switch_interval import short_switch_interval
 
@@ -108,7 +109,7 @@ class Worker:
             return
         started.put(core)
         try:
-            with short_switch_interval:
+            with short_switch_interval, memory_limits:
                 self._serve(core)
         except BaseException as fault:  # a bug of the engine's own: nobody may be left waiting
             with self._lock:
