@@ -1,7 +1,7 @@
 """MLX's limits on Metal while an engine is open: what stays in memory, and what is kept of freed buffers.
 
-By MLX's defaults nothing stays, so that weights which rest may be compressed or swapped, and freed buffers are kept up to
-the memory limit, one and a half times what the device recommends to use at all. Other devices need no change: a CUDA
+By MLX's defaults nothing stays, so that weights which rest may be compressed or swapped, and freed buffers are kept up
+to the memory limit, one and a half times what the device recommends to use at all. Other devices need no change: a CUDA
 device's memory is nobody else's, and on a CPU MLX keeps 32 MiB.
 """
 

@@ -46,15 +46,21 @@ class KVBytes(NamedTuple):
     states: int
 
 
-def pool_sizes(shapes: Sequence[LayerShape], config: EngineConfig, max_model_len: int, device: mx.Device) -> PoolSizes:
+def pool_sizes(
+    shapes: Sequence[LayerShape],
+    config: EngineConfig,
+    max_model_len: int,
+    device: mx.Device,
+    unread_bytes: int = 0,
+) -> PoolSizes:
     """How the memory is divided, or the configured number of tokens.
 
     Slots for running requests and snapshots get at most half of it. Layers with a window get what running requests
     take, twice, so that prefixes can be found; the others get the rest. No group gets more than max_num_seqs full
     contexts and max_state_snapshots need. Blocks of a model that keeps nothing for a token take no memory: there are
-    as many as that.
+    as many as that. unread_bytes: of weights that are not in memory yet.
     """
-    num_bytes = config.kv_cache_bytes if config.kv_cache_bytes is not None else default_pool_bytes(device)
+    num_bytes = config.kv_cache_bytes if config.kv_cache_bytes is not None else default_pool_bytes(device, unread_bytes)
     num_slots = _num_slots(state_bytes(shapes), config, num_bytes // 2)
     window = max((w for w in map(_window, shapes) if w is not None and w < max_model_len), default=0)
     num_bytes -= num_slots * state_bytes(shapes)
@@ -120,11 +126,11 @@ def _num_slots(slot_bytes: int, config: EngineConfig, num_bytes: int) -> int:
     return num_slots
 
 
-def default_pool_bytes(device: mx.Device) -> int:
+def default_pool_bytes(device: mx.Device, unread_bytes: int = 0) -> int:
     """A safe fraction of what a GPU has left beside the weights; a fixed bound on the CPU."""
     if device.type == mx.cpu:
         return CPU_POOL_BYTES
-    return int(max(usable_bytes(device) - mx.get_active_memory(), 0) * GPU_POOL_FRACTION)
+    return int(max(usable_bytes(device) - mx.get_active_memory() - unread_bytes, 0) * GPU_POOL_FRACTION)
 
 
 def describe_default_pool(device: mx.Device) -> str:
