@@ -1,4 +1,4 @@
-"""Freed buffers are kept on the CPU: going on with arrays of their sizes costs few page faults. They can be had back."""
+"""Freed buffers are kept on the CPU, where arrays of their sizes then cost few page faults, and can be given back."""
 
 import platform
 import subprocess
