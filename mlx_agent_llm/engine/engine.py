@@ -26,12 +26,11 @@ from mlx_agent_llm.engine.admission import Admission
 from mlx_agent_llm.engine.batch_call import BatchCall
 from mlx_agent_llm.engine.chat_options import ChatOptions
 from mlx_agent_llm.engine.handle import Handle
-from mlx_agent_llm.engine.limits import Limits
+from mlx_agent_llm.engine.limits import Limits, find_max_model_len
 from mlx_agent_llm.engine.preflight import check_memory
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.engine.submission import Submission
 from mlx_agent_llm.engine.worker import Worker
-from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models import (
     LoadedModel,
     Tokenizer,
@@ -66,7 +65,7 @@ class Engine:
         self.sampling_defaults: SamplingDefaults = loaded.sampling_defaults
         if self.tool_format.warning:
             _log.warning("%s: %s", self.model_name, self.tool_format.warning)
-        self.max_model_len = _max_model_len(loaded.name, loaded.max_model_len, self.config)
+        self.max_model_len = find_max_model_len(loaded.name, loaded.max_model_len, self.config)
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
         )
@@ -295,16 +294,5 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
 
 
 def _preflight(name: str, config: EngineConfig, unread: UnreadModel) -> None:
-    max_model_len = _max_model_len(name, unread.max_model_len, config)
+    max_model_len = find_max_model_len(name, unread.max_model_len, config)
     check_memory(name, config, max_model_len, resolve_device(config.device), unread)
-
-
-def _max_model_len(name: str, context: int | None, config: EngineConfig) -> int:
-    wanted = config.max_model_len
-    if context is None and wanted is None:
-        raise ModelLoadError(f"{name}: its configuration names no context length: set EngineConfig.max_model_len")
-    if context is not None and wanted is not None and wanted > context:
-        raise ValueError(f"max_model_len={wanted} must be at most the model's context, {context}")
-    length = wanted or context
-    assert length is not None
-    return length
