@@ -6,7 +6,7 @@ MLXAgentError
 │   ├── ConstraintError                  a constraint that is malformed or contradicts itself
 │   ├── UnsupportedSchemaError           a JSON Schema keyword that cannot be enforced exactly
 │   └── ToolChoiceError                  a tool, or a choice of tools, that makes no sense
-├── CapacityError                        the request is larger than the whole KV pool
+├── CapacityError                        the request is larger than the whole KV pool, or the model than the device
 │   └── QueueFullError                   too many requests wait: the same one may succeed later
 ├── RequestTimeout (TimeoutError)        the request's own timeout passed
 ├── GenerationError                      a fault inside the engine while the request ran
@@ -54,7 +54,7 @@ class ToolChoiceError(RequestError):
 
 
 class CapacityError(MLXAgentError):
-    """The request alone is larger than the KV pool, or the queue is full."""
+    """The request alone is larger than the KV pool, the queue is full, or the model is larger than the memory."""
 
 
 class QueueFullError(CapacityError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -22,13 +21,14 @@ from mlx_agent_llm.core.kv.memory import describe_default_pool
 from mlx_agent_llm.models import load_model
 from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import blas, installation
+from mlx_agent_llm.process.device_memory import GIB, physical_bytes
+from mlx_agent_llm.process.memory_limits import describe_limits
 from mlx_agent_llm.verify.report import Report
 from mlx_agent_llm.verify.report import verify as verify_device
 
 PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transformers", "langchain-core")
 # The reference BLAS stays below this on any machine, a tuned one above it on two cores.
 SLOW_GFLOPS = 20.0
-_GIB = 2**30
 
 
 def doctor(
@@ -118,6 +118,7 @@ def _report(gflops: float) -> Table:
     for name, value in _memory().items():
         table.add_row(name, value)
     table.add_row("KV pool by default", describe_default_pool(mx.default_device()))
+    table.add_row("memory limits", describe_limits())
     table.add_row("attention", {"metal": "Metal kernels", "cuda": "CUDA kernels"}.get(backend(), "MLX operations"))
     table.add_row("BLAS", _blas_name(blas.status()) if _on_cpu() else "not used on this device")
     table.add_row("float32 matmul", f"{gflops:,.1f} GFLOP/s")
@@ -152,10 +153,10 @@ def _blas_name(status: blas.BLASStatus) -> str:
 
 
 def _memory() -> dict[str, str]:
-    memory = {"memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / _GIB:.1f} GiB"}
+    memory = {"memory": f"{physical_bytes() / GIB:.1f} GiB"}
     working_set = mx.device_info().get("max_recommended_working_set_size")
     if working_set is not None:
-        memory["recommended working set"] = f"{int(working_set) / _GIB:.1f} GiB"
+        memory["recommended working set"] = f"{int(working_set) / GIB:.1f} GiB"
     return memory
 
 

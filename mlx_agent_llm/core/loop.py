@@ -39,6 +39,7 @@ from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
 from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
+from mlx_agent_llm.process.allocator import give_back_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.request import Request
 
@@ -178,6 +179,16 @@ class EngineCore:
         """A comparison with mlx-lm's own cache, to be run while nothing is open."""
         max_tokens = min(max_model_len, self.kv_manager.pool.num_blocks * config.block_size)
         return Trial(model, self._runner, self.scheduler, self._vocab_size, config.block_size, max_tokens)
+
+    def relieve_memory(self) -> None:
+        """Give the system back what is only kept to save time: snapshots of states, and buffers that were freed.
+
+        The pools of keys and values are one array a layer, so cached blocks would free nothing and stay.
+        """
+        self.kv_manager.drop_snapshots()
+        mx.clear_cache()
+        give_back_freed_buffers()
+        self.meter.num_memory_reliefs += 1
 
     def stats(self) -> EngineStats:
         """A snapshot; any thread may ask."""

@@ -33,6 +33,7 @@ class EngineStats:
     of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
     prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
     num_forced_tokens of the generated ones were not sampled: their grammar left no choice.
+    num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
     """
@@ -74,6 +75,7 @@ class EngineStats:
     max_step_time: float
     mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
+    num_memory_reliefs: int
 
 
 class StepMeter:
@@ -82,6 +84,7 @@ class StepMeter:
     def __init__(self) -> None:
         self.num_generated_tokens = 0
         self.num_forced_tokens = 0
+        self.num_memory_reliefs = 0
         self.clock = StepClock(_NUM_KEPT_STEPS)
         self._num_steps = 0
         self._num_prompt_tokens = 0
@@ -160,6 +163,7 @@ class StepMeter:
             max_step_time=max(times, default=0.0),
             mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
+            num_memory_reliefs=self.num_memory_reliefs,
         )
 
     def _count(self, batch: Batch) -> None:

@@ -26,12 +26,20 @@ from mlx_agent_llm.engine.admission import Admission
 from mlx_agent_llm.engine.batch_call import BatchCall
 from mlx_agent_llm.engine.chat_options import ChatOptions
 from mlx_agent_llm.engine.handle import Handle
-from mlx_agent_llm.engine.limits import Limits
+from mlx_agent_llm.engine.limits import Limits, find_max_model_len
+from mlx_agent_llm.engine.preflight import check_memory
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.engine.submission import Submission
 from mlx_agent_llm.engine.worker import Worker
-from mlx_agent_llm.errors import ModelLoadError
-from mlx_agent_llm.models import LoadedModel, Tokenizer, from_parts, load_model, materialize, resolve_device
+from mlx_agent_llm.models import (
+    LoadedModel,
+    Tokenizer,
+    UnreadModel,
+    from_parts,
+    load_model,
+    materialize,
+    resolve_device,
+)
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.process.fork import check_mlx_survived
 from mlx_agent_llm.request import Delta, RequestOutput, SamplingDefaults, SamplingParams
@@ -57,7 +65,7 @@ class Engine:
         self.sampling_defaults: SamplingDefaults = loaded.sampling_defaults
         if self.tool_format.warning:
             _log.warning("%s: %s", self.model_name, self.tool_format.warning)
-        self.max_model_len = _max_model_len(loaded, self.config)
+        self.max_model_len = find_max_model_len(loaded.name, loaded.max_model_len, self.config)
         self._spelling = Spelling(
             self.tokenizer.token_bytes, self.tokenizer.special_token_texts, self.tokenizer.eos_token_ids
         )
@@ -77,13 +85,20 @@ class Engine:
     def load(cls, model: str, config: EngineConfig | None = None) -> Self:
         """Serve "demo", a local mlx-lm directory, a .gguf file or a hub id.
 
-        Raises ModelLoadError, UnsupportedModelError for a model that can be read but not served, and ForkedProcessError
-        in a process that was forked from one which had used MLX.
+        Raises ModelLoadError, UnsupportedModelError for a model that can be read but not served, CapacityError before
+        any weight is read where the device has too little memory, and ForkedProcessError in a process that was forked
+        from one which had used MLX.
         """
         check_mlx_survived()
         config = config or EngineConfig()
-        adapter = config.adapter_path
-        return cls(load_model(model, device=config.device, dtype=config.dtype, adapter_path=adapter), config)
+        loaded = load_model(
+            model,
+            device=config.device,
+            dtype=config.dtype,
+            adapter_path=config.adapter_path,
+            preflight=partial(_preflight, model, config),
+        )
+        return cls(loaded, config)
 
     @classmethod
     def from_parts(cls, model: nn.Module, tokenizer: Any, config: EngineConfig | None = None) -> Self:
@@ -278,14 +293,6 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
     return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device)
 
 
-def _max_model_len(loaded: LoadedModel, config: EngineConfig) -> int:
-    context, wanted = loaded.max_model_len, config.max_model_len
-    if context is None and wanted is None:
-        raise ModelLoadError(
-            f"{loaded.name}: its configuration names no context length: set EngineConfig.max_model_len"
-        )
-    if context is not None and wanted is not None and wanted > context:
-        raise ValueError(f"max_model_len={wanted} must be at most the model's context, {context}")
-    length = wanted or context
-    assert length is not None
-    return length
+def _preflight(name: str, config: EngineConfig, unread: UnreadModel) -> None:
+    max_model_len = find_max_model_len(name, unread.max_model_len, config)
+    check_memory(name, config, max_model_len, resolve_device(config.device), unread)

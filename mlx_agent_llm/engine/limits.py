@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.constrain.closing.closing import Closing
-from mlx_agent_llm.errors import ContextLengthError, RequestError
+from mlx_agent_llm.errors import ContextLengthError, ModelLoadError, RequestError
 from mlx_agent_llm.request import SamplingParams
 
 
@@ -55,3 +56,15 @@ class Limits:
             raise RequestError(
                 f"min_tokens={params.min_tokens} must be 0 where every token of the vocabulary is an end token"
             )
+
+
+def find_max_model_len(name: str, context: int | None, config: EngineConfig) -> int:
+    """The length that is asked for, or else the model's context; None of both is a ModelLoadError."""
+    wanted = config.max_model_len
+    if context is None and wanted is None:
+        raise ModelLoadError(f"{name}: its configuration names no context length: set EngineConfig.max_model_len")
+    if context is not None and wanted is not None and wanted > context:
+        raise ValueError(f"max_model_len={wanted} must be at most the model's context, {context}")
+    length = wanted or context
+    assert length is not None
+    return length

@@ -17,6 +17,8 @@ from mlx_agent_llm.engine.handle import copy_of
 from mlx_agent_llm.engine.queue_limit import QueueLimit
 from mlx_agent_llm.engine.submission import Receiver, Submission
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
+from mlx_agent_llm.process.memory_limits import memory_limits
+from mlx_agent_llm.process.memory_pressure import MemoryPressure
 from mlx_agent_llm.process.owner import OwnerProcess
 from mlx_agent_llm.process.switch_interval import short_switch_interval
 
@@ -33,6 +35,7 @@ class Worker:
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed: MLXAgentError | None = None
+        self._pressure = MemoryPressure()
         self.owner = OwnerProcess()
         started: queue.SimpleQueue[EngineCore | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(
@@ -108,7 +111,7 @@ class Worker:
             return
         started.put(core)
         try:
-            with short_switch_interval:
+            with short_switch_interval, memory_limits:
                 self._serve(core)
         except BaseException as fault:  # a bug of the engine's own: nobody may be left waiting
             with self._lock:
@@ -132,6 +135,8 @@ class Worker:
         with core.meter.clock.phase("deliver"):
             _deliver(core, outputs)
             self.limit.admit()
+        if self._pressure.has_come():
+            core.relieve_memory()
 
     def _obey(self, core: EngineCore) -> bool:
         """Carry out the commands that are there, waiting for one when there is nothing to do; False to stop."""

@@ -1,8 +1,17 @@
 """Loading: a hub id, a local directory, a .gguf file or "demo" becomes a model, a tokenizer and their sizes."""
 
-from mlx_agent_llm.models.loading import LoadedModel, load_model
+from mlx_agent_llm.models.loading import LoadedModel, UnreadModel, load_model
 from mlx_agent_llm.models.parts import from_parts, materialize
 from mlx_agent_llm.models.placement import resolve_device
 from mlx_agent_llm.models.tokenizer import HFTokenizer, Tokenizer
 
-__all__ = ["HFTokenizer", "LoadedModel", "Tokenizer", "from_parts", "load_model", "materialize", "resolve_device"]
+__all__ = [
+    "HFTokenizer",
+    "LoadedModel",
+    "Tokenizer",
+    "UnreadModel",
+    "from_parts",
+    "load_model",
+    "materialize",
+    "resolve_device",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from mlx_agent_llm.models.directory import read_directory, read_sampling_default
 from mlx_agent_llm.models.gguf.model import build_model
 from mlx_agent_llm.models.gguf.split import read_whole
 from mlx_agent_llm.models.gguf.tokenizer import build_tokenizer
-from mlx_agent_llm.models.placement import place_weights, resolve_device, weight_dtype
+from mlx_agent_llm.models.placement import place_weights, resolve_device, weight_bytes, weight_dtype
 from mlx_agent_llm.models.progress import loading_bar
 from mlx_agent_llm.models.recommended import from_gguf_metadata
 from mlx_agent_llm.models.source import find_model
@@ -43,19 +44,45 @@ class LoadedModel:
     adapter: str | None = None
 
 
+class UnreadModel(NamedTuple):
+    """A model whose weights are not read yet.
+
+    num_bytes: what they will take; dtype: what the floating ones become, None where each stays as it was stored.
+    """
+
+    model: nn.Module
+    num_bytes: int
+    dtype: mx.Dtype | None
+    max_model_len: int | None
+
+
+Preflight = Callable[[UnreadModel], None]
+
+
 def load_model(
-    name: str, *, device: Device = "auto", dtype: DType = "auto", adapter_path: str | None = None
+    name: str,
+    *,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    adapter_path: str | None = None,
+    preflight: Preflight = lambda unread: None,
 ) -> LoadedModel:
     """Load "demo", a local mlx-lm directory, a .gguf file or a hub id.
 
     On a CPU all weights become float32 unless dtype says otherwise; on a GPU quantized layers stay quantized. A name
     that leads nowhere or data that cannot be read is a ModelLoadError, a kind that is not supported an
-    UnsupportedModelError. adapter_path: of an adapter in mlx-lm's format.
+    UnsupportedModelError. adapter_path: of an adapter in mlx-lm's format. preflight: raises where the model must not be
+    read; it is called once, when all but the weights is known.
     """
     target = resolve_device(device)
     path = find_model(name)
     with default_device.set_to(target):
-        parts = _read_gguf(path, target, dtype) if path.is_file() else _read_directory(path)
+        parts = _open_gguf(path, target, dtype) if path.is_file() else _open_directory(path)
+        num_bytes = weight_bytes(parts.model, target, dtype, parts.own_dtype)
+        preflight(
+            UnreadModel(parts.model, num_bytes, weight_dtype(target, dtype, parts.own_dtype), parts.max_model_len)
+        )
+        parts.read_weights()
         adapter = None if adapter_path is None else add_adapter(parts.model, Path(adapter_path).expanduser())
         place_weights(parts.model, target, dtype, parts.own_dtype, path.name)
         fuse_adapter(parts.model)
@@ -72,23 +99,27 @@ class _Parts(NamedTuple):
     max_model_len: int | None
     own_dtype: mx.Dtype | None
     sampling_defaults: SamplingDefaults
+    read_weights: Callable[[], None] = lambda: None  # those that place_weights does not read
 
 
-def _read_gguf(path: Path, device: mx.Device, dtype: DType) -> _Parts:
+def _open_gguf(path: Path, device: mx.Device, dtype: DType) -> _Parts:
     """On a CPU the blocks are expanded as they are read: MLX's quantized products are slow there."""
     gguf = read_whole(path)
     built = build_model(gguf, packed=device.type == mx.gpu)
     tokenizer = build_tokenizer(gguf)
     if tokenizer.vocab_size > built.vocab_size:
         raise ModelLoadError(f"{path}: {tokenizer.vocab_size} tokens, but embeddings for {built.vocab_size} only")
-    with loading_bar(path.name, sum(tensor.num_bytes for tensor in gguf.tensors.values())) as advance:
-        for num_bytes in built.load_weights(gguf, weight_dtype(device, dtype, built.own_dtype) or built.own_dtype):
-            advance(num_bytes)
+
+    def read_weights() -> None:
+        with loading_bar(path.name, sum(tensor.num_bytes for tensor in gguf.tensors.values())) as advance:
+            for num_bytes in built.load_weights(gguf, weight_dtype(device, dtype, built.own_dtype) or built.own_dtype):
+                advance(num_bytes)
+
     defaults = from_gguf_metadata(path, gguf.metadata)
-    return _Parts(built.model, tokenizer, built.max_model_len, built.own_dtype, defaults)
+    return _Parts(built.model, tokenizer, built.max_model_len, built.own_dtype, defaults, read_weights)
 
 
-def _read_directory(path: Path) -> _Parts:
+def _open_directory(path: Path) -> _Parts:
     defaults = read_sampling_defaults(path)
     return _Parts(*read_directory(path), own_dtype=None, sampling_defaults=defaults)
 

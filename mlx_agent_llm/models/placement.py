@@ -55,6 +55,27 @@ def place_weights(
             advance(array.nbytes)
 
 
+def weight_bytes(model: nn.Module, device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = None) -> int:
+    """What the parameters will take after place_weights, by their shapes alone: none needs to be read."""
+    target = weight_dtype(device, dtype, own_dtype)
+    arrays: dict[str, mx.array] = tree_flatten(model.parameters(), destination={})  # type: ignore[assignment]
+    num_bytes = {path: cast_weight(model, path, array, target or array.dtype).nbytes for path, array in arrays.items()}
+    if device.type == mx.cpu:
+        assert target is not None
+        num_bytes |= _expanded_bytes(model, target)
+    return sum(num_bytes.values())
+
+
+def _expanded_bytes(model: nn.Module, target: mx.Dtype) -> dict[str, int]:
+    """Of quantized layers: their weights as dequantized, and no scales and biases."""
+    expanded = dict[str, int]()
+    for path, module in model.named_modules():
+        if "scales" in module and hasattr(module, "bits"):
+            expanded |= {f"{path}.scales": 0, f"{path}.biases": 0}
+            expanded[f"{path}.weight"] = module["weight"].size * 32 // module.bits * target.size
+    return expanded
+
+
 def weight_dtype(device: mx.Device, dtype: DType, own_dtype: mx.Dtype | None = None) -> mx.Dtype | None:
     """What floating-point weights become; None leaves each as it was stored."""
     on_cpu = device.type == mx.cpu

@@ -5,6 +5,7 @@ from mlx_agent_llm.chat import found_format
 from mlx_agent_llm.cli import doctor as module
 from mlx_agent_llm.cli.doctor import advice, describe_tool_format, doctor, installed_version, matmul_gflops
 from mlx_agent_llm.core.kv import memory
+from mlx_agent_llm.process import device_memory
 from mlx_agent_llm.process.blas import BLASStatus
 from tests.support.tool_templates import TemplateTokenizer
 
@@ -16,6 +17,7 @@ def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.Captur
         "device",
         "memory",
         "KV pool by default",
+        "memory limits",
         "BLAS",
         "GFLOP/s",
         "python",
@@ -43,12 +45,24 @@ def test_the_default_pool_is_told_with_how_it_comes_about(used: int, monkeypatch
     gpu = mx.Device(mx.gpu)
     assert memory.describe_default_pool(mx.Device(mx.cpu)).startswith("1.0 GiB: fixed on the CPU")
     monkeypatch.setattr(memory.mx, "get_active_memory", lambda: used * 2**30)
+    monkeypatch.setattr(device_memory, "physical_bytes", lambda: 64 * 2**30)
     monkeypatch.setattr(memory.mx, "device_info", lambda device: {"max_recommended_working_set_size": 20 * 2**30})
     told = memory.describe_default_pool(gpu)
     assert told.startswith(f"{(20 - used) * 0.6:.1f} GiB: 60% of what the model's weights leave of 20.0 GiB")
     assert memory.default_pool_bytes(gpu) == int((20 - used) * 2**30 * 0.6)
-    monkeypatch.setattr(memory.mx, "device_info", lambda device: {"total_memory": 40 * 2**30})
-    assert "of 40.0 GiB" in memory.describe_default_pool(gpu)
+    monkeypatch.setattr(memory.mx, "device_info", lambda device: {"total_memory": 80 * 2**30})
+    assert "of 80.0 GiB;" in memory.describe_default_pool(gpu)
+
+
+def test_a_pool_on_the_system_s_own_memory_is_told_with_what_the_system_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.mx, "get_active_memory", lambda: 0)
+    monkeypatch.setattr(device_memory, "physical_bytes", lambda: 40 * 2**30)
+    monkeypatch.setattr(memory, "physical_bytes", lambda: 40 * 2**30)
+    monkeypatch.setattr(memory.mx, "device_info", lambda device: {"max_recommended_working_set_size": 39 * 2**30})
+    assert memory.describe_default_pool(mx.Device(mx.gpu)).startswith(
+        "19.2 GiB: 60% of what the model's weights leave of 32.0 GiB (the recommended working set of 39.0 GiB, where "
+        "that leaves the system 8.0 of 40.0 GiB); less"
+    )
 
 
 def test_a_package_that_is_not_installed_is_reported_and_not_an_error() -> None:

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import time
@@ -16,13 +17,16 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from mlx_agent_llm import Engine, EngineConfig
-from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models import load_model, source
+from mlx_agent_llm.config import DType
+from mlx_agent_llm.core.forward.probe import probe_model
+from mlx_agent_llm.errors import CapacityError, ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models import UnreadModel, load_model, loading, source
 from mlx_agent_llm.models.gguf.file import read_gguf
-from mlx_agent_llm.models.gguf.model import build_model
-from mlx_agent_llm.models.placement import place_weights
+from mlx_agent_llm.models.gguf.model import GGUFModel, build_model
+from mlx_agent_llm.models.placement import place_weights, weight_bytes
 from mlx_agent_llm.models.source import find_demo, find_model
 from mlx_agent_llm.models.tokenizer import byte_level_alphabet
+from mlx_agent_llm.process import device_memory
 from tests.support import gguf_files as files
 
 TOKENS = mx.array([[1, 5, 9, 3]])
@@ -70,6 +74,11 @@ def dtypes(model: nn.Module) -> set[mx.Dtype]:
     return {array.dtype for array in arrays.values()}
 
 
+def loaded_bytes(model: nn.Module) -> int:
+    arrays: dict[str, mx.array] = tree_flatten(model.parameters(), destination={})  # type: ignore[assignment]
+    return sum(array.nbytes for array in arrays.values())
+
+
 def test_a_saved_directory_gives_the_logits_of_the_model_that_was_saved(tmp_path: Path) -> None:
     model = saved(tmp_path)
     loaded = load_model(str(tmp_path), device="cpu")
@@ -105,6 +114,61 @@ def test_on_a_gpu_quantized_layers_stay_and_the_rest_takes_the_type_of_the_scale
     logits = np.array(model(TOKENS).astype(mx.float32))
     expected = np.array(load_model(str(path), device="cpu").model(TOKENS))
     np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+
+
+def unread_bytes(name: str, dtype: DType) -> int:
+    """What the weights will take, told before any is read."""
+    told = list[int]()
+    before = mx.get_active_memory()
+
+    def preflight(unread: UnreadModel) -> None:
+        told.append(unread.num_bytes)
+        probe_model(unread.model)  # as the engine does it
+        assert mx.get_active_memory() - before < 2**14, "weights were read"
+
+    load_model(name, device="cpu", dtype=dtype, preflight=preflight)
+    assert len(told) == 1
+    return told[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("bits", [None, 4, 8])
+def test_what_weights_of_a_directory_take_is_known_before_they_are_read(
+    tmp_path: Path, bits: int | None, dtype: DType
+) -> None:
+    saved(tmp_path, bits=bits, dtype=mx.float16)
+    loaded = load_model(str(tmp_path), device="cpu", dtype=dtype)
+    gc.collect()
+    assert unread_bytes(str(tmp_path), dtype) == loaded_bytes(loaded.model)
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q4_0"])
+def test_what_weights_of_a_gguf_file_take_is_known_before_they_are_read(tmp_path: Path, kind: str) -> None:
+    path = files.write(tmp_path / "model.gguf", files.llama_spec(kind))
+    assert unread_bytes(str(path), "float32") == loaded_bytes(load_model(str(path), device="cpu").model)
+
+
+def test_what_packed_weights_take_on_a_gpu_is_known_before_they_are_read(tmp_path: Path) -> None:
+    gguf = read_gguf(files.write(tmp_path / "model.gguf", files.llama_spec("Q4_0")))
+    built = build_model(gguf, packed=True)
+    told = weight_bytes(built.model, mx.Device(mx.gpu), "auto", built.own_dtype)
+    assert all(built.load_weights(gguf, built.own_dtype))
+    place_weights(built.model, mx.Device(mx.gpu), "auto", built.own_dtype)
+    assert told == loaded_bytes(built.model)
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_model_that_does_not_fit_is_refused_before_it_is_read(
+    tmp_path: Path, is_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = files.write(tmp_path / "model.gguf", files.llama_spec()) if is_file else tmp_path
+    if not is_file:
+        saved(tmp_path)
+    monkeypatch.setattr(device_memory, "physical_bytes", lambda: 2**20)
+    monkeypatch.setattr(GGUFModel, "load_weights", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(loading, "place_weights", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(CapacityError, match=r"GiB of weights.*of the KV pool.*0\.00 GiB may be used.*quantization"):
+        Engine.load(str(path), EngineConfig(device="cpu"))
 
 
 @pytest.mark.parametrize(

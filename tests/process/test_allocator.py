@@ -1,4 +1,4 @@
-"""Freed buffers are kept on the CPU: working on with arrays of the same sizes costs few page faults."""
+"""Freed buffers are kept on the CPU, where arrays of their sizes then cost few page faults, and can be given back."""
 
 import platform
 import subprocess
@@ -43,3 +43,30 @@ def num_faults(*arguments: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_buffers_of_the_same_size_are_used_again_with_few_page_faults() -> None:
     assert num_faults("keep") < num_faults() / 2
+
+
+RESIDENT = """
+import os
+import mlx_agent_llm
+import mlx.core as mx
+from mlx_agent_llm.process.allocator import give_back_freed_buffers, keep_freed_buffers
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+mx.set_default_device(mx.Device(mx.cpu))
+keep_freed_buffers()
+parts = [mx.ones(2**20) for _ in range(40)]  # of 4 MiB each
+mx.eval(parts)
+del parts
+mx.clear_cache()
+before = resident()
+give_back_freed_buffers()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_what_is_kept_is_given_back_when_it_is_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100 * 2**20, "of 160 MiB"

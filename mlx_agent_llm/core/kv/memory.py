@@ -10,11 +10,19 @@ import mlx.core as mx
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.kv.layer_shape import KVShape, LayerShape, sees_window, state_bytes, token_bytes
 from mlx_agent_llm.errors import CapacityError
+from mlx_agent_llm.process.device_memory import (
+    GIB,
+    device_bytes,
+    is_unified,
+    physical_bytes,
+    system_bytes,
+    usable_bytes,
+)
 
 CPU_POOL_BYTES = 2**30
 MAX_EMPTY_BLOCKS = 2**16  # of a model that keeps nothing for a token: 2**20 tokens in blocks of 16
 MIN_SLOTS = 2  # of the state before a step and the one after it
-GPU_POOL_FRACTION = 0.6  # of the memory the device recommends, after the weights
+GPU_POOL_FRACTION = 0.6  # of the usable memory, after the weights; the rest is for a step's arrays and MLX's cache
 
 
 class PoolSizes(NamedTuple):
@@ -38,15 +46,21 @@ class KVBytes(NamedTuple):
     states: int
 
 
-def pool_sizes(shapes: Sequence[LayerShape], config: EngineConfig, max_model_len: int, device: mx.Device) -> PoolSizes:
+def pool_sizes(
+    shapes: Sequence[LayerShape],
+    config: EngineConfig,
+    max_model_len: int,
+    device: mx.Device,
+    unread_bytes: int = 0,
+) -> PoolSizes:
     """How the memory is divided, or the configured number of tokens.
 
     Slots for running requests and snapshots get at most half of it. Layers with a window get what running requests
     take, twice, so that prefixes can be found; the others get the rest. No group gets more than max_num_seqs full
     contexts and max_state_snapshots need. Blocks of a model that keeps nothing for a token take no memory: there are
-    as many as that.
+    as many as that. unread_bytes: of weights that are not in memory yet.
     """
-    num_bytes = config.kv_cache_bytes if config.kv_cache_bytes is not None else default_pool_bytes(device)
+    num_bytes = config.kv_cache_bytes if config.kv_cache_bytes is not None else default_pool_bytes(device, unread_bytes)
     num_slots = _num_slots(state_bytes(shapes), config, num_bytes // 2)
     window = max((w for w in map(_window, shapes) if w is not None and w < max_model_len), default=0)
     num_bytes -= num_slots * state_bytes(shapes)
@@ -113,25 +127,28 @@ def _num_slots(slot_bytes: int, config: EngineConfig, num_bytes: int) -> int:
     return num_slots
 
 
-def default_pool_bytes(device: mx.Device) -> int:
+def default_pool_bytes(device: mx.Device, unread_bytes: int = 0) -> int:
     """A safe fraction of what a GPU has left beside the weights; a fixed bound on the CPU."""
     if device.type == mx.cpu:
         return CPU_POOL_BYTES
-    return int(max(_gpu_bytes(device) - mx.get_active_memory(), 0) * GPU_POOL_FRACTION)
+    return int(max(usable_bytes(device) - mx.get_active_memory() - unread_bytes, 0) * GPU_POOL_FRACTION)
 
 
 def describe_default_pool(device: mx.Device) -> str:
     """The default size, and how it comes about, in words."""
-    origin = "fixed on the CPU"
-    if device.type != mx.cpu:
-        origin = f"{GPU_POOL_FRACTION:.0%} of what the model's weights leave of {_gpu_bytes(device) / 2**30:.1f} GiB"
     return (
-        f"{default_pool_bytes(device) / 2**30:.1f} GiB: {origin}; less when max_num_seqs full contexts need less; "
-        "EngineConfig's kv_cache_bytes and kv_cache_tokens change it"
+        f"{default_pool_bytes(device) / GIB:.1f} GiB: {_origin(device)}; less when max_num_seqs full contexts need "
+        "less; EngineConfig's kv_cache_bytes and kv_cache_tokens change it"
     )
 
 
-def _gpu_bytes(device: mx.Device) -> int:
-    """What the device recommends to use at most, or else all it has."""
-    info = mx.device_info(device)
-    return int(info.get("max_recommended_working_set_size") or info["total_memory"])
+def _origin(device: mx.Device) -> str:
+    if device.type == mx.cpu:
+        return "fixed on the CPU"
+    origin = f"{GPU_POOL_FRACTION:.0%} of what the model's weights leave of {usable_bytes(device) / GIB:.1f} GiB"
+    if not is_unified(device):
+        return origin
+    return (
+        f"{origin} (the recommended working set of {device_bytes(device) / GIB:.1f} GiB, where that leaves the system "
+        f"{system_bytes() / GIB:.1f} of {physical_bytes() / GIB:.1f} GiB)"
+    )

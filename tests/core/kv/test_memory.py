@@ -6,8 +6,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_agent_llm import EngineConfig
+from mlx_agent_llm.core.kv import memory
 from mlx_agent_llm.core.kv.layer_shape import ArrayShape, KVShape, LayerShape, StateShape
-from mlx_agent_llm.core.kv.memory import PoolSizes, kv_bytes, pool_sizes
+from mlx_agent_llm.core.kv.memory import PoolSizes, default_pool_bytes, kv_bytes, pool_sizes
 from mlx_agent_llm.errors import CapacityError
 
 FULL = KVShape(1, 8, 8, mx.float32)  # 64 bytes a token, 1,024 a block
@@ -58,6 +59,14 @@ def test_a_model_that_keeps_states_alone_has_blocks_that_take_no_memory() -> Non
     found = sizes([STATE], kv_cache_bytes=100_000)
     assert found == PoolSizes(4 * 625, 12)
     assert kv_bytes(found, [STATE], 16) == (0, 0, 48_000)
+
+
+def test_weights_that_are_not_read_yet_make_a_default_pool_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "usable_bytes", lambda device: 10_000)
+    monkeypatch.setattr(mx, "get_active_memory", lambda: 1000)
+    assert default_pool_bytes(mx.Device(mx.gpu)) == 5400
+    assert default_pool_bytes(mx.Device(mx.gpu), 4000) == 3000
+    assert pool_sizes([FULL], EngineConfig(), 10_000, mx.Device(mx.gpu), 4000) == PoolSizes(2)
 
 
 def test_too_little_for_two_states_is_refused_in_numbers() -> None:
