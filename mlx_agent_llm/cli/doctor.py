@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import blas, installation
 from mlx_agent_llm.process.device_memory import GIB, physical_bytes
 from mlx_agent_llm.process.memory_limits import describe_limits
+from mlx_agent_llm.verify.comparison import Comparison
 from mlx_agent_llm.verify.report import Report
 from mlx_agent_llm.verify.report import verify as verify_device
 
@@ -57,19 +59,23 @@ def doctor(
     for line in lines:
         console.print(line, style="yellow", markup=False)
     if verify:
-        report = verify_device()
-        _show(console, report)
+        report = verify_device(partial(_show_comparison, console))
+        _show_rest(console, report)
         if json_file is not None:
             json_file.write_text(json.dumps(report.as_json(), indent=2), encoding="utf-8")
         if not report.is_good:
             raise typer.Exit(1)
 
 
-def _show(console: Console, report: Report) -> None:
-    for name, dtype, error, tolerance, seconds in report.comparisons:
-        line = f"{dtype:<9}{name:<76}error {error:.1e} of {tolerance:.0e}, {1e3 * seconds:9.3f} ms"
-        style = None if error <= tolerance else "red"
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+def _show_comparison(console: Console, found: Comparison) -> None:
+    line = (
+        f"{found.dtype:<9}{found.name:<76}error {found.error:.1e} of {found.tolerance:.0e}, "
+        f"{1e3 * found.seconds:9.3f} ms"
+    )
+    console.print(line, style=None if found.is_close else "red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_rest(console: Console, report: Report) -> None:
     for line in report.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     wrong = [comparison.name for comparison in report.comparisons if not comparison.is_close]
