@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
@@ -14,7 +12,9 @@ import numpy as np
 
 from mlx_agent_llm.config import Device, DType, check_range
 from mlx_agent_llm.embedder.calls import Call, Vectors
-from mlx_agent_llm.embedder.worker import EmbedderWorker
+from mlx_agent_llm.embedder.encoder_forward import EncoderForward
+from mlx_agent_llm.embedder.texts import TruncationWarning, check_texts
+from mlx_agent_llm.embedder.worker import BatchWorker
 from mlx_agent_llm.errors import GenerationError, RequestError
 from mlx_agent_llm.models.embedders import LoadedEmbedder, load_embedder
 
@@ -30,8 +30,8 @@ class Embedder:
             check_range("dimensions", dimensions, 1, loaded.dimensions)
         self._loaded = loaded
         self._dimensions = loaded.dimensions if dimensions is None else dimensions
-        self._warning = threading.Lock()  # taken once
-        self._worker = EmbedderWorker(loaded)
+        self._warning = TruncationWarning()
+        self._worker = BatchWorker(lambda: EncoderForward(loaded.model, loaded.device))
         self._finalizer = weakref.finalize(self, self._worker.close)
 
     @classmethod
@@ -94,13 +94,11 @@ class Embedder:
         self.close()
 
     def _start(self, texts: Sequence[str], prompt_name: str | None) -> Call:
-        _check_texts(texts)
+        check_texts("texts", texts)
         prompt = self._prompt(prompt_name)
-        token_ids, num_truncated = self._loaded.tokenizer.tokenize([prompt + text for text in texts])
-        if num_truncated and self._warning.acquire(blocking=False):
-            message = f"{num_truncated} of {len(texts)} texts are cut to the {self.max_tokens} tokens of the model"
-            warnings.warn(f"{message}; later ones are without a warning", stacklevel=3)
-        call = Call(token_ids, self._loaded.dimensions)
+        tokenized = self._loaded.tokenizer.tokenize([prompt + text for text in texts])
+        self._warning.tell(tokenized.num_truncated, len(texts), self.max_tokens)
+        call = Call(tokenized.token_ids, tokenized.num_first, self._loaded.dimensions)
         self._worker.add(call)
         return call
 
@@ -120,23 +118,3 @@ class Embedder:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Vectors = vectors / np.maximum(lengths, np.float32(1e-12))
         return unit
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise RequestError(f"texts must be a list of texts, not {type(texts).__name__}")
-    if not texts:
-        raise RequestError("texts=[] must hold at least one text")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise RequestError(f"texts[{index}]={text!r:.60} must be a text, not {type(text).__name__}")
-        if not text.isascii():
-            _check_encodable(index, text)
-
-
-def _check_encodable(index: int, text: str) -> None:
-    """A lone surrogate is no character, and no tokenizer takes it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(f"texts[{index}] holds a lone surrogate at {error.start}") from None

@@ -11,11 +11,29 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, BertConfig, MPNetConfig, PreTrainedTokenizerFast, RobertaConfig, XLMRobertaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    NomicBertConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 from tests.support.corpora import corpus
 
-CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "xlm-roberta": XLMRobertaConfig, "mpnet": MPNetConfig}
+CONFIGS = {
+    "bert": BertConfig,
+    "roberta": RobertaConfig,
+    "xlm-roberta": XLMRobertaConfig,
+    "mpnet": MPNetConfig,
+    "modernbert": ModernBertConfig,
+    "nomic_bert": NomicBertConfig,
+}
+CROSS_ENCODERS = ("bert", "roberta", "xlm-roberta", "mpnet", "modernbert")
 WORDS = [f"w{index}" for index in range(60)]
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -27,27 +45,43 @@ def demo_embedder_folder() -> Path:
 
 def write_tiny_encoder(folder: Path, model_type: str, **changes: Any) -> None:
     """Write a random encoder of transformers' own, a tokenizer of WORDS, and sentence-transformers' layout: mean."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    config = CONFIGS[model_type](
-        **{"vocab_size": 64, "max_position_embeddings": 300, "pad_token_id": 1, "initializer_range": 0.3}
-        | sizes
-        | changes
-    )
-    AutoModel.from_config(config).save_pretrained(folder)
+    AutoModel.from_config(tiny_config(model_type, **changes)).save_pretrained(folder)
     write_tokenizer(folder)
     write_modules(folder, "Pooling")
     write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean", "embedding_dimension": 32})
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write a tokenizer of whole words with a token before and behind each text."""
+def write_tiny_cross_encoder(folder: Path, model_type: str, **changes: Any) -> None:
+    """Write a random sequence-classification model of transformers' own, of one label, and a tokenizer of WORDS."""
+    config = tiny_config(model_type, num_labels=1, **changes)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    write_tokenizer(folder, has_types=model_type == "bert")
+
+
+def tiny_config(model_type: str, **changes: Any) -> Any:
+    """The configuration of a tiny encoder, whose weights are to be drawn now."""
+    torch.manual_seed(0)
+    special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    lengths = {"vocab_size": 64, "max_position_embeddings": 300}
+    modern = {"num_hidden_layers": 4, "local_attention": 16, "cls_token_id": 0, "sep_token_id": 2}
+    own = modern if model_type == "modernbert" else {}
+    return CONFIGS[model_type](**special | sizes | lengths | own | {"initializer_range": 0.3} | changes)
+
+
+def write_tokenizer(folder: Path, *, has_types: bool = False) -> None:
+    """Write a tokenizer of whole words, with tokens around a text or a pair; has_types: its second text has a type."""
     vocabulary = {token: index for index, token in enumerate(_SPECIAL + WORDS)}
     backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = Whitespace()  # type: ignore[assignment]
-    backend.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])  # type: ignore[assignment]
+    backend.pre_tokenizer = Whitespace()
+    pair = "<s> $A </s> $B:1 </s>:1" if has_types else "<s> $A </s> </s> $B </s>"
+    special = [("<s>", 0), ("</s>", 2)]
+    backend.post_processor = TemplateProcessing(single="<s> $A </s>", pair=pair, special_tokens=special)
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=290, **names).save_pretrained(folder)
+    inputs = ["input_ids", *(["token_type_ids"] if has_types else []), "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=290, model_input_names=inputs, **names
+    ).save_pretrained(folder)
 
 
 def write_modules(folder: Path, *kinds: str) -> None:
