@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.embedder.calls import Call, Vectors
-from mlx_agent_llm.embedder.encoder_forward import EncoderForward
-from mlx_agent_llm.embedder.texts import TruncationWarning, check_text, check_texts
-from mlx_agent_llm.embedder.worker import BatchWorker
+from mlx_agent_llm.embedder.served_model import ServedModel
+from mlx_agent_llm.embedder.texts import check_text, check_texts
 from mlx_agent_llm.errors import GenerationError, RequestError
 from mlx_agent_llm.models.embedders import LoadedReranker, load_reranker
 
@@ -28,37 +25,33 @@ class RankedDocument:
     score: float
 
 
-class Reranker:
-    """A cross-encoder in this process, whose one thread batches the pairs of all callers."""
+class Reranker(ServedModel):
+    """A model in this process that reads queries and documents together, and whose one thread batches all callers.
 
-    def __init__(self, loaded: LoadedReranker) -> None:
-        self._loaded = loaded
-        self._warning = TruncationWarning()
-        self._worker = BatchWorker(lambda: EncoderForward(loaded.model, loaded.device))
-        self._finalizer = weakref.finalize(self, self._worker.close)
+    kv_cache_tokens: of Qwen3-Reranker, the size of its pool of keys and values, which holds the longest pair at least.
+    """
+
+    def __init__(self, loaded: LoadedReranker, *, kv_cache_tokens: int | None = None) -> None:
+        self._tokenizer = loaded.tokenizer
+        super().__init__(loaded, loaded.tokenizer.max_tokens, kv_cache_tokens)
 
     @classmethod
-    def load(cls, model: str, *, device: Device = "auto", dtype: DType = "auto") -> Self:
-        """Load a directory with a sequence-classification model of one label, or a hub id.
+    def load(
+        cls,
+        model: str,
+        *,
+        instruction: str | None = None,
+        kv_cache_tokens: int | None = None,
+        device: Device = "auto",
+        dtype: DType = "auto",
+    ) -> Self:
+        """Load a directory with a sequence-classification model of one label or with Qwen3-Reranker, or a hub id.
 
-        A name that leads nowhere is a ModelLoadError, a model of another kind an UnsupportedModelError.
+        instruction: what Qwen3-Reranker judges by, None for its makers' own. A name that leads nowhere is a
+        ModelLoadError, a model of another kind an UnsupportedModelError.
         """
-        return cls(load_reranker(model, device=device, dtype=dtype))
-
-    @property
-    def model_name(self) -> str:
-        """What the model was loaded by."""
-        return self._loaded.name
-
-    @property
-    def max_tokens(self) -> int:
-        """The length that longer pairs are cut to, with the tokens that the model puts around them."""
-        return self._loaded.tokenizer.max_tokens
-
-    @property
-    def num_batches(self) -> int:
-        """The forwards so far."""
-        return self._worker.num_batches
+        loaded = load_reranker(model, instruction=instruction, device=device, dtype=dtype)
+        return cls(loaded, kv_cache_tokens=kv_cache_tokens)
 
     def score(self, query: str, documents: Sequence[str]) -> Vectors:
         """How well each document answers the query: (number of documents,) in float32, the higher the better.
@@ -83,26 +76,10 @@ class Reranker:
         _check_top_n(top_n)
         return _rank(await self.ascore(query, documents), top_n)
 
-    def close(self) -> None:
-        """End open calls with EngineClosedError and stop the thread, as when nobody has the reranker any more."""
-        self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _start(self, query: str, documents: Sequence[str]) -> Call:
         check_text("query", query)
         check_texts("documents", documents)
-        tokenized = self._loaded.tokenizer.tokenize_pairs([(query, document) for document in documents])
-        self._warning.tell(tokenized.num_truncated, len(documents), self.max_tokens)
-        call = Call(tokenized.token_ids, tokenized.num_first, dimensions=1)
-        self._worker.add(call)
-        return call
+        return self._submit(self._tokenizer.tokenize_pairs([(query, document) for document in documents]), width=1)
 
 
 def _finish(scores: Vectors) -> Vectors:

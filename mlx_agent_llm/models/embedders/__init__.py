@@ -1,7 +1,17 @@
 """Embedding models and cross-encoders: from a name to vectors or scores of batches of token ids."""
 
+from mlx_agent_llm.models.embedders.decoders import Decoder
 from mlx_agent_llm.models.embedders.loading import LoadedEmbedder, load_embedder
 from mlx_agent_llm.models.embedders.reranking import LoadedReranker, load_reranker
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
+from mlx_agent_llm.models.embedders.text_tokenizer import TokenizedTexts
 
-__all__ = ["LoadedEmbedder", "LoadedReranker", "TextBatch", "load_embedder", "load_reranker"]
+__all__ = [
+    "Decoder",
+    "LoadedEmbedder",
+    "LoadedReranker",
+    "TextBatch",
+    "TokenizedTexts",
+    "load_embedder",
+    "load_reranker",
+]

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.embedders import functions
+from mlx_agent_llm.models.embedders import architectures, decoders, functions
 from mlx_agent_llm.models.embedders.architectures import read_architecture
-from mlx_agent_llm.models.embedders.layout import read_layout
+from mlx_agent_llm.models.embedders.config_values import ConfigValues
+from mlx_agent_llm.models.embedders.decoders import Decoder
+from mlx_agent_llm.models.embedders.layout import Layout, read_layout
 from mlx_agent_llm.models.embedders.pooling import pool
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer
 from mlx_agent_llm.models.embedders.weights import check_finite, load_weights
 from mlx_agent_llm.models.json_file import read_json_object
+from mlx_agent_llm.models.loading import logits_width
 from mlx_agent_llm.models.placement import place_weights, resolve_device
 from mlx_agent_llm.process.default_device import default_device
 
@@ -38,15 +42,13 @@ class EmbeddingModel(nn.Module):
     def __init__(self, encoder: nn.Module, pooling: tuple[str, ...], heads: Sequence[nn.Module]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.heads = list(heads)
+        self.heads = _Heads(heads)
         self._pooling = pooling
 
     def __call__(self, texts: TextBatch) -> mx.array:
         """See the class."""
-        vectors = pool(self._pooling, self.encoder(texts), texts.lengths)
-        for head in self.heads:
-            vectors = head(vectors)
-        return vectors.astype(mx.float32)
+        vectors: mx.array = self.heads(pool(self._pooling, self.encoder(texts), texts.lengths))
+        return vectors
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class LoadedEmbedder:
     prompts: what is written before a text, by name; default_prompt_name is the one for texts that name none.
     """
 
-    model: EmbeddingModel
+    model: EmbeddingModel | Decoder
     tokenizer: TextTokenizer
     name: str
     dimensions: int
@@ -73,21 +75,68 @@ def load_embedder(name: str, *, device: Device = "auto", dtype: DType = "auto") 
     """
     target = resolve_device(device)
     path = find_embedder(name)
-    config = read_json_object(path / "config.json")
-    read_architecture(config)  # a chat model is told from an embedding model before its layout is looked at
+    _check_model_type(read_json_object(path / "config.json"))  # first: a chat model has no such layout
     layout = read_layout(path)
-    found = read_architecture(read_json_object(layout.encoder / "config.json"))
-    tokenizer = TextTokenizer(layout.encoder, found.max_tokens, found.vocab_size, layout.text_options)
+    config = read_json_object(layout.encoder / "config.json")
     with default_device.set_to(target):
-        encoder = found.make(functions.of_device(target))
-        load_weights(encoder, layout.encoder, found.rename)
-        heads = [_Normalize() if folder is None else _read_dense(folder) for folder in layout.heads]
-        model = EmbeddingModel(encoder, layout.pooling, heads)
-        place_weights(model, target, dtype)
-        check_finite(model, path)
-        one = mx.array([1])
-        dimensions = int(model(TextBatch(one[None], one, one)).shape[-1])  # known without evaluating it
+        make = _make_decoder if config.get("model_type") in decoders.MODEL_TYPES else _make_encoder
+        model, tokenizer, dimensions = make(layout, config, target, dtype)
     return LoadedEmbedder(model, tokenizer, name, dimensions, layout.prompts, layout.default_prompt_name, target)
+
+
+def _make_encoder(
+    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType
+) -> tuple[EmbeddingModel, TextTokenizer, int]:
+    found = read_architecture(config)
+    tokenizer = TextTokenizer(layout.encoder, found.max_tokens, found.vocab_size, layout.text_options)
+    encoder = found.make(functions.of_device(device))
+    load_weights(encoder, layout.encoder, found.rename)
+    model = EmbeddingModel(encoder, layout.pooling, _read_heads(layout))
+    place_weights(model, device, dtype)
+    check_finite(model, layout.encoder)
+    one = mx.array([1])
+    return model, tokenizer, int(model(TextBatch(one[None], one, one)).shape[-1])  # known without evaluating it
+
+
+def _make_decoder(
+    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType
+) -> tuple[Decoder, TextTokenizer, int]:
+    if layout.pooling != ("lasttoken",):
+        raise UnsupportedModelError(
+            f"{layout.encoder}: pooling {', '.join(layout.pooling)} of a causal model is not supported: lasttoken is"
+        )
+    context = decoders.check_causal(layout.encoder, config)
+    tokenizer = TextTokenizer(layout.encoder, context, ConfigValues(config).size("vocab_size"), layout.text_options)
+    model, heads = decoders.read_headless(layout.encoder, config), _Heads(_read_heads(layout))
+    for module in (model, heads):
+        place_weights(module, device, dtype)
+        check_finite(module, layout.encoder)
+    return Decoder(model, heads), tokenizer, int(heads(mx.zeros((1, logits_width(model)))).shape[-1])
+
+
+def _check_model_type(config: Mapping[str, Any]) -> None:
+    if config.get("model_type") not in (types := (*architectures.MODEL_TYPES, *decoders.MODEL_TYPES)):
+        raise UnsupportedModelError(
+            f"model_type={config.get('model_type')!r} is no embedding model that is supported: {', '.join(types)}"
+        )
+
+
+def _read_heads(layout: Layout) -> list[nn.Module]:
+    return [_Normalize() if folder is None else _read_dense(folder) for folder in layout.heads]
+
+
+class _Heads(nn.Module):
+    """Hidden states (S, W) -> vectors (S, D) in float32."""
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.heads = list(heads)
+
+    def __call__(self, vectors: mx.array) -> mx.array:
+        vectors = vectors.astype(mx.float32)
+        for head in self.heads:
+            vectors = head(vectors)
+        return vectors.astype(mx.float32)
 
 
 class _Normalize(nn.Module):

@@ -1,12 +1,12 @@
-"""From a name to a cross-encoder that is ready to run: one score for a query and a document that it reads together."""
+"""From a name to a reranking model that is ready to run: a score for a query and a document that it reads together."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,14 +15,17 @@ from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.embedders import functions
 from mlx_agent_llm.models.embedders.architectures import Architecture, read_architecture
+from mlx_agent_llm.models.embedders.decoders import Decoder, check_causal
 from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions
+from mlx_agent_llm.models.embedders.judge import INSTRUCTION, MAX_TOKENS, Judge
 from mlx_agent_llm.models.embedders.layout import read_text_options
 from mlx_agent_llm.models.embedders.pooling import pool
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
-from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer
+from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer, TokenizedTexts
 from mlx_agent_llm.models.embedders.weights import check_finite, load_weights
 from mlx_agent_llm.models.json_file import read_json, read_json_object
+from mlx_agent_llm.models.loading import load_model
 from mlx_agent_llm.models.placement import place_weights, resolve_device
 from mlx_agent_llm.process.default_device import default_device
 
@@ -50,33 +53,67 @@ class CrossEncoder(nn.Module):
         return self._score(self.head(pooled).astype(mx.float32))
 
 
+class PairTokenizer(Protocol):
+    """Queries and documents as token ids."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The length that longer pairs are cut to."""
+
+    def tokenize_pairs(self, pairs: Sequence[tuple[str, str]]) -> TokenizedTexts:
+        """A text for each pair."""
+
+
 @dataclass(frozen=True)
 class LoadedReranker:
-    """A cross-encoder with all parameters evaluated."""
+    """A reranking model with all parameters evaluated."""
 
-    model: CrossEncoder
-    tokenizer: TextTokenizer
+    model: CrossEncoder | Decoder
+    tokenizer: PairTokenizer
     name: str
     device: mx.Device
 
 
-def load_reranker(name: str, *, device: Device = "auto", dtype: DType = "auto") -> LoadedReranker:
-    """Load a directory with a sequence-classification model of transformers, of one label, or a hub id.
+def load_reranker(
+    name: str, *, instruction: str | None = None, device: Device = "auto", dtype: DType = "auto"
+) -> LoadedReranker:
+    """Load a directory with a sequence-classification model of one label or with Qwen3-Reranker, or a hub id.
 
-    On a CPU all weights become float32 unless dtype says otherwise. A name that leads nowhere or data that cannot be
-    read is a ModelLoadError, a kind that is not supported an UnsupportedModelError.
+    instruction: what Qwen3-Reranker judges by, None for its makers' own. On a CPU all weights become float32 unless
+    dtype says otherwise. A name that leads nowhere or data that cannot be read is a ModelLoadError, a kind that is not
+    supported an UnsupportedModelError.
     """
-    target = resolve_device(device)
     path = find_embedder(name)
     config = read_json_object(path / "config.json")
+    if config.get("model_type") == "qwen3":
+        return _load_judge(name, path, instruction, device, dtype)
+    if instruction is not None:
+        raise ValueError(f"instruction={instruction!r:.60} is for Qwen3-Reranker: {name} takes none")
+    return _load_cross_encoder(name, path, config, device, dtype)
+
+
+def _load_judge(name: str, path: Path, instruction: str | None, device: Device, dtype: DType) -> LoadedReranker:
+    """Nothing in the files tells Qwen3-Reranker from a chat model, so that its name or an instruction has to."""
+    if instruction is None and "rerank" not in name.lower():
+        raise UnsupportedModelError(f"{path}: a chat model, or a reranker that has another name: give an instruction")
+    max_tokens = min(check_causal(path, read_json_object(path / "config.json")), MAX_TOKENS)
+    loaded = load_model(str(path), device=device, dtype=dtype)
+    check_finite(loaded.model, path)
+    judge = Judge(loaded.tokenizer, INSTRUCTION if instruction is None else instruction, max_tokens)
+    return LoadedReranker(Decoder(loaded.model, judge.read), judge, name, resolve_device(device))
+
+
+def _load_cross_encoder(
+    name: str, path: Path, config: Mapping[str, Any], device: Device, dtype: DType
+) -> LoadedReranker:
+    target = resolve_device(device)
     found = read_architecture(config)
     _check_kind(path, config)
     tokenizer = TextTokenizer(path, found.max_tokens, found.vocab_size, read_text_options(path))
     with default_device.set_to(target):
         ours = functions.of_device(target)
-        head = _Head(found, config, ours)
         pooling = str(config.get("classifier_pooling", "cls"))
-        model = CrossEncoder(found.make(ours), head, pooling, _score_name(config))
+        model = CrossEncoder(found.make(ours), _Head(found, config, ours), pooling, _score_name(config))
         load_weights(model, path, lambda weight: _rename(weight, found))
         place_weights(model, target, dtype)
         check_finite(model, path)

