@@ -12,7 +12,7 @@ if (_problem := installation.problem()) is None:
     from mlx_agent_llm.config import EngineConfig
     from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex
     from mlx_agent_llm.core.stats import EngineStats
-    from mlx_agent_llm.embedder import Embedder
+    from mlx_agent_llm.embedder import Embedder, RankedDocument, Reranker
     from mlx_agent_llm.engine import Engine
     from mlx_agent_llm.engine.handle import Handle
     from mlx_agent_llm.errors import (
@@ -75,10 +75,12 @@ __all__ = [
     "MLXAgentError",
     "ModelLoadError",
     "QueueFullError",
+    "RankedDocument",
     "Regex",
     "RequestError",
     "RequestOutput",
     "RequestTimeout",
+    "Reranker",
     "SamplingDefaults",
     "SamplingParams",
     "Timings",
