@@ -31,17 +31,19 @@ from mlx_agent_llm.core.output.masks import fill_masks
 from mlx_agent_llm.core.output.sampler import Sampler
 from mlx_agent_llm.core.output.samples import Samples, dispatch_samples
 from mlx_agent_llm.core.output.stopping import Stopping
+from mlx_agent_llm.core.output.verification import Verdict, forced_after, verify
 from mlx_agent_llm.core.recovery import Recovery
 from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for_grammars
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
+from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
 from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
 from mlx_agent_llm.process.allocator import give_back_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
-from mlx_agent_llm.request import Request
+from mlx_agent_llm.request import NO_DRAFT, Request, TokenLogprob
 
 
 class Vocabulary(NamedTuple):
@@ -103,6 +105,7 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
+        self._speculation = Speculation(config.speculation, self._jumps, stopping.end_token_ids, max_model_len)
         self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
         self._in_flight: _InFlight | None = None
@@ -208,6 +211,11 @@ class EngineCore:
     def _compute(self) -> Batch | None:
         """The step itself; returns what it dispatched."""
         in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None and self._speculation.needs_tokens(in_flight.batch.sampled, self.scheduler.running):
+            with self._clock.phase("advance"):
+                self._advance(in_flight)
+                self._speculation.give(self.scheduler.running, self._answers.force, self._answers.fail)
+            in_flight = None
         with self._clock.phase("schedule"):
             schedule = self._schedule()
         forward = None if schedule is None else self._forward(schedule, in_flight)  # not yet waited for
@@ -219,7 +227,7 @@ class EngineCore:
             return None
         if forward.batch.sampled:
             with self._clock.phase("masks"):
-                receivers, bitmask = self._fill_masks(forward.batch.sampled)
+                receivers, bitmask = self._fill_masks(forward.batch)
             if self._answers.open:  # the last one may have ended or failed just now
                 self._in_flight = self._sample(forward, receivers, bitmask)
         return forward.batch
@@ -252,32 +260,56 @@ class EngineCore:
                 [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
             )
         logprobs = samples.read_logprobs(token_ids, batch.sampled)
-        for request, token_id, logprob in zip(in_flight.receivers, token_ids, logprobs, strict=True):
-            if request is None:
+        for verdict in verify(batch.sampled, token_ids):
+            self._take(verdict, in_flight.receivers, token_ids, logprobs)
+        self._speculation.follow(batch.sampled)
+
+    def _take(
+        self,
+        verdict: Verdict,
+        receivers: Sequence[Request | None],
+        token_ids: Sequence[int],
+        logprobs: Sequence[TokenLogprob | None],
+    ) -> None:
+        """Give a request what was sampled for it, as far as that counts, and what its grammar forces in between."""
+        request, begin, num_rows, num_right = verdict
+        draft, request.draft = request.draft, NO_DRAFT
+        if draft.token_ids:
+            if not request.is_finished:
+                self.kv_manager.retract(request, len(draft.token_ids) - num_right)
+            self.meter.count_draft(len(draft.token_ids), num_right)
+        for row, place in zip(range(begin, begin + num_rows), draft.places, strict=False):
+            if receivers[row] is None:
                 continue
             request.num_in_flight = 0
             if not request.is_finished:
                 # What was computed before it is sound; of one that was preempted meanwhile, what is computed again.
                 request.kv.num_trusted_tokens = min(len(request.token_ids), request.kv.num_computed_tokens)
-                self._answers.advance(request, token_id, logprob)
+                self._answers.advance(request, token_ids[row], logprobs[row])
+            if not request.is_finished and place < num_right and (forced := forced_after(draft, place)):
+                self._answers.force(request, forced)
 
     def _observe(self, batch: Batch) -> None:
         """Tell the pacer how long the step took whose tokens were read just now, if it came right after another."""
         last_ready_at, self._ready_at = self._ready_at, self._runner.take_ready_at() or time.perf_counter()
-        if last_ready_at is not None and batch.num_rows > 0:
-            self.scheduler.pacer.observe(batch.num_prompt_tokens, self._ready_at - last_ready_at)
+        if last_ready_at is None or batch.num_tokens == batch.num_prompt_tokens:
+            return
+        seconds = self._ready_at - last_ready_at
+        self.scheduler.pacer.observe(batch.num_prompt_tokens, seconds)
+        if batch.num_prompt_tokens == 0:
+            self._speculation.observe(batch.num_streams, batch.num_draft_tokens, seconds)
 
-    def _fill_masks(self, requests: Sequence[Request]) -> tuple[Sequence[Request | None], npt.NDArray[np.int32] | None]:
+    def _fill_masks(self, batch: Batch) -> tuple[Sequence[Request | None], npt.NDArray[np.int32] | None]:
         """Whose next tokens are to be sampled, None where a grammar forces them, and what the grammars allow there."""
-        receivers = self._jumps.give(requests, self._answers.force, self._answers.fail)
-        return receivers, fill_masks(receivers, self._vocab_size, self._answers.fail)
+        receivers = self._jumps.give(batch.sampled, self._answers.force, self._answers.fail)
+        return receivers, fill_masks(receivers, batch.places, self._vocab_size, self._answers.fail)
 
     def _sample(
         self, forward: _Forward, receivers: Sequence[Request | None], bitmask: npt.NDArray[np.int32] | None
     ) -> _InFlight:
         """Dispatch the sampling of a forward's logits."""
         with self._clock.phase("parameters"):
-            rows = self._sampler.rows(forward.batch.sampled)
+            rows = self._sampler.rows(forward.batch.sampled, forward.batch.places)
         with self._clock.phase("sample"), self._runner.on_device():
             samples = dispatch_samples(forward.logits, bitmask, rows)
         for request in receivers:
