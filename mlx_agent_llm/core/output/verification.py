@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 def verify(requests: Sequence[Request], token_ids: Sequence[int]) -> list[Verdict]:
-    """A verdict for each request of S sampled rows, by the (S,) sampled tokens; the rows of a draft follow each other."""
+    """A verdict for each request of S sampled rows, by their (S,) tokens; the rows of a draft follow each other."""
     verdicts: list[Verdict] = []
     begin = 0
     while begin < len(requests):
