@@ -8,6 +8,10 @@ from typing import Literal
 
 Device = Literal["auto", "cpu", "gpu"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
+SpeculationSetting = Literal["auto", "off"] | int
+
+
+MAX_DRAFT_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class EngineConfig:
     compile: on a GPU, trace the forward of decode rows once for each of few shapes; a CPU has nothing to gain by it.
     check_model: at load, compute some tokens as mlx-lm does, too, and refuse a model whose logits differ.
     jump_forward: tokens that a grammar leaves no choice about are computed at once, not sampled one by one.
+    speculation: how many tokens of a request are computed ahead, where its text, SamplingParams.draft_text or its
+        grammar say what they may be; no token of the output is another one for that. "auto" computes those that are
+        worth it by the measured cost of a row and how often this request's were right; "off" none, a number that many.
     tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the
         model's chat template.
     seed: the seed of requests that bring none is drawn from a generator seeded with this.
@@ -55,6 +62,7 @@ class EngineConfig:
     compile: bool = True
     check_model: bool = True
     jump_forward: bool = True
+    speculation: SpeculationSetting = "auto"
     tool_format: str = "auto"
     seed: int = 0
 
@@ -69,6 +77,10 @@ class EngineConfig:
         for name in ("compile", "check_model", "jump_forward"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
+        if self.speculation not in ("auto", "off"):
+            if isinstance(self.speculation, str):
+                raise ValueError(f"speculation={self.speculation!r} must be 'auto', 'off' or a number of tokens")
+            check_range("speculation", self.speculation, 1, MAX_DRAFT_TOKENS)
         check_range("seed", self.seed, 0, 2**32 - 1)
         if self.adapter_path is not None and (not isinstance(self.adapter_path, str) or not self.adapter_path):
             raise ValueError(f"adapter_path={self.adapter_path!r} must be a path or None")

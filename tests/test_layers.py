@@ -34,6 +34,7 @@ FLOORS = (
     ("chat",),
     ("core.kv",),
     ("core.schedule", "core.output"),
+    ("core.schedule.speculation",),
     ("core.batch",),
     ("core.forward.layers",),
     ("core.forward.fast",),

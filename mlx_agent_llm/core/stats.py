@@ -32,7 +32,8 @@ class EngineStats:
     request holds. num_evictions: cached blocks that were given up for others. prefix_query_tokens
     of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
     prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
-    num_forced_tokens of the generated ones were not sampled: their grammar left no choice.
+    num_forced_tokens of the generated ones were not sampled: their grammar left no choice. num_drafted_tokens were
+    computed ahead of their time, and num_accepted_tokens of them turned out to be what was sampled, or forced.
     num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
@@ -68,6 +69,8 @@ class EngineStats:
     num_prompt_tokens_computed: int
     num_generated_tokens: int
     num_forced_tokens: int
+    num_drafted_tokens: int
+    num_accepted_tokens: int
     mean_batch_size: float
     max_batch_size: int
     tokens_per_second: float
@@ -86,6 +89,8 @@ class StepMeter:
         self.num_forced_tokens = 0
         self.num_memory_reliefs = 0
         self.clock = StepClock(_NUM_KEPT_STEPS)
+        self._num_drafted_tokens = 0
+        self._num_accepted_tokens = 0
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_sampled = 0
@@ -110,6 +115,11 @@ class StepMeter:
             if batch is not None:
                 self._step_times.append(elapsed)
                 self._count(batch)
+
+    def count_draft(self, num_tokens: int, num_right: int) -> None:
+        """A draft was read."""
+        self._num_drafted_tokens += num_tokens
+        self._num_accepted_tokens += num_right
 
     def snapshot(
         self,
@@ -156,6 +166,8 @@ class StepMeter:
             num_prompt_tokens_computed=self._num_prompt_tokens,
             num_generated_tokens=self.num_generated_tokens,
             num_forced_tokens=self.num_forced_tokens,
+            num_drafted_tokens=self._num_drafted_tokens,
+            num_accepted_tokens=self._num_accepted_tokens,
             mean_batch_size=self._num_sampled / max(self._num_sampling_steps, 1),
             max_batch_size=self._max_batch_size,
             tokens_per_second=self.num_generated_tokens / self._busy_time if self._busy_time else 0.0,
@@ -167,7 +179,7 @@ class StepMeter:
         )
 
     def _count(self, batch: Batch) -> None:
-        num_sampled = len(batch.sampled)
+        num_sampled = batch.num_streams
         self.clock.keep(num_sampled, batch.num_prompt_tokens)
         self._num_steps += 1
         self._num_prompt_tokens += batch.num_prompt_tokens

@@ -105,7 +105,8 @@ class Admission:
         self._scheduler.check(len(token_ids), params.max_tokens)
         prepared = None if params.constraint is None else self._constraints.prepare(params.constraint)
         self._limits.check(len(token_ids), params, None if prepared is None else prepared.closing)
-        return _Checked(token_ids, params, prepared)
+        draft_text = () if params.draft_text is None else self._prompts.encode_draft(params.draft_text)
+        return _Checked(token_ids, params, prepared, draft_text)
 
     def _samples(self, checked: _Checked) -> Iterator[Submission]:
         """The first one computes the prompt for all of them."""
@@ -127,10 +128,12 @@ class Admission:
         chat: PreparedChat | None = None,
         reasoning_limit: ReasoningLimit | None = None,
     ) -> Submission:
-        token_ids, params, prepared = checked
+        token_ids, params, prepared, draft_text = checked
         seed = self._draw_seed() if params.seed is None else params.seed
         request_id = next(self._ids)
-        return Submission(request_id, token_ids, params, seed, prepared, chat, reasoning_limit, origin, self._adapter)
+        return Submission(
+            request_id, token_ids, params, seed, prepared, chat, reasoning_limit, origin, draft_text, self._adapter
+        )
 
     def _draw_seed(self) -> int:
         with self._lock:
@@ -138,11 +141,12 @@ class Admission:
 
 
 class _Checked(NamedTuple):
-    """A prompt and parameters that were checked, and their constraint."""
+    """A prompt and parameters that were checked, their constraint and their draft text as tokens."""
 
     token_ids: Sequence[int]
     params: SamplingParams
     prepared: Prepared | None
+    draft_text: Sequence[int]
 
 
 def _single(params: SamplingParams | None) -> SamplingParams:

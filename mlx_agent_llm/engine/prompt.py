@@ -39,13 +39,18 @@ class PromptEncoder:
             raise RequestError(f"prompt has token {max(token_ids)}: must be below the vocabulary's {self._vocab_size}")
         return token_ids
 
+    def encode_draft(self, text: str) -> list[int]:
+        """The token ids of a text that an output may quote; those that the model does not know it cannot say."""
+        token_ids = self._tokenizer.encode(_check_text(text, "draft_text"), add_special_tokens=False)
+        return [token_id for token_id in token_ids if token_id < self._vocab_size]
 
-def _check_text(prompt: str) -> str:
+
+def _check_text(text: str, name: str = "prompt") -> str:
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise RequestError(f"prompt={prompt!r} must be text that UTF-8 can encode: {error}") from None
-    return prompt
+        raise RequestError(f"{name}={text!r} must be text that UTF-8 can encode: {error}") from None
+    return text
 
 
 def _check_token_ids(prompt: Sequence[Any], vocab_size: int) -> list[int]:

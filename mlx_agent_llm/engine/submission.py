@@ -47,6 +47,7 @@ class Submission:
     chat: PreparedChat | None
     reasoning_limit: ReasoningLimit | None
     origin: Origin
+    draft_text: Sequence[int] = ()  # the tokens of params.draft_text
     adapter: str | None = None  # the fingerprint of the adapter that the engine runs with
 
     def request(self, sink: Callable[[Delta], None], seed: int, submitted_at: float) -> Request:
@@ -54,6 +55,7 @@ class Submission:
         request = Request(
             self.request_id, self.token_ids, self.params, seed, sink, submitted_at=submitted_at, adapter=self.adapter
         )
+        request.draft_text = self.draft_text
         if self.prepared is not None:
             request.grammar, request.budget = self.prepared.compiled, CloseInTime(self.prepared.closing)
         if self.chat is not None:

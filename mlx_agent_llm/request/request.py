@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from mlx_agent_llm.request.draft import NO_DRAFT, Draft
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
 from mlx_agent_llm.request.kv_state import KVState
 from mlx_agent_llm.request.output import Delta, FinishReason, Timings, TokenLogprob, Usage
@@ -28,6 +29,7 @@ class Request:
     matcher: Matcher | None = None
     grammar: Future[CompiledGrammar] | None = None  # that the matcher is made of when it is ready
     budget: Budget | None = None
+    draft_text: Sequence[int] = ()  # the tokens of a text that its output may quote
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
     submitted_at: float = field(default_factory=time.perf_counter)
     adapter: str | None = None  # the fingerprint of the adapter that the model runs with
@@ -38,7 +40,8 @@ class Request:
     cache_key: bytes = field(init=False)  # sets its KV apart from that of the same tokens elsewhere, at most 64 bytes
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
-    num_jumped_tokens: int = 0  # the last ones that the grammar forced at once, computed or not
+    num_jumped_tokens: int = 0  # those that a step computes at once because the grammar forced them
+    draft: Draft = NO_DRAFT  # that the coming step computes after all tokens, or that it computed, until that is read
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0
     kv: KVState = field(default_factory=KVState)
@@ -62,8 +65,8 @@ class Request:
 
     @property
     def num_ready_tokens(self) -> int:
-        """Tokens that can be computed by now: after the last one something is sampled, which takes the grammar."""
-        return self.num_tokens - (self.grammar is not None)
+        """Tokens that can be computed by now, the draft's too: after the last something is sampled by the grammar."""
+        return self.num_tokens + len(self.draft.token_ids) - (self.grammar is not None)
 
     @property
     def is_decoding(self) -> bool:

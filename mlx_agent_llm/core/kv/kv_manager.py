@@ -124,6 +124,13 @@ class KVManager:
         kv.num_computed_tokens += 1
         return True
 
+    def retract(self, request: Request, num_tokens: int) -> None:
+        """Count a request's last tokens as not computed: a draft was wrong, and the next tokens get their slots.
+
+        Of what nobody read yet nothing was published.
+        """
+        request.kv.num_computed_tokens -= num_tokens
+
     def free(self, request: Request) -> None:
         """Give back every block of the request; what was computed stays findable until it is evicted."""
         self._publish(request)
@@ -191,7 +198,7 @@ class KVManager:
             if block_id is None or not self.pool.is_used(block_id):
                 break
             missing, index = missing - 1, index + 1
-        return missing
+        return max(missing, 0)  # blocks of a draft that was wrong may be left over
 
     def num_blocks_for(self, num_tokens: int) -> int:
         """Blocks that hold num_tokens."""

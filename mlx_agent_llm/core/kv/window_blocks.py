@@ -54,7 +54,8 @@ class WindowBlocks:
         missing = self._num_missing(kv, count)
         kv.window_table += self._blocks.take(missing) if missing > 0 else []
         self._publish(request, end)
-        self._behind += self._leave_behind(kv, self._first_seen(end))
+        # The token after those that are known may be the next one, when the draft is wrong.
+        self._behind += self._leave_behind(kv, self._first_seen(end - len(request.draft.token_ids)))
 
     def publish(self, request: Request) -> None:
         """Make the full blocks findable."""
