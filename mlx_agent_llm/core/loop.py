@@ -38,6 +38,7 @@ from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
+from mlx_agent_llm.core.tiering.tiering import Tier, Tiering
 from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
 from mlx_agent_llm.process.allocator import give_back_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
@@ -82,6 +83,7 @@ class EngineCore:
         config: EngineConfig,
         max_model_len: int,
         device: mx.Device | None = None,  # MLX's default one when it is not given
+        tier: Tier | None = None,
     ) -> None:
         device = device or default_device.own
         sizes = pool_sizes(shape.layers, config, max_model_len, device)
@@ -103,6 +105,7 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
+        self._tiering: Tiering | None = None
         self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
         self._in_flight: _InFlight | None = None
@@ -113,6 +116,10 @@ class EngineCore:
                 self._warm_up(config, max_model_len)
                 if config.check_model:
                     self._try(model, config, max_model_len)
+            if tier is not None:
+                self._tiering = Tiering(
+                    tier, self.kv_manager, self._runner, self.scheduler, self._clock, config.max_num_seqs
+                )
         except BaseException:
             self.close()
             raise
@@ -120,7 +127,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._answers.open)
+        return bool(self._answers.open) or (self._tiering is not None and self._tiering.has_work)
 
     def add(self, request: Request, parent_id: int | None = None) -> None:
         """Queue a request that the scheduler's check let through; it waits for an open parent, to share its KV.
@@ -158,6 +165,8 @@ class EngineCore:
             batch = self._compute()
         except Exception as fault:
             self.fault = self._recovery.recover(fault)
+            if self._tiering is not None:
+                self._tiering.drop()
         else:
             self.meter.end(batch, self.kv_manager)
         return self._hand_out()
@@ -168,11 +177,15 @@ class EngineCore:
         return self._hand_out()
 
     def close(self) -> None:
-        """Give the pools' memory and the model back; the counts stay."""
+        """Give the pools' memory and the model back, when all is on the disk that goes there; the counts stay."""
+        if self._tiering is not None:
+            self._tiering.close()
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:
-        """Forget the content of every block; what runs goes on."""
+        """Forget the content of every block, on the disk too; what runs goes on."""
+        if self._tiering is not None:
+            self._tiering.clear()
         self.kv_manager.reset_prefix_cache(self.scheduler.running)
 
     def trial(self, model: nn.Module, config: EngineConfig, max_model_len: int) -> Trial:
@@ -199,6 +212,7 @@ class EngineCore:
             self._runner.profile.backend,
             self._runner.quantized_products,
             computes_all_logits=self._runner.computes_all_logits,
+            tier=None if self._tiering is None else self._tiering.stats(),
         )
 
     def check_integrity(self) -> None:
@@ -208,6 +222,9 @@ class EngineCore:
     def _compute(self) -> Batch | None:
         """The step itself; returns what it dispatched."""
         in_flight, self._in_flight = self._in_flight, None
+        if self._tiering is not None:
+            with self._clock.phase("tier"):
+                self._tiering.step()
         with self._clock.phase("schedule"):
             schedule = self._schedule()
         forward = None if schedule is None else self._forward(schedule, in_flight)  # not yet waited for
@@ -248,9 +265,10 @@ class EngineCore:
             token_ids, is_finite = samples.read()
         self._observe(batch)
         if not all(is_finite):
-            self._recovery.fail_spoiled(
-                [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
-            )
+            spoiled = [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
+            self._recovery.fail_spoiled(spoiled)
+            if self._tiering is not None:
+                self._tiering.forget(spoiled)
         logprobs = samples.read_logprobs(token_ids, batch.sampled)
         for request, token_id, logprob in zip(in_flight.receivers, token_ids, logprobs, strict=True):
             if request is None:

@@ -14,6 +14,7 @@ from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import KVBytes
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
+from mlx_agent_llm.core.tiering.tiering import TierStats
 
 _NO_BLOCKS = BlockPool(0)  # of models that have no such layers
 _NUM_KEPT_STEPS = 1000  # whose times are remembered
@@ -34,6 +35,7 @@ class EngineStats:
     prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
     num_forced_tokens of the generated ones were not sampled: their grammar left no choice.
     num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
+    tier: what was read from the disk and written to it, None without kv_tier.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
     """
@@ -76,6 +78,7 @@ class EngineStats:
     mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
     num_memory_reliefs: int
+    tier: TierStats | None
 
 
 class StepMeter:
@@ -120,6 +123,7 @@ class StepMeter:
         quantized_products: tuple[QuantizedProduct, ...],
         *,
         computes_all_logits: bool,
+        tier: TierStats | None,
     ) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
@@ -164,6 +168,7 @@ class StepMeter:
             mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
             num_memory_reliefs=self.num_memory_reliefs,
+            tier=tier,
         )
 
     def _count(self, batch: Batch) -> None:
