@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mlx_agent_llm.core.kv.tier.catalogue import ROOT
 from mlx_agent_llm.core.kv.tier.segment import Part
-from mlx_agent_llm.core.kv.tier.store import ROOT, TierStore
+from mlx_agent_llm.core.kv.tier.store import TierStore
 from mlx_agent_llm.core.kv.tier.writer import BackgroundWriter
 from mlx_agent_llm.core.tiering.contents import Contents, Kind, Read
 from mlx_agent_llm.core.tiering.keys import GroupPools, TierKeys
@@ -27,7 +28,7 @@ class _Item(NamedTuple):
     """One entry to be copied: what layers of a kind keep at a block of a chain."""
 
     kind: Kind
-    index: int
+    position: int  # in the chain
     place: int  # the block or slot
 
 
@@ -81,7 +82,7 @@ class Spill:
             chain = self._chains[0]
             items = self._next_items(chain)
             if items and self._copy(chain, items):
-                self._begin = items[-1].index + 1
+                self._begin = items[-1].position + 1
                 return
             self._store.touch(self._keys.of("full", block_hash) for block_hash in chain)
             self._chains.popleft()
@@ -99,7 +100,7 @@ class Spill:
             ]
             is_reachable = bool(new and new[0].kind == "full") or not self._is_new("full", block_hash)
             num_bytes += sum(self._num_bytes(item.kind) for item in new)
-            if not is_reachable or (items and (num_bytes > MAX_BYTES or index - items[0].index >= MAX_BLOCKS)):
+            if not is_reachable or (items and (num_bytes > MAX_BYTES or index - items[0].position >= MAX_BLOCKS)):
                 break
             items += new
         return items
@@ -109,15 +110,15 @@ class Spill:
         parts = list[Part]()
         last = len(chain)
         for kind in self._pools:
-            chosen = [item for item in items if item.kind == kind and item.index < last]
+            chosen = [item for item in items if item.kind == kind and item.position < last]
             for item, read in zip(chosen, self._read(kind, [item.place for item in chosen]), strict=True):
                 if read is None:
                     continue
                 if not read.is_finite:
-                    last = item.index
+                    last = item.position
                     break
-                parts.append(Part(self._keys.of(kind, chain[item.index]), read.content))
-        first = items[0].index
+                parts.append(Part(self._keys.of(kind, chain[item.position]), read.content))
+        first = items[0].position
         if parts:
             parent = self._keys.of("full", chain[first - 1]) if first else ROOT
             self.writer.submit(parent, parts)

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mlx_agent_llm.core.kv.tier.segment import Entry, Segment
+from mlx_agent_llm.core.kv.tier.segment import KEY_BYTES, Entry, Segment
+
+ROOT = bytes(KEY_BYTES)  # what the first key of a chain follows
 
 
 class Place(NamedTuple):
@@ -23,23 +25,23 @@ class Catalogue:
         self.segments: dict[str, Segment] = {}
         self.last_used: dict[str, int] = {}
         self.num_bytes = 0
-        self._places: dict[bytes, Place] = {}
+        self._places: dict[bytes, list[Place]] = {}
         self._following: defaultdict[bytes, set[str]] = defaultdict(set)
         self._now = 0
 
     def add(self, segment: Segment, last_used: int | None = None) -> None:
-        """Take a segment in, used just now or at that tick; of two entries with one key the first one is found."""
+        """Take a segment in, used just now or at that tick; what is there already stays there, too."""
         name = segment.path.name
         self.segments[name], self.last_used[name] = segment, self._tick() if last_used is None else last_used
         self._now = max(self._now, self.last_used[name])
         self.num_bytes += segment.num_bytes
         self._following[segment.parent].add(name)
         for entry in segment.entries:
-            self._places.setdefault(entry.key, Place(segment, entry))
+            self._places.setdefault(entry.key, []).append(Place(segment, entry))
 
     def find(self, key: bytes) -> Place | None:
         """Where the bytes of a key are."""
-        return self._places.get(key)
+        return self._places[key][0] if key in self._places else None
 
     def touch(self, keys: Iterable[bytes]) -> None:
         """The segments of these keys are used just now."""
@@ -60,10 +62,16 @@ class Catalogue:
             del self._following[segment.parent]
         removed = [each for other in self._followers(segment) for each in self.remove(other)]
         for entry in segment.entries:
-            place = self._places.get(entry.key)
-            if place is not None and place.segment is segment:
+            self._places[entry.key].remove(Place(segment, entry))
+            if not self._places[entry.key]:
                 del self._places[entry.key]
         return [*removed, segment]
+
+    def drop_orphans(self) -> None:
+        """Take out what follows nothing that is there."""
+        for name, segment in list(self.segments.items()):
+            if segment.parent != ROOT and self.find(segment.parent) is None:
+                self.remove(name)
 
     def least_recently_used(self, kept: bytes) -> Segment | None:
         """The one that goes next: of those that none follows; `kept` is a key whose segment stays."""

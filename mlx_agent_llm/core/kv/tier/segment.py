@@ -71,8 +71,8 @@ def write_segment(path: Path, model: bytes, parent: bytes, parts: Sequence[Part]
     table = head + b"".join(rows)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with FileIO(descriptor, "wb") as file:
-        for piece in (xxh3_128_digest(table), table, *(content.data for _, content in parts)):
-            _write_all(file.fileno(), memoryview(piece))
+        for piece in (xxh3_128_digest(table) + table, *(content.data for _, content in parts)):
+            _write_all(file.fileno(), piece)
     return _segment(path, table)
 
 
@@ -130,6 +130,7 @@ def _table_end(num_entries: int) -> int:
     return _CHECKSUM_BYTES + _HEADER.size + _ROW.size * num_entries
 
 
-def _write_all(descriptor: int, view: memoryview) -> None:
+def _write_all(descriptor: int, piece: bytes | memoryview) -> None:
+    view = memoryview(piece)
     while view:
         view = view[os.write(descriptor, view) :]

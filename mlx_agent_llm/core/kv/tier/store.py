@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
-from mlx_agent_llm.core.kv.tier.catalogue import Catalogue, Place
+from mlx_agent_llm.core.kv.tier.catalogue import ROOT, Catalogue, Place
 from mlx_agent_llm.core.kv.tier.folder import TierFolder
 from mlx_agent_llm.core.kv.tier.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from mlx_agent_llm.core.kv.tier.segment import (
@@ -28,7 +28,6 @@ from mlx_agent_llm.core.kv.tier.segment import (
 )
 from mlx_agent_llm.errors import KVTierError
 
-ROOT = bytes(16)  # what the first key of a chain follows
 _log = logging.getLogger(__name__)
 
 
@@ -120,6 +119,16 @@ class TierStore:
                 if segment.model == self._model:
                     self._drop(segment)
 
+    def make_room(self, num_bytes: int, parent: bytes = ROOT) -> bool:
+        """Evict until so many bytes fit; False where nothing is left that `parent` does not need."""
+        with self._lock:
+            while self._catalogue.num_bytes + num_bytes > self.max_bytes:
+                last = self._catalogue.least_recently_used(kept=parent)
+                if last is None:
+                    return False
+                self._drop(last)
+        return True
+
     def close(self) -> None:
         """Keep what was used when, and let another process write."""
         with self._writing:
@@ -141,7 +150,7 @@ class TierStore:
 
     def _put(self, parent: bytes, parts: Sequence[Part]) -> bool:
         num_bytes = segment_bytes([len(content) for _, content in parts])
-        if not self._make_room(num_bytes, parent):
+        if not self.make_room(num_bytes, parent):
             return False
         if self._folder.free_bytes() < 2 * num_bytes:
             self._stop("the disk is full")
@@ -159,16 +168,6 @@ class TierStore:
             self._catalogue.add(written._replace(path=path))
             self._models[self._model.hex()] = self._description
         self._write_manifest()
-        return True
-
-    def _make_room(self, num_bytes: int, parent: bytes) -> bool:
-        """Evict until there is room; False where only what the new entries follow is left."""
-        with self._lock:
-            while self._catalogue.num_bytes + num_bytes > self.max_bytes:
-                last = self._catalogue.least_recently_used(kept=parent)
-                if last is None:
-                    return False
-                self._drop(last)
         return True
 
     def _read_places(self, places: Sequence[Place | None]) -> list[Bytes | None]:
@@ -206,6 +205,7 @@ class TierStore:
                     if name not in self._shunned:
                         segment = known[name] if name in known else read_table(self._folder.path / name)
                         self._catalogue.add(segment, last_used)
+            self._catalogue.drop_orphans()
 
     def _read_manifest_again(self) -> None:
         """One that a newer version has put there meanwhile is no error any more: nothing of it is found."""
