@@ -28,6 +28,7 @@ NAMES = [
     "InvalidOutputError",
     "InvalidToolCall",
     "JSONSchema",
+    "KVTierError",
     "MLXAgentError",
     "ModelLoadError",
     "QueueFullError",

@@ -14,6 +14,7 @@ from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import KVBytes
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
+from mlx_agent_llm.core.tiering.tiering import TierStats
 
 _NO_BLOCKS = BlockPool(0)  # of models that have no such layers
 _NUM_KEPT_STEPS = 1000  # whose times are remembered
@@ -35,6 +36,7 @@ class EngineStats:
     num_forced_tokens of the generated ones were not sampled: their grammar left no choice. num_drafted_tokens were
     computed ahead of their time, and num_accepted_tokens of them turned out to be what was sampled, or forced.
     num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
+    tier: what was read from the disk and written to it, None without kv_tier.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
     """
@@ -79,6 +81,7 @@ class EngineStats:
     mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
     num_memory_reliefs: int
+    tier: TierStats | None
 
 
 class StepMeter:
@@ -130,6 +133,7 @@ class StepMeter:
         quantized_products: tuple[QuantizedProduct, ...],
         *,
         computes_all_logits: bool,
+        tier: TierStats | None,
     ) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
@@ -176,6 +180,7 @@ class StepMeter:
             mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
             num_memory_reliefs=self.num_memory_reliefs,
+            tier=tier,
         )
 
     def _count(self, batch: Batch) -> None:

@@ -30,6 +30,7 @@ from mlx_agent_llm.engine.limits import Limits, find_max_model_len
 from mlx_agent_llm.engine.preflight import check_memory
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.engine.submission import Submission
+from mlx_agent_llm.engine.tier import open_tier
 from mlx_agent_llm.engine.worker import Worker
 from mlx_agent_llm.models import (
     LoadedModel,
@@ -290,7 +291,13 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
     tokenizer = loaded.tokenizer
     forced = ForcedText(partial(tokenizer.encode, add_special_tokens=False), spelling)
     vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space, forced.spell)
-    return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device)
+    tier = open_tier(loaded, shape, config, device)
+    try:
+        return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device, tier)
+    except BaseException:
+        if tier is not None:
+            tier.store.close()
+        raise
 
 
 def _preflight(name: str, config: EngineConfig, unread: UnreadModel) -> None:

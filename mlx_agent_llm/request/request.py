@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mlx_agent_llm.request.draft import NO_DRAFT, Draft
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
@@ -44,6 +45,7 @@ class Request:
     draft: Draft = NO_DRAFT  # that the coming step computes after all tokens, or that it computed, until that is read
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0
+    on_disk: Literal["unasked", "read", "done"] = "unasked"  # how far what is on the disk of its prompt is in memory
     kv: KVState = field(default_factory=KVState)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens read so far, when they are asked for
     started_at: float | None = None

@@ -149,7 +149,8 @@ class Scheduler:
     def _admit(self, budget: int, settled: Mapping[Request, int], *, may_split_block: bool) -> list[Chunk]:
         """Start waiting requests in order, as long as their whole prompts fit beside those that already run.
 
-        One that waits for its parent, or for its grammar with nothing else to compute, is passed over. A fault is that
+        One that waits for its parent, for blocks that are read from the disk, or for its grammar with nothing else to
+        compute, is passed over. A fault is that
         of the request that meets it, alone.
         """
         if not self.waiting or self._is_full(budget):
@@ -162,7 +163,7 @@ class Scheduler:
             if self._is_full(budget):
                 break
             try:
-                if self._waits_for_parent(request, settled):
+                if request.on_disk == "read" or self._waits_for_parent(request, settled):
                     continue
                 if self.running and not self._fits(request, reserved):
                     break
