@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -24,6 +25,7 @@ from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import blas, installation
 from mlx_agent_llm.process.device_memory import GIB, physical_bytes
 from mlx_agent_llm.process.memory_limits import describe_limits
+from mlx_agent_llm.request import SamplingDefaults
 from mlx_agent_llm.verify.comparison import Comparison
 from mlx_agent_llm.verify.report import Report
 from mlx_agent_llm.verify.report import verify as verify_device
@@ -35,7 +37,7 @@ SLOW_GFLOPS = 20.0
 
 def doctor(
     model: Annotated[
-        str | None, typer.Argument(help="Show how this model calls tools, too.", show_default="none")
+        str | None, typer.Argument(help="Show how this model calls tools and is sampled, too.", show_default="none")
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every kernel and form with its reference here, and time them.")
@@ -53,6 +55,7 @@ def doctor(
         loaded = load_model(model)
         found = found_format(loaded.tokenizer)
         console.print(f"{model}: {describe_tool_format(found)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(describe_sampling(loaded.sampling_defaults), markup=False, highlight=False, soft_wrap=True)
         lines += [found.warning] if found.warning else []
         for product in quantized_products(loaded.model):
             console.print(str(product), markup=False, highlight=False)
@@ -90,6 +93,14 @@ def describe_tool_format(found: FoundFormat) -> str:
     kinds |= {"results": abilities.results, "a system turn": abilities.system}
     shown = ", ".join(name for name, is_shown in kinds.items() if is_shown) or "nothing of them"
     return f"tool format {found.tool_format.name} ({found.source}); its chat template shows {shown}"
+
+
+def describe_sampling(defaults: SamplingDefaults) -> str:
+    """How requests are sampled that do not say it."""
+    if defaults == SamplingDefaults():
+        return "sampling where a request says nothing: temperature=0.0, as its files recommend nothing else"
+    values = ", ".join(f"{name}={value}" for name, value in asdict(defaults).items())
+    return f"sampling where a request says nothing: {values}, as its files recommend"
 
 
 def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]:

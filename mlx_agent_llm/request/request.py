@@ -34,6 +34,7 @@ class Request:
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
     submitted_at: float = field(default_factory=time.perf_counter)
     adapter: str | None = None  # the fingerprint of the adapter that the model runs with
+    message_ends: Sequence[int] = ()  # after how many tokens of the prompt the messages of a chat end
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
     num_prompt_tokens: int = field(init=False)
