@@ -40,7 +40,7 @@ FLOORS = (
     ("core.forward",),
     ("core",),
     ("embedder", "engine"),
-    ("testing",),
+    ("testing", "metrics"),
     ("bench",),
     ("verify",),
     ("cli.demo",),

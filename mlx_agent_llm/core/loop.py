@@ -265,7 +265,11 @@ class EngineCore:
         """Tell the pacer how long the step took whose tokens were read just now, if it came right after another."""
         last_ready_at, self._ready_at = self._ready_at, self._runner.take_ready_at() or time.perf_counter()
         if last_ready_at is not None and batch.num_rows > 0:
-            self.scheduler.pacer.observe(batch.num_prompt_tokens, self._ready_at - last_ready_at)
+            seconds = self._ready_at - last_ready_at
+            self.scheduler.pacer.observe(batch.num_prompt_tokens, seconds)
+            # Of a stream whose grammar forced tokens several were computed, and a prompt that ended was sampled from.
+            num_streams = min(batch.num_tokens - batch.num_prompt_tokens, len(batch.sampled))
+            self.meter.requests.count_gap(seconds, num_streams)
 
     def _fill_masks(self, requests: Sequence[Request]) -> tuple[Sequence[Request | None], npt.NDArray[np.int32] | None]:
         """Whose next tokens are to be sampled, None where a grammar forces them, and what the grammars allow there."""

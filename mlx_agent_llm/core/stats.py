@@ -12,6 +12,7 @@ from mlx_agent_llm.core.forward.fast.quantized_products import QuantizedProduct
 from mlx_agent_llm.core.kv.block_pool import BlockPool
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import KVBytes
+from mlx_agent_llm.core.request_meter import RequestMeter, RequestStats
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
 
@@ -36,6 +37,7 @@ class EngineStats:
     num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
+    requests: how requests ended, how long they took and how many tokens they had.
     """
 
     attention_backend: str  # "metal", "cuda" or "reference"
@@ -76,6 +78,7 @@ class EngineStats:
     mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
     num_memory_reliefs: int
+    requests: RequestStats
 
 
 class StepMeter:
@@ -86,6 +89,7 @@ class StepMeter:
         self.num_forced_tokens = 0
         self.num_memory_reliefs = 0
         self.clock = StepClock(_NUM_KEPT_STEPS)
+        self.requests = RequestMeter()
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_sampled = 0
@@ -164,6 +168,7 @@ class StepMeter:
             mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
             num_memory_reliefs=self.num_memory_reliefs,
+            requests=self.requests.snapshot(),
         )
 
     def _count(self, batch: Batch) -> None:
