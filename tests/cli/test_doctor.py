@@ -2,8 +2,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_agent_llm.chat import found_format
-from mlx_agent_llm.cli import doctor as module
-from mlx_agent_llm.cli.doctor import advice, describe_tool_format, doctor, installed_version, matmul_gflops
+from mlx_agent_llm.cli.doctor import report as module
+from mlx_agent_llm.cli.doctor.report import advice, describe_tool_format, examine, installed_version, matmul_gflops
 from mlx_agent_llm.core.kv import memory
 from mlx_agent_llm.process import device_memory
 from mlx_agent_llm.process.blas import BLASStatus
@@ -11,7 +11,7 @@ from tests.support.tool_templates import TemplateTokenizer
 
 
 def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
-    doctor()
+    assert examine(None, None, with_comparisons=False)
     printed = capsys.readouterr().out
     for word in (
         "device",
