@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mlx_agent_llm.process import blas, command_buffers, installation
+from mlx_agent_llm.process import blas, command_buffers, fork, installation
 
 if TYPE_CHECKING:
     from mlx_agent_llm.api import *  # noqa: F403
@@ -60,6 +60,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if (problem := installation.problem()) is not None:  # `mlx-agent doctor` works without it
         raise ImportError(problem)
+    fork.check_mlx_survived()  # else the imports hang
     api = importlib.import_module(f"{__name__}.api")
     globals().update({public: getattr(api, public) for public in __all__})
     return globals()[name]

@@ -43,7 +43,7 @@ FLOORS = (
     ("testing", "metrics"),
     ("bench",),
     ("verify",),
-    ("cli.bench", "cli.demo", "cli.doctor", "cli.models"),
+    ("cli.bench", "cli.chat", "cli.demo", "cli.doctor", "cli.extract", "cli.models"),
     ("cli",),
 )
 # Lower floors that a folder knows nothing of all the same.

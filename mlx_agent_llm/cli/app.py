@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from mlx_agent_llm.cli.bench.command import bench
+from mlx_agent_llm.cli.chat.command import chat
 from mlx_agent_llm.cli.demo.command import demo
 from mlx_agent_llm.cli.doctor.command import doctor
+from mlx_agent_llm.cli.extract.command import extract
 from mlx_agent_llm.cli.models.command import models
 
 app = typer.Typer(
@@ -16,6 +18,8 @@ app = typer.Typer(
     help="Many agents on one in-process engine.",
 )
 app.command()(bench)
+app.command()(chat)
 app.command()(demo)
 app.command()(doctor)
+app.command()(extract)
 app.add_typer(models, name="models")
