@@ -12,6 +12,7 @@ from mlx_agent_llm.core.forward.fast.quantized_products import QuantizedProduct
 from mlx_agent_llm.core.kv.block_pool import BlockPool
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import KVBytes
+from mlx_agent_llm.core.request_meter import RequestMeter, RequestStats
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
 from mlx_agent_llm.core.tiering.tiering import TierStats
@@ -39,6 +40,7 @@ class EngineStats:
     tier: what was read from the disk and written to it, None without kv_tier.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
+    requests: how requests ended, how long they took and how many tokens they had.
     """
 
     attention_backend: str  # "metal", "cuda" or "reference"
@@ -82,6 +84,7 @@ class EngineStats:
     num_preemptions: int
     num_memory_reliefs: int
     tier: TierStats | None
+    requests: RequestStats
 
 
 class StepMeter:
@@ -94,6 +97,7 @@ class StepMeter:
         self.clock = StepClock(_NUM_KEPT_STEPS)
         self._num_drafted_tokens = 0
         self._num_accepted_tokens = 0
+        self.requests = RequestMeter()
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_sampled = 0
@@ -181,6 +185,7 @@ class StepMeter:
             num_preemptions=scheduler.num_preemptions,
             num_memory_reliefs=self.num_memory_reliefs,
             tier=tier,
+            requests=self.requests.snapshot(),
         )
 
     def _count(self, batch: Batch) -> None:

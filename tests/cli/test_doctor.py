@@ -2,12 +2,12 @@ import mlx.core as mx
 import pytest
 
 from mlx_agent_llm.chat import found_format
-from mlx_agent_llm.cli import doctor as module
-from mlx_agent_llm.cli.doctor import (
+from mlx_agent_llm.cli.doctor import report as module
+from mlx_agent_llm.cli.doctor.report import (
     advice,
     describe_sampling,
     describe_tool_format,
-    doctor,
+    examine,
     installed_version,
     matmul_gflops,
 )
@@ -20,7 +20,7 @@ from tests.support.tool_templates import TemplateTokenizer
 
 
 def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
-    doctor()
+    assert examine(None, None, with_comparisons=False)
     printed = capsys.readouterr().out
     for word in (
         "device",
@@ -59,7 +59,7 @@ def test_of_a_model_the_report_tells_how_it_calls_tools_and_is_sampled(
     demo: LoadedModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "load_model", lambda name: demo)
-    doctor("demo")
+    examine("demo", None, with_comparisons=False)
     printed = capsys.readouterr().out
     assert "demo: tool format" in printed and "sampling where a request says nothing: temperature=0.0" in printed
 

@@ -13,15 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlx_agent_llm import Engine, Handle, JSONSchema, RequestError, RequestOutput, SamplingParams
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
-from mlx_agent_llm.models import LoadedModel
-from mlx_agent_llm.testing import ByteTokenizer
 from tests.support.exact_model import ExactModel
-from tests.support.search import examples
 from tests.support.traffic import FIELDS, FREE_FIELDS, NON_CHAT_FIELDS, SCHEMAS, SYSTEM, is_of_a_fork
 
 Key = tuple[tuple[int, ...], int]  # prompt and seed
@@ -30,7 +25,13 @@ CONFIGS: list[dict[str, Any]] = [
     {"max_num_seqs": 16, "max_tokens_per_step": 64},
     {"max_num_seqs": 8, "max_tokens_per_step": 24, "kv_cache_tokens": 256, "block_size": 8},
     {"max_num_seqs": 8, "max_tokens_per_step": 64, "kv_cache_tokens": 512, "block_size": 1},
-    {"max_num_seqs": 4, "max_tokens_per_step": 48, "kv_cache_tokens": 160, "prefix_cache": False, "jump_forward": False},
+    {
+        "max_num_seqs": 4,
+        "max_tokens_per_step": 48,
+        "kv_cache_tokens": 160,
+        "prefix_cache": False,
+        "jump_forward": False,
+    },
 ]
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from pathlib import Path
 
 import mlx.core as mx
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from mlx_agent_kernels import backend
 from mlx_agent_llm.chat import FoundFormat, found_format
-from mlx_agent_llm.cli.options import JSONFile
+from mlx_agent_llm.cli.options import console_beside, write_json
 from mlx_agent_llm.core.forward.fast.quantized_products import quantized_products
 from mlx_agent_llm.core.kv.memory import describe_default_pool
 from mlx_agent_llm.models import load_model
@@ -35,19 +33,9 @@ PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transfo
 SLOW_GFLOPS = 20.0
 
 
-def doctor(
-    model: Annotated[
-        str | None, typer.Argument(help="Show how this model calls tools and is sampled, too.", show_default="none")
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare every kernel and form with its reference here, and time them.")
-    ] = False,
-    json_file: JSONFile = None,
-) -> None:
-    """Show device, memory, BLAS, speed and versions, and give advice; exit code 1 if what is computed is wrong."""
-    if json_file is not None and not verify:
-        raise typer.BadParameter("it holds what --verify finds: give both", param_hint="--json")
-    console = Console()
+def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool) -> bool:
+    """Show all of it; False if what is computed is wrong."""
+    console = console_beside(json_file)
     gflops = matmul_gflops()
     console.print(_report(gflops))
     lines = advice(blas.status(), gflops, on_cpu=_on_cpu())
@@ -61,13 +49,12 @@ def doctor(
             console.print(str(product), markup=False, highlight=False)
     for line in lines:
         console.print(line, style="yellow", markup=False)
-    if verify:
-        report = verify_device(partial(_show_comparison, console))
-        _show_rest(console, report)
-        if json_file is not None:
-            json_file.write_text(json.dumps(report.as_json(), indent=2), encoding="utf-8")
-        if not report.is_good:
-            raise typer.Exit(1)
+    if not with_comparisons:
+        return True
+    report = verify_device(partial(_show_comparison, console))
+    _show_rest(console, report)
+    write_json(json_file, report.as_json())
+    return report.is_good
 
 
 def _show_comparison(console: Console, found: Comparison) -> None:
