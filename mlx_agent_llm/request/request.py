@@ -29,6 +29,7 @@ class Request:
     grammar: Future[CompiledGrammar] | None = None  # that the matcher is made of when it is ready
     budget: Budget | None = None
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
+    reasoning_marks: tuple[str, str] | None = None  # around what no stop text ends; the first is "" in an open block
     submitted_at: float = field(default_factory=time.perf_counter)
     adapter: str | None = None  # the fingerprint of the adapter that the model runs with
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
