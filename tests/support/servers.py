@@ -1,0 +1,91 @@
+"""Servers on models that say what they are told: as an application in the same task, and as one that listens."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from mlx import nn
+
+from mlx_agent_llm import Engine, EngineConfig
+from mlx_agent_llm.server.app import make_app
+from mlx_agent_llm.server.gate import Gate
+from mlx_agent_llm.server.keys import Keys
+from mlx_agent_llm.server.served_models import ServedModels
+from mlx_agent_llm.server.service import Service
+from mlx_agent_llm.server.settings import ServerSettings
+from mlx_agent_llm.testing import ByteTokenizer, ScriptedModel
+from tests.support.engines import assert_is_clean
+
+CONFIG = EngineConfig(kv_cache_tokens=16384, max_num_seqs=16, device="cpu", check_model=False)
+ADD = {
+    "name": "add",
+    "description": "Add two integers.",
+    "parameters": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    },
+}
+ADD_TOOL = {"type": "function", "function": ADD}
+ADD_CALL = '<tool_call>{"name": "add", "arguments": {"a": 19, "b": 23}}</tool_call>'
+ASK = [{"role": "user", "content": "hi"}]
+
+
+def scripted_engine(replies: Sequence[str] | Callable[[str], str], **config: Any) -> Engine:
+    """An engine on a model that says `replies`."""
+    model = ScriptedModel(replies)
+    return Engine.from_parts(model, model.tokenizer, EngineConfig(**{**_values(CONFIG), **config}))
+
+
+def _values(config: EngineConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def service_of(engine: Engine, **settings: Any) -> Service:
+    """A service whose one model, "scripted", is the engine."""
+    return Service(ServedModels({"scripted": "memory"}, lambda _: engine), ServerSettings(**settings))
+
+
+@contextmanager
+def serving(
+    replies: Sequence[str] | Callable[[str], str] | Engine, keys: Sequence[str] = (), **settings: Any
+) -> Iterator[Gate]:
+    """An application on a scripted engine, which has to be clean when it is closed."""
+    engine = replies if isinstance(replies, Engine) else scripted_engine(replies)
+    try:
+        yield make_app(service_of(engine, **settings), Keys(keys))
+    finally:
+        engine.close()
+        assert_is_clean(engine)
+
+
+def client_of(app: Gate, **headers: str) -> httpx.AsyncClient:
+    """A client of an application in the same task, without a network."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000", headers=headers, timeout=60
+    )
+
+
+async def ask(app: Gate, path: str, body: Any, **headers: str) -> httpx.Response:
+    """The response to one POST; the body is a JSON value or bytes."""
+    async with client_of(app, **{"content-type": "application/json", **headers}) as client:
+        return await client.post(path, content=body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+async def chat(app: Gate, messages: Sequence[Mapping[str, Any]] = ASK, **options: Any) -> httpx.Response:
+    """The response to a chat completion."""
+    return await ask(app, "/v1/chat/completions", {"model": "default", "messages": messages, **options})
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    """The data of a stream's events; what is no JSON stays as text."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
+    return [json.loads(line) if line.startswith("{") else line for line in lines]
