@@ -81,6 +81,12 @@ class Embedder:
         call = await asyncio.to_thread(self._start, texts, prompt_name)
         return self._finish(await asyncio.wrap_future(call.future))
 
+    def count_tokens(self, texts: Sequence[str], *, prompt_name: str | None = None) -> list[int]:
+        """How many tokens each text has, with its prompt: more than max_tokens where embed would cut it."""
+        _check_texts(texts)
+        prompt = self._prompt(prompt_name)
+        return self._loaded.tokenizer.count([prompt + text for text in texts])
+
     def close(self) -> None:
         """End open calls with EngineClosedError and stop the thread, as when nobody has the embedder any more."""
         self._finalizer()

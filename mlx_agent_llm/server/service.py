@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import uuid4
 
 from starlette.requests import Request
 
 from mlx_agent_llm.embedder import Embedder
 from mlx_agent_llm.engine import Engine
-from mlx_agent_llm.server.api_error import APIError
+from mlx_agent_llm.server.api_error import invalid
 from mlx_agent_llm.server.gate import visit_of
 from mlx_agent_llm.server.replies import ChatCall, Replies, start_replies
 from mlx_agent_llm.server.response_store import ResponseStore
@@ -38,13 +40,37 @@ class OpenReplies:
         return replies is not None
 
 
+class RankedText(Protocol):
+    """A document's place in the list that was ranked, and its score."""
+
+    @property
+    def index(self) -> int:
+        """The place."""
+
+    @property
+    def score(self) -> float:
+        """The higher, the better the document answers."""
+
+
+class Ranker(Protocol):
+    """What ranks documents by how well they answer a query."""
+
+    @property
+    def model_name(self) -> str:
+        """What it is asked for by."""
+
+    async def arank(self, query: str, documents: Sequence[str], top_n: int | None = None) -> Sequence[RankedText]:
+        """The documents, the best first; at most top_n."""
+
+
 @dataclass
 class Service:
-    """One server's state; embedder: an embedding model that is served beside the others, by its own name."""
+    """One server's state; embedder, reranker: models that are served beside those that generate, by their own names."""
 
     models: ServedModels
     settings: ServerSettings
     embedder: Embedder | None = None
+    reranker: Ranker | None = None
     open_replies: OpenReplies = field(default_factory=OpenReplies)
     stored: ResponseStore = field(init=False)
 
@@ -72,8 +98,9 @@ def service_of(request: Request) -> Service:
 async def borrow_engine(request: Request, model: str) -> tuple[str, Engine]:
     """A model's own name and its engine, which are held until the response has ended."""
     service = service_of(request)
-    if service.embedder is not None and model == service.embedder.model_name:
-        raise APIError(400, f"model={model!r} is an embedding model: it does not generate", "model", "wrong_model_kind")
+    others = {one.model_name for one in (service.embedder, service.reranker) if one is not None}
+    if model in others:
+        raise invalid(f"model={model!r} does not generate: it embeds or ranks", "model", "wrong_model_kind")
     served, engine = await service.models.borrow(model, visit_of(request).held)
     return served.name, engine
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import uvicorn
-from mlx import nn
 
 from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.server.app import make_app
@@ -19,8 +17,9 @@ from mlx_agent_llm.server.keys import Keys
 from mlx_agent_llm.server.served_models import ServedModels
 from mlx_agent_llm.server.service import Service
 from mlx_agent_llm.server.settings import ServerSettings
-from mlx_agent_llm.testing import ByteTokenizer, ScriptedModel
+from mlx_agent_llm.testing import ScriptedModel
 from tests.support.engines import assert_is_clean
+from tests.support.foreign_models import ThinkingTokenizer
 
 CONFIG = EngineConfig(kv_cache_tokens=16384, max_num_seqs=16, device="cpu", check_model=False)
 ADD = {
@@ -41,6 +40,23 @@ def scripted_engine(replies: Sequence[str] | Callable[[str], str], **config: Any
     """An engine on a model that says `replies`."""
     model = ScriptedModel(replies)
     return Engine.from_parts(model, model.tokenizer, EngineConfig(**{**_values(CONFIG), **config}))
+
+
+def thinking_engine(reply: str) -> Engine:
+    """An engine whose template has a switch for reasoning, on a model that says `reply`."""
+    return Engine.from_parts(ScriptedModel([reply]), ThinkingTokenizer(), CONFIG)
+
+
+def breaking(reply: str, after: int) -> Callable[[str], str]:
+    """Replies of which the model breaks after so many tokens."""
+    num_calls = itertools.count()
+
+    def say(prompt: str) -> str:
+        if next(num_calls) >= after:
+            raise RuntimeError("the model broke")
+        return reply
+
+    return say
 
 
 def _values(config: EngineConfig) -> dict[str, Any]:

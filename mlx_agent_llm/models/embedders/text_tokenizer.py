@@ -38,6 +38,11 @@ class TextTokenizer:
         encodings = self._backend.encode_batch([text.lower() for text in texts] if self._lower_case else list(texts))
         return TokenizedTexts([each.ids for each in encodings], sum(bool(each.overflowing) for each in encodings))
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text; of one that is cut, those of all its pieces."""
+        encodings = self._backend.encode_batch([text.lower() for text in texts] if self._lower_case else list(texts))
+        return [sum(len(piece.ids) for piece in (each, *each.overflowing)) for each in encodings]
+
 
 def _read(path: Path) -> Any:
     try:

@@ -22,7 +22,9 @@ from mlx_agent_llm.server.gate import Gate
 from mlx_agent_llm.server.keys import Keys
 from mlx_agent_llm.server.messages.route import count_tokens, messages
 from mlx_agent_llm.server.others.cancel import cancel_chat
+from mlx_agent_llm.server.others.embeddings import embeddings
 from mlx_agent_llm.server.others.models import health, list_models, show_model
+from mlx_agent_llm.server.others.rerank import rerank
 from mlx_agent_llm.server.others.tokens import detokenize, tokenize
 from mlx_agent_llm.server.responses.route import delete_response, responses, show_response
 from mlx_agent_llm.server.service import Service
@@ -39,6 +41,8 @@ ROUTES = [
     Route("/v1/messages/{id}", cancel_chat, methods=["DELETE"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{model:path}", show_model),
+    Route("/v1/embeddings", embeddings, methods=["POST"]),
+    Route("/v1/rerank", rerank, methods=["POST"]),
     Route("/v1/tokenize", tokenize, methods=["POST"]),
     Route("/v1/detokenize", detokenize, methods=["POST"]),
     Route("/health", health),

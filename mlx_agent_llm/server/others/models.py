@@ -36,7 +36,7 @@ async def health(request: Request) -> Response:
 def _entries(service: Service) -> list[dict[str, Any]]:
     chats = [_chat_entry(model, model.name) for model in service.models.models]
     default = _chat_entry(service.models.models[0], DEFAULT)
-    return [*chats, default, *_embedder_entries(service)]
+    return [*chats, default, *_other_entries(service)]
 
 
 def _chat_entry(model: ServedModel, name: str) -> dict[str, Any]:
@@ -53,10 +53,12 @@ def _chat_entry(model: ServedModel, name: str) -> dict[str, Any]:
     return entry
 
 
-def _embedder_entries(service: Service) -> list[dict[str, Any]]:
-    embedder = service.embedder
-    if embedder is None:
-        return []
-    entry = {"id": embedder.model_name, "object": "model", "created": service.models.models[0].created}
-    entry |= {"owned_by": "mlx-agent", "state": "loaded", "capabilities": ["embeddings"]}
-    return [entry | {"max_model_len": embedder.max_tokens, "dimensions": embedder.dimensions}]
+def _other_entries(service: Service) -> list[dict[str, Any]]:
+    common = {"object": "model", "created": service.models.models[0].created, "owned_by": "mlx-agent"}
+    entries: list[dict[str, Any]] = []
+    if (embedder := service.embedder) is not None:
+        sizes = {"max_model_len": embedder.max_tokens, "dimensions": embedder.dimensions}
+        entries.append({"id": embedder.model_name, **common, "capabilities": ["embeddings"], **sizes})
+    if service.reranker is not None:
+        entries.append({"id": service.reranker.model_name, **common, "capabilities": ["rerank"]})
+    return entries

@@ -117,7 +117,7 @@ class ResponseEncoder:
         return self._event("function_call_arguments.delta", **self._place(), delta=text)
 
     def _note_logprobs(self, content: list[dict[str, Any]]) -> None:
-        """Those of text that is held back come with the next piece, those of what is no text are not shown."""
+        """Those of a piece come with the next one, or with the end; those of reasoning and calls are not shown."""
         if self._item is None or self._item["type"] == "message":
             self._logprobs += content
 
@@ -137,8 +137,10 @@ class ResponseEncoder:
         return done
 
     def _text_done(self, part: dict[str, Any], place: dict[str, Any]) -> list[Event]:
-        values = {**place, "content_index": 0}
-        logprobs = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
+        values, logprobs = {**place, "content_index": 0}, {}
+        if "logprobs" in part:
+            part["logprobs"] += self._logprobs
+            logprobs, self._logprobs = {"logprobs": part["logprobs"]}, []
         return [
             self._event(f"{part['type']}.done", **values, text=part["text"], **logprobs),
             self._event("content_part.done", **values, part=dict(part)),
