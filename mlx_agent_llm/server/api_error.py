@@ -46,6 +46,9 @@ class APIError(Exception):
     code: str | None = None
     retry_after: int | None = None
 
+    def __str__(self) -> str:
+        return self.message
+
     @property
     def headers(self) -> dict[str, str]:
         """Those of the response beside its envelope."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal
 
 from mlx_agent_llm.engine import Engine
-from mlx_agent_llm.errors import CapacityError
+from mlx_agent_llm.errors import CapacityError, ModelLoadError
 from mlx_agent_llm.server.api_error import APIError
 
 DEFAULT = "default"
@@ -101,9 +101,9 @@ class ServedModels:
         while True:
             try:
                 return await asyncio.to_thread(partial(self._load, source))
-            except CapacityError:
-                if not self._idle():
-                    raise
+            except CapacityError as error:
+                if all(other.engine is None for other in self.models):
+                    raise ModelLoadError(str(error)) from error  # of the model, and of no request
                 await self._unload_least_recent()
 
     async def _unload_least_recent(self) -> None:
