@@ -66,6 +66,7 @@ class ChatParser:
             logprobs=delta.logprobs,
             forced_close=delta.forced_close,
             checked=delta.checked,
+            stop_text=delta.stop_text,
         )
 
     def _with_reasoning(self, usage: Usage | None) -> Usage | None:
@@ -87,8 +88,10 @@ class PreparedChat:
     """A chat request, ready to be submitted; the parser belongs to one reply.
 
     shown_tokens: the control tokens that the parser reads in the reply, with their texts, which the reply has to show.
-    tracker, reasoning_end: what follows the reply's reasoning, and the tokens that end it; None where there is none.
-    message_ends: after how many tokens of the prompt the texts of messages end, as far as they are found in it.
+    reasoning_marks: around reasoning at the reply's beginning, in which no stop text is looked for; the first is empty
+    where the prompt opens the block. tracker, reasoning_end: what follows the reply's reasoning, and the tokens that
+    end it; None where there is none. message_ends: after how many tokens of the prompt the texts of messages end, as
+    far as they are found in it.
     """
 
     prompt_token_ids: list[int]
@@ -97,6 +100,7 @@ class PreparedChat:
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)
     tracker: ThinkingTracker | None = None
     reasoning_end: tuple[int, ...] = ()
+    reasoning_marks: tuple[str, str] | None = None
     message_ends: Sequence[int] = ()
 
     def limit_reasoning(self, max_tokens: int | None) -> ReasoningLimit | None:
@@ -172,6 +176,7 @@ def prepare_chat(
         _shown_tokens(tokenizer, found.markers),
         tracker,
         tuple(end),
+        reply.reasoning_marks,
         message_ends(tokenizer, prompt.text, prompt.token_ids, turns),
     )
 

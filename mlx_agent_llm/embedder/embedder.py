@@ -74,6 +74,12 @@ class Embedder(ServedModel):
         call = await asyncio.to_thread(self._start, texts, prompt_name)
         return self._finish(await asyncio.wrap_future(call.future))
 
+    def count_tokens(self, texts: Sequence[str], *, prompt_name: str | None = None) -> list[int]:
+        """How many tokens each text has, with its prompt: more than max_tokens where embed would cut it."""
+        check_texts("texts", texts)
+        prompt = self._prompt(prompt_name)
+        return self._loaded.tokenizer.count([prompt + text for text in texts])
+
     def _start(self, texts: Sequence[str], prompt_name: str | None) -> Call:
         check_texts("texts", texts)
         prompt = self._prompt(prompt_name)

@@ -32,6 +32,7 @@ class Request:
     budget: Budget | None = None
     draft_text: Sequence[int] = ()  # the tokens of a text that its output may quote
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
+    reasoning_marks: tuple[str, str] | None = None  # around what no stop text ends; the first is "" in an open block
     submitted_at: float = field(default_factory=time.perf_counter)
     adapter: str | None = None  # the fingerprint of the adapter that the model runs with
     message_ends: Sequence[int] = ()  # after how many tokens of the prompt the messages of a chat end

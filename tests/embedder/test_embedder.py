@@ -132,6 +132,13 @@ def test_a_text_that_is_cut_is_told_of_once() -> None:
             embedder.embed(["word " * 300])
 
 
+def test_tokens_are_counted_also_of_a_text_that_would_be_cut(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    with Embedder.load(str(tmp_path), device="cpu") as embedder:
+        short, long = embedder.count_tokens(["w1 w2 w3", "w1 " * 400])
+        assert short == 5 and long > 400 > embedder.max_tokens
+
+
 def test_prompts_are_written_before_the_texts(tmp_path: Path) -> None:
     write_tiny_encoder(tmp_path, "bert")
     prompts = {"query": "w5 w6 ", "passage": "w7 ", "other": "w8 "}

@@ -53,6 +53,11 @@ class TextTokenizer:
         num_first = [each.type_ids.count(0) if self._has_types else len(each.ids) for each in encodings]
         return TokenizedTexts(token_ids, num_first, sum(bool(each.overflowing) for each in encodings))
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text; of one that is cut, those of all its pieces."""
+        encodings = self._backend.encode_batch([text.lower() for text in texts] if self._lower_case else list(texts))
+        return [sum(len(piece.ids) for piece in (each, *each.overflowing)) for each in encodings]
+
 
 def _read(path: Path) -> Any:
     try:
