@@ -158,8 +158,8 @@ CORPORA = {
     "check-jsonschema": check_jsonschema,
     "kubernetes": kubernetes,
 }
-# The share of each corpus that has a grammar, at least.
-LEAST_COMPILED = {"tools": 1, "pydantic": 0.99, "mcp": 1, "check-jsonschema": 0.8, "kubernetes": 1}
+# The share of each corpus that is compiled, at least.
+LEAST_COMPILED = {"tools": 1, "pydantic": 0.99, "mcp": 1, "check-jsonschema": 0.76, "kubernetes": 1}
 
 
 @cache
