@@ -135,8 +135,8 @@ def _open_gguf(path: Path, device: mx.Device, dtype: DType) -> _Parts:
 
 
 def _open_directory(path: Path) -> _Parts:
-    defaults = read_sampling_defaults(path)
-    return _Parts(*read_directory(path), own_dtype=None, sampling_defaults=defaults)
+    model, tokenizer, max_model_len = read_directory(path)
+    return _Parts(model, tokenizer, max_model_len, own_dtype=None, sampling_defaults=read_sampling_defaults(path))
 
 
 def _check_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
