@@ -163,9 +163,12 @@ class Scheduler:
             if self._is_full(budget):
                 break
             try:
-                if request.on_disk == "read" or self._waits_for_parent(request, settled):
+                if request.on_disk == "read":
+                    reserved += self._kv.num_missing_blocks(request)
                     continue
-                if self.running and not self._fits(request, reserved):
+                if self._waits_for_parent(request, settled):
+                    continue
+                if (self.running or reserved) and not self._fits(request, reserved):
                     break
                 length = self._kv.allocate(request, budget, may_split_block=may_split_block and not chunks)
             except Exception as fault:

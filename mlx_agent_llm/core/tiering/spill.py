@@ -21,7 +21,8 @@ from mlx_agent_llm.core.tiering.keys import GroupPools, TierKeys
 
 MAX_BLOCKS = 128  # of a segment
 MAX_BYTES = 2**24  # of a segment, unless one block takes more
-_TIMES_AS_LONG = 20  # that running requests are left alone after a copy
+_TIMES_AS_LONG = 20  # that running requests are left alone after a copy...
+_TIMES_AS_LONG_WHEN_FULL = 4  # ...and where the next block to be taken is one that may not be copied yet
 
 
 class _Item(NamedTuple):
@@ -62,7 +63,8 @@ class Spill:
             return
         began = time.perf_counter()
         self._copy_piece()
-        self._next_at = time.perf_counter() + _TIMES_AS_LONG * (time.perf_counter() - began)
+        times = _TIMES_AS_LONG if self._pools["full"].num_free else _TIMES_AS_LONG_WHEN_FULL
+        self._next_at = time.perf_counter() + times * (time.perf_counter() - began)
 
     def finish(self) -> None:
         """Copy all that is left, and wait until it is written."""

@@ -71,9 +71,9 @@ def write_segment(path: Path, model: bytes, parent: bytes, parts: Sequence[Part]
     table = head + b"".join(rows)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with FileIO(descriptor, "wb") as file:
-        pieces: list[bytes | memoryview] = [xxh3_128_digest(table) + table, *(content.data for _, content in parts)]
-        for piece in pieces:
-            _write_all(file.fileno(), piece)
+        _write_all(file.fileno(), xxh3_128_digest(table) + table)
+        for _, content in parts:
+            _write_all(file.fileno(), content.data)
     return _segment(path, table)
 
 
