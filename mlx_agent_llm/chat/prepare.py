@@ -88,7 +88,8 @@ class PreparedChat:
 
     shown_tokens: the control tokens that the parser reads in the reply, with their texts, which the reply has to show.
     reasoning_marks: around reasoning at the reply's beginning, in which no stop text is looked for; the first is empty
-    where the prompt opens the block. tracker, reasoning_end: what follows the reply's reasoning, and the tokens that end it; None where there is none.
+    where the prompt opens the block. tracker, reasoning_end: what follows the reply's reasoning, and the tokens that
+    end it; None where there is none.
     """
 
     prompt_token_ids: list[int]

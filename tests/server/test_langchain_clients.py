@@ -6,7 +6,6 @@ The demo model answers where any answer will do, scripted ones where it has to m
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
@@ -23,7 +22,11 @@ from tests.integrations.langchain.test_langchain_standard import SCRIPTS, call
 from tests.support.langchain_chats import merged
 from tests.support.servers import CONFIG, listening_service, scripted_engine, url_of
 
-pytestmark = pytest.mark.clients
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.asyncio(loop_scope="module"),  # the clients of one address share a pool of connections
+    pytest.mark.filterwarnings("ignore"),  # of the clients' own making
+]
 
 JOKE = '{"setup": "Why do cats purr?", "punchline": "They are well paid."}'
 ALL_SCRIPTS = {**SCRIPTS, "json": [JOKE], "call": [call("Joke", JOKE)]}
@@ -81,7 +84,6 @@ class TestChatOpenAI(ClientTests):
             "api_key": "none",
             "max_tokens": self._max_tokens,
             "stream_usage": True,
-            "http_async_client": httpx.AsyncClient(),  # one for each event loop
         }
 
     @property
