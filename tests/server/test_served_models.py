@@ -79,7 +79,7 @@ async def test_the_default_is_the_first_model() -> None:
 async def test_a_model_with_open_requests_stays_and_others_are_told_to_come_again() -> None:
     shelf, app, models = serve(1)
     try:
-        body = {"model": "a", "messages": ASK, "stream": True}
+        body = {"model": "a", "messages": ASK, "stream": True, "max_tokens": 200}
         stream = Visitor(app, "/v1/chat/completions", body)
         await stream.took(b'"I"')
         refused = await said(app, "b")

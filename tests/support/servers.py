@@ -116,7 +116,15 @@ def listening(
 ) -> Iterator[DrainingServer]:
     """A server that listens on a port of its own, and has to be clean when it has ended."""
     engine = replies if isinstance(replies, Engine) else scripted_engine(replies)
-    server = DrainingServer(service_of(engine, **settings), Address(port=0), Keys(keys))
+    with listening_service(service_of(engine, **settings), keys) as server:
+        yield server
+    assert_is_clean(engine)
+
+
+@contextmanager
+def listening_service(service: Service, keys: Sequence[str] = ()) -> Iterator[DrainingServer]:
+    """A server of a service, on a port of its own."""
+    server = DrainingServer(service, Address(port=0), Keys(keys))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -126,7 +134,6 @@ def listening(
         server.should_exit = True
         thread.join(60)
     assert not thread.is_alive(), "the server did not end"
-    assert_is_clean(engine)
 
 
 def url_of(server: DrainingServer) -> str:
