@@ -4,7 +4,7 @@ from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, Too
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex
 from mlx_agent_llm.core.stats import EngineStats
-from mlx_agent_llm.embedder import Embedder
+from mlx_agent_llm.embedder import Embedder, RankedDocument, Reranker
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.engine.handle import Handle
 from mlx_agent_llm.errors import (
@@ -15,6 +15,7 @@ from mlx_agent_llm.errors import (
     ForkedProcessError,
     GenerationError,
     InvalidOutputError,
+    KVTierError,
     MLXAgentError,
     ModelLoadError,
     QueueFullError,
@@ -56,13 +57,16 @@ __all__ = [
     "InvalidOutputError",
     "InvalidToolCall",
     "JSONSchema",
+    "KVTierError",
     "MLXAgentError",
     "ModelLoadError",
     "QueueFullError",
+    "RankedDocument",
     "Regex",
     "RequestError",
     "RequestOutput",
     "RequestTimeout",
+    "Reranker",
     "SamplingDefaults",
     "SamplingParams",
     "Timings",

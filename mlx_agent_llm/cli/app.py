@@ -10,6 +10,7 @@ from mlx_agent_llm.cli.demo.command import demo
 from mlx_agent_llm.cli.doctor.command import doctor
 from mlx_agent_llm.cli.extract.command import extract
 from mlx_agent_llm.cli.models.command import models
+from mlx_agent_llm.cli.serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,4 +23,5 @@ app.command()(chat)
 app.command()(demo)
 app.command()(doctor)
 app.command()(extract)
+app.command()(serve)
 app.add_typer(models, name="models")

@@ -64,7 +64,7 @@ class Answers:
         except Exception as fault:
             self.fail(request, fault)
         else:
-            request.num_jumped_tokens = len(token_ids)
+            request.num_jumped_tokens = max(request.num_tokens - request.kv.num_computed_tokens, 0)
             self._meter.num_forced_tokens += 0 if delta.forced_close else len(delta.token_ids)
             self._count(request, delta)
 

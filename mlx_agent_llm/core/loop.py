@@ -7,7 +7,6 @@ turns out to have ended wasted one row of one forward.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,15 +28,18 @@ from mlx_agent_llm.core.kv.kv_manager import KVManager, PrefixStats
 from mlx_agent_llm.core.kv.memory import kv_bytes, pool_sizes
 from mlx_agent_llm.core.output.masks import fill_masks
 from mlx_agent_llm.core.output.sampler import Sampler
-from mlx_agent_llm.core.output.samples import Samples, dispatch_samples
+from mlx_agent_llm.core.output.samples import dispatch_samples
 from mlx_agent_llm.core.output.stopping import Stopping
+from mlx_agent_llm.core.reading import InFlight, Reading
 from mlx_agent_llm.core.recovery import Recovery
 from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for_grammars
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
+from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
+from mlx_agent_llm.core.tiering.tiering import Tier, Tiering
 from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
 from mlx_agent_llm.process.allocator import give_back_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
@@ -54,14 +56,6 @@ class Vocabulary(NamedTuple):
     eos_token_ids: frozenset[int]
     strip_leading_space: bool = False
     spell_forced_text: SpellForcedText | None = None
-
-
-class _InFlight(NamedTuple):
-    """What the last step sampled and nobody has read yet."""
-
-    samples: Samples
-    receivers: Sequence[Request | None]  # (S,) whose they are; None of a row that ended, or whose next token was forced
-    batch: Batch  # that they were sampled from
 
 
 class _Forward(NamedTuple):
@@ -82,6 +76,7 @@ class EngineCore:
         config: EngineConfig,
         max_model_len: int,
         device: mx.Device | None = None,  # MLX's default one when it is not given
+        tier: Tier | None = None,
     ) -> None:
         device = device or default_device.own
         sizes = pool_sizes(shape.layers, config, max_model_len, device)
@@ -103,16 +98,30 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
+        self._speculation = Speculation(config.speculation, self._jumps, stopping.end_token_ids, max_model_len)
+        self._reading = Reading(
+            self._runner,
+            self.kv_manager,
+            self.scheduler,
+            self._answers,
+            self._fail_spoiled,
+            self._speculation,
+            self.meter,
+        )
+        self._tiering: Tiering | None = None
         self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
-        self._in_flight: _InFlight | None = None
-        self._ready_at: float | None = None  # when the last step's tokens were there
+        self._in_flight: InFlight | None = None
         self.fault: Exception | None = None  # after which nothing more can be computed
         try:
             with refuse_faults_of(model):
                 self._warm_up(config, max_model_len)
                 if config.check_model:
                     self._try(model, config, max_model_len)
+            if tier is not None:
+                self._tiering = Tiering(
+                    tier, self.kv_manager, self._runner, self.scheduler, self._clock, config.max_num_seqs
+                )
         except BaseException:
             self.close()
             raise
@@ -120,7 +129,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._answers.open)
+        return bool(self._answers.open) or (self._tiering is not None and self._tiering.has_work)
 
     def add(self, request: Request, parent_id: int | None = None) -> None:
         """Queue a request that the scheduler's check let through; it waits for an open parent, to share its KV.
@@ -158,6 +167,8 @@ class EngineCore:
             batch = self._compute()
         except Exception as fault:
             self.fault = self._recovery.recover(fault)
+            if self._tiering is not None:
+                self._tiering.drop()
         else:
             self.meter.end(batch, self.kv_manager)
         return self._hand_out()
@@ -168,11 +179,15 @@ class EngineCore:
         return self._hand_out()
 
     def close(self) -> None:
-        """Give the pools' memory and the model back; the counts stay."""
+        """Give the pools' memory and the model back, when all is on the disk that goes there; the counts stay."""
+        if self._tiering is not None:
+            self._tiering.close()
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:
-        """Forget the content of every block; what runs goes on."""
+        """Forget the content of every block, on the disk too; what runs goes on."""
+        if self._tiering is not None:
+            self._tiering.clear()
         self.kv_manager.reset_prefix_cache(self.scheduler.running)
 
     def trial(self, model: nn.Module, config: EngineConfig, max_model_len: int) -> Trial:
@@ -199,6 +214,7 @@ class EngineCore:
             self._runner.profile.backend,
             self._runner.quantized_products,
             computes_all_logits=self._runner.computes_all_logits,
+            tier=None if self._tiering is None else self._tiering.stats(),
         )
 
     def check_integrity(self) -> None:
@@ -208,21 +224,36 @@ class EngineCore:
     def _compute(self) -> Batch | None:
         """The step itself; returns what it dispatched."""
         in_flight, self._in_flight = self._in_flight, None
+        is_read = in_flight is not None and self._draft(in_flight)
+        if self._tiering is not None:
+            with self._clock.phase("tier"):
+                self._tiering.step()
         with self._clock.phase("schedule"):
             schedule = self._schedule()
-        forward = None if schedule is None else self._forward(schedule, in_flight)  # not yet waited for
-        with self._clock.phase("advance"):
-            self._advance(in_flight)  # only here is the last step's token read
+        # Dispatched, and not yet waited for.
+        forward = None if schedule is None else self._forward(schedule, None if is_read else in_flight)
+        if not is_read:
+            with self._clock.phase("advance"):
+                self._reading.advance(in_flight)  # only here is the last step's token read
         if forward is None:
             if in_flight is None:
                 wait_for_grammars(self._answers.open.values())
             return None
         if forward.batch.sampled:
             with self._clock.phase("masks"):
-                receivers, bitmask = self._fill_masks(forward.batch.sampled)
+                receivers, bitmask = self._fill_masks(forward.batch)
             if self._answers.open:  # the last one may have ended or failed just now
                 self._in_flight = self._sample(forward, receivers, bitmask)
         return forward.batch
+
+    def _draft(self, in_flight: InFlight) -> bool:
+        """Read the tokens in flight and draft what may follow them, if that is worth it; whether they were read."""
+        if not self._speculation.needs_tokens(in_flight.batch.sampled, self.scheduler.running):
+            return False
+        with self._clock.phase("advance"):
+            self._reading.advance(in_flight)
+            self._speculation.give(self.scheduler.running, self._answers.force, self._answers.fail)
+        return True
 
     def _schedule(self) -> Schedule | None:
         """Who runs, with its blocks; one that cannot be scheduled fails."""
@@ -231,63 +262,36 @@ class EngineCore:
             self._answers.fail(request, fault)
         return schedule
 
-    def _forward(self, schedule: Schedule, in_flight: _InFlight | None) -> _Forward:
+    def _forward(self, schedule: Schedule, in_flight: InFlight | None) -> _Forward:
         """Dispatch what was scheduled."""
         with self._clock.phase("batch"), self._runner.on_device():  # its arrays are views of one
             batch = self._batch_maker.make(schedule, in_flight.receivers if in_flight else ())
         with self._clock.phase("dispatch"):
             return _Forward(batch, self._runner.forward(batch, in_flight.samples.tokens if in_flight else None))
 
-    def _advance(self, in_flight: _InFlight | None) -> None:
-        """Read the last step's tokens, let each request take its own, and end those that are done."""
-        if in_flight is None:
-            self._ready_at = None
-            return
-        samples, batch = in_flight.samples, in_flight.batch
-        with self._clock.phase("wait"):
-            token_ids, is_finite = samples.read()
-        self._observe(batch)
-        if not all(is_finite):
-            self._recovery.fail_spoiled(
-                [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
-            )
-        logprobs = samples.read_logprobs(token_ids, batch.sampled)
-        for request, token_id, logprob in zip(in_flight.receivers, token_ids, logprobs, strict=True):
-            if request is None:
-                continue
-            request.num_in_flight = 0
-            if not request.is_finished:
-                # What was computed before it is sound; of one that was preempted meanwhile, what is computed again.
-                request.kv.num_trusted_tokens = min(len(request.token_ids), request.kv.num_computed_tokens)
-                self._answers.advance(request, token_id, logprob)
+    def _fail_spoiled(self, requests: Sequence[Request]) -> None:
+        """Fail requests whose logits are not finite; nobody finds what made them so, on the disk neither."""
+        self._recovery.fail_spoiled(requests)
+        if self._tiering is not None:
+            self._tiering.forget(requests)
 
-    def _observe(self, batch: Batch) -> None:
-        """Tell the pacer how long the step took whose tokens were read just now, if it came right after another."""
-        last_ready_at, self._ready_at = self._ready_at, self._runner.take_ready_at() or time.perf_counter()
-        if last_ready_at is not None and batch.num_rows > 0:
-            seconds = self._ready_at - last_ready_at
-            self.scheduler.pacer.observe(batch.num_prompt_tokens, seconds)
-            # Of a stream whose grammar forced tokens several were computed, and a prompt that ended was sampled from.
-            num_streams = min(batch.num_tokens - batch.num_prompt_tokens, len(batch.sampled))
-            self.meter.requests.count_gap(seconds, num_streams)
-
-    def _fill_masks(self, requests: Sequence[Request]) -> tuple[Sequence[Request | None], npt.NDArray[np.int32] | None]:
+    def _fill_masks(self, batch: Batch) -> tuple[Sequence[Request | None], npt.NDArray[np.int32] | None]:
         """Whose next tokens are to be sampled, None where a grammar forces them, and what the grammars allow there."""
-        receivers = self._jumps.give(requests, self._answers.force, self._answers.fail)
-        return receivers, fill_masks(receivers, self._vocab_size, self._answers.fail)
+        receivers = self._jumps.give(batch.sampled, self._answers.force, self._answers.fail)
+        return receivers, fill_masks(receivers, batch.places, self._vocab_size, self._answers.fail)
 
     def _sample(
         self, forward: _Forward, receivers: Sequence[Request | None], bitmask: npt.NDArray[np.int32] | None
-    ) -> _InFlight:
+    ) -> InFlight:
         """Dispatch the sampling of a forward's logits."""
         with self._clock.phase("parameters"):
-            rows = self._sampler.rows(forward.batch.sampled)
+            rows = self._sampler.rows(forward.batch.sampled, forward.batch.places)
         with self._clock.phase("sample"), self._runner.on_device():
             samples = dispatch_samples(forward.logits, bitmask, rows)
         for request in receivers:
             if request is not None:
                 request.num_in_flight = 0 if request.is_finished else 1
-        return _InFlight(samples, receivers, forward.batch)
+        return InFlight(samples, receivers, forward.batch)
 
     def _hand_out(self) -> list[Emission]:
         if not self._answers.open:

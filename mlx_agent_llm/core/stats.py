@@ -15,6 +15,7 @@ from mlx_agent_llm.core.kv.memory import KVBytes
 from mlx_agent_llm.core.request_meter import RequestMeter, RequestStats
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
+from mlx_agent_llm.core.tiering.tiering import TierStats
 
 _NO_BLOCKS = BlockPool(0)  # of models that have no such layers
 _NUM_KEPT_STEPS = 1000  # whose times are remembered
@@ -33,8 +34,10 @@ class EngineStats:
     request holds. num_evictions: cached blocks that were given up for others. prefix_query_tokens
     of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
     prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
-    num_forced_tokens of the generated ones were not sampled: their grammar left no choice.
+    num_forced_tokens of the generated ones were not sampled: their grammar left no choice. num_drafted_tokens were
+    computed ahead of their time, and num_accepted_tokens of them turned out to be what was sampled, or forced.
     num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
+    tier: what was read from the disk and written to it, None without kv_tier.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
     requests: how requests ended, how long they took and how many tokens they had.
@@ -70,6 +73,8 @@ class EngineStats:
     num_prompt_tokens_computed: int
     num_generated_tokens: int
     num_forced_tokens: int
+    num_drafted_tokens: int
+    num_accepted_tokens: int
     mean_batch_size: float
     max_batch_size: int
     tokens_per_second: float
@@ -78,6 +83,7 @@ class EngineStats:
     mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
     num_memory_reliefs: int
+    tier: TierStats | None
     requests: RequestStats
 
 
@@ -89,6 +95,8 @@ class StepMeter:
         self.num_forced_tokens = 0
         self.num_memory_reliefs = 0
         self.clock = StepClock(_NUM_KEPT_STEPS)
+        self._num_drafted_tokens = 0
+        self._num_accepted_tokens = 0
         self.requests = RequestMeter()
         self._num_steps = 0
         self._num_prompt_tokens = 0
@@ -115,6 +123,11 @@ class StepMeter:
                 self._step_times.append(elapsed)
                 self._count(batch)
 
+    def count_draft(self, num_tokens: int, num_right: int) -> None:
+        """A draft was read."""
+        self._num_drafted_tokens += num_tokens
+        self._num_accepted_tokens += num_right
+
     def snapshot(
         self,
         scheduler: Scheduler,
@@ -124,6 +137,7 @@ class StepMeter:
         quantized_products: tuple[QuantizedProduct, ...],
         *,
         computes_all_logits: bool,
+        tier: TierStats | None,
     ) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
@@ -160,6 +174,8 @@ class StepMeter:
             num_prompt_tokens_computed=self._num_prompt_tokens,
             num_generated_tokens=self.num_generated_tokens,
             num_forced_tokens=self.num_forced_tokens,
+            num_drafted_tokens=self._num_drafted_tokens,
+            num_accepted_tokens=self._num_accepted_tokens,
             mean_batch_size=self._num_sampled / max(self._num_sampling_steps, 1),
             max_batch_size=self._max_batch_size,
             tokens_per_second=self.num_generated_tokens / self._busy_time if self._busy_time else 0.0,
@@ -168,11 +184,12 @@ class StepMeter:
             mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
             num_memory_reliefs=self.num_memory_reliefs,
+            tier=tier,
             requests=self.requests.snapshot(),
         )
 
     def _count(self, batch: Batch) -> None:
-        num_sampled = len(batch.sampled)
+        num_sampled = batch.num_streams
         self.clock.keep(num_sampled, batch.num_prompt_tokens)
         self._num_steps += 1
         self._num_prompt_tokens += batch.num_prompt_tokens

@@ -76,6 +76,8 @@ class SamplingParams:
     priority: higher runs first. Waiting raises it by one level every 10 seconds, so that nobody starves: a request goes
         before every one of one level more that came 10 seconds after it.
     timeout: seconds from submission after which the request fails with RequestTimeout.
+    draft_text: a text that the output may quote or repeat, as one that is to be edited or what a tool returned. What of
+        it may come next is computed ahead (EngineConfig.speculation); no token of the output is another one for that.
     constraint: what the output must be; the grammar is applied inside the sampler.
     cache_salt: a non-empty text; the KV of equal prefixes is shared only among requests of the same one (or of none).
     """
@@ -98,6 +100,7 @@ class SamplingParams:
     ignore_eos: bool = False
     priority: int = 0
     timeout: float | None = None
+    draft_text: str | None = None
     constraint: Constraint | None = None
     cache_salt: str | None = None
 
@@ -132,6 +135,8 @@ class SamplingParams:
             check_range("timeout", self.timeout, 0, 1e9, integer=False)
         if self.cache_salt is not None and (not isinstance(self.cache_salt, str) or not self.cache_salt):
             raise ValueError(f"cache_salt={self.cache_salt!r} must be a non-empty text or None")
+        if self.draft_text is not None and (not isinstance(self.draft_text, str) or not self.draft_text):
+            raise ValueError(f"draft_text={self.draft_text!r} must be a non-empty text or None")
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise ValueError(f"stop={self.stop!r} must hold non-empty strings")

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
+from mlx_agent_llm.request.draft import NO_DRAFT, Draft
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
 from mlx_agent_llm.request.kv_state import KVState
 from mlx_agent_llm.request.output import Delta, FinishReason, Timings, TokenLogprob, Usage
@@ -28,9 +30,12 @@ class Request:
     matcher: Matcher | None = None
     grammar: Future[CompiledGrammar] | None = None  # that the matcher is made of when it is ready
     budget: Budget | None = None
+    draft_text: Sequence[int] = ()  # the tokens of a text that its output may quote
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
+    reasoning_marks: tuple[str, str] | None = None  # around what no stop text ends; the first is "" in an open block
     submitted_at: float = field(default_factory=time.perf_counter)
     adapter: str | None = None  # the fingerprint of the adapter that the model runs with
+    message_ends: Sequence[int] = ()  # after how many tokens of the prompt the messages of a chat end
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
     num_prompt_tokens: int = field(init=False)
@@ -38,9 +43,11 @@ class Request:
     cache_key: bytes = field(init=False)  # sets its KV apart from that of the same tokens elsewhere, at most 64 bytes
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
-    num_jumped_tokens: int = 0  # the last ones that the grammar forced at once, computed or not
+    num_jumped_tokens: int = 0  # those that a step computes at once because the grammar forced them
+    draft: Draft = NO_DRAFT  # that the coming step computes after all tokens, or that it computed, until that is read
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0
+    on_disk: Literal["unasked", "read", "done"] = "unasked"  # how far what is on the disk of its prompt is in memory
     kv: KVState = field(default_factory=KVState)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens read so far, when they are asked for
     started_at: float | None = None
@@ -62,8 +69,8 @@ class Request:
 
     @property
     def num_ready_tokens(self) -> int:
-        """Tokens that can be computed by now: after the last one something is sampled, which takes the grammar."""
-        return self.num_tokens - (self.grammar is not None)
+        """Tokens that can be computed by now, the draft's too: after the last something is sampled by the grammar."""
+        return self.num_tokens + len(self.draft.token_ids) - (self.grammar is not None)
 
     @property
     def is_decoding(self) -> bool:

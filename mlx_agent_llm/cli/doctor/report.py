@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import blas, installation
 from mlx_agent_llm.process.device_memory import GIB, physical_bytes
 from mlx_agent_llm.process.memory_limits import describe_limits
+from mlx_agent_llm.request import SamplingDefaults
+from mlx_agent_llm.verify.comparison import Comparison
 from mlx_agent_llm.verify.report import Report
 from mlx_agent_llm.verify.report import verify as verify_device
 
@@ -39,6 +43,7 @@ def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool
         loaded = load_model(model)
         found = found_format(loaded.tokenizer)
         console.print(f"{model}: {describe_tool_format(found)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(describe_sampling(loaded.sampling_defaults), markup=False, highlight=False, soft_wrap=True)
         lines += [found.warning] if found.warning else []
         for product in quantized_products(loaded.model):
             console.print(str(product), markup=False, highlight=False)
@@ -46,17 +51,21 @@ def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool
         console.print(line, style="yellow", markup=False)
     if not with_comparisons:
         return True
-    report = verify_device()
-    _show(console, report)
+    report = verify_device(partial(_show_comparison, console))
+    _show_rest(console, report)
     write_json(json_file, report.as_json())
     return report.is_good
 
 
-def _show(console: Console, report: Report) -> None:
-    for name, dtype, error, tolerance, seconds in report.comparisons:
-        line = f"{dtype:<9}{name:<76}error {error:.1e} of {tolerance:.0e}, {1e3 * seconds:9.3f} ms"
-        style = None if error <= tolerance else "red"
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+def _show_comparison(console: Console, found: Comparison) -> None:
+    line = (
+        f"{found.dtype:<9}{found.name:<76}error {found.error:.1e} of {found.tolerance:.0e}, "
+        f"{1e3 * found.seconds:9.3f} ms"
+    )
+    console.print(line, style=None if found.is_close else "red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_rest(console: Console, report: Report) -> None:
     for line in report.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     wrong = [comparison.name for comparison in report.comparisons if not comparison.is_close]
@@ -71,6 +80,14 @@ def describe_tool_format(found: FoundFormat) -> str:
     kinds |= {"results": abilities.results, "a system turn": abilities.system}
     shown = ", ".join(name for name, is_shown in kinds.items() if is_shown) or "nothing of them"
     return f"tool format {found.tool_format.name} ({found.source}); its chat template shows {shown}"
+
+
+def describe_sampling(defaults: SamplingDefaults) -> str:
+    """How requests are sampled that do not say it."""
+    if defaults == SamplingDefaults():
+        return "sampling where a request says nothing: temperature=0.0, as its files recommend nothing else"
+    values = ", ".join(f"{name}={value}" for name, value in asdict(defaults).items())
+    return f"sampling where a request says nothing: {values}, as its files recommend"
 
 
 def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]:

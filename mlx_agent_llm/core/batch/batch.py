@@ -136,11 +136,24 @@ class Batch(NamedTuple):
     num_tokens: int = 0  # without idle rows and padding
     num_prompt_tokens: int = 0  # those of chunks that are no stream's next ones
     has_in_flight: bool = False  # any token is still on the device
-    sampled: tuple[Request, ...] = ()  # (S,) whose the sampled rows are
+    sampled: tuple[Request, ...] = ()  # (S,) whose the sampled rows are, one after the other...
+    places: tuple[int, ...] = ()  # (S,) ...and how many tokens of its draft each takes to be right
     copies: SlotCopies | None = None
     window: Batch | None = None  # the same for layers that see a window, where these have tables of their own
     states: StateBatch | None = None  # where the model has recurrent layers
     packed: Packed | None = None  # what the arrays are views of
+
+    @property
+    def num_streams(self) -> int:
+        """How many requests are sampled."""
+        return self.places.count(0)
+
+    @property
+    def num_draft_tokens(self) -> int:
+        """Of the tokens, those that are of drafts."""
+        return sum(
+            len(request.draft.token_ids) for request, place in zip(self.sampled, self.places, strict=True) if not place
+        )
 
 
 class Packed(NamedTuple):

@@ -44,8 +44,9 @@ class BatchMaker:
         tables, widths, is_same = self._tables.update([chunk.request.kv.block_table for chunk in layout.chunks])
         self._levels_hold = self._levels_hold and is_same
         token_ids, sources = layout.token_ids(in_flight)
+        sampled = layout.sampled
         rows = self._row_span(layout, tables, widths) if layout.num_rows else None
-        tokens = self._token_arrays(layout, token_ids, sources, tables)
+        tokens = self._token_arrays(layout, token_ids, sources, [row.row for row in sampled], tables)
         window = None if self._window_tables is None else self._window_tables.arrays(layout)
         packed = pack(BatchArrays(tokens, rows, layout.prompt_tables(tables, widths), window))
         arrays, changes = packed.unpack(), schedule.changes
@@ -59,7 +60,8 @@ class BatchMaker:
             in_buckets=layout.in_buckets,
             num_prompt_tokens=sum(chunk.length for chunk in layout.chunks if _is_of_a_prompt(chunk)),
             has_in_flight=max(sources) >= 0,
-            sampled=tuple(chunk.request for chunk in layout.chunks if chunk.is_sampled),
+            sampled=tuple(row.request for row in sampled),
+            places=tuple(row.place for row in sampled),
             copies=_slot_copies(changes.copies, self._block_size),
             states=None if states is None else states.batch(layout.chunks, layout.num_idle),
             packed=packed,
@@ -70,10 +72,10 @@ class BatchMaker:
         return batch._replace(window=window_batch(batch, arrays.window, window_copies))
 
     def _token_arrays(
-        self, layout: Layout, token_ids: list[int], sources: list[int], tables: IntArray
+        self, layout: Layout, token_ids: list[int], sources: list[int], sampled_rows: list[int], tables: IntArray
     ) -> TokenArrays[IntArray]:
         """With the idle rows and the padding after the tokens."""
-        num_fill, sampled_rows = layout.num_idle + layout.num_padding, layout.sampled_rows
+        num_fill = layout.num_idle + layout.num_padding
         return TokenArrays(
             token_ids=extended(token_ids, num_fill, 0),
             in_flight_sources=extended(sources, num_fill, -1),
@@ -116,7 +118,7 @@ def _is_of_a_prompt(chunk: Chunk) -> bool:
     request, start, length, _ = chunk
     if start < request.num_prompt_tokens and request.num_output_tokens == 0:
         return True
-    return length > 1 and length > request.num_jumped_tokens
+    return length > max(request.num_jumped_tokens, 1) + len(request.draft.token_ids)
 
 
 def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies | None:

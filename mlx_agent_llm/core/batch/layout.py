@@ -18,6 +18,14 @@ from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.request import Request
 
 
+class SampledRow(NamedTuple):
+    """A packed token after which one is sampled, whose it is, and how many tokens of its request's draft end there."""
+
+    row: int
+    request: Request
+    place: int
+
+
 class Layout(NamedTuple):
     """The tokens of a schedule in their order: decode rows, short chunks, prompt chunks, idle rows or padding."""
 
@@ -62,6 +70,9 @@ class Layout(NamedTuple):
             if stop <= len(request.token_ids):
                 token_ids += request.token_ids[start:stop] if length > 1 else (request.token_ids[start],)
                 continue
+            if request.draft.token_ids:
+                token_ids += [*request.token_ids[start:], *request.draft.token_ids]
+                continue
             token_ids += request.token_ids[start:]
             sources[len(token_ids)] = row_of[request]  # the last one's
             token_ids.append(0)
@@ -73,9 +84,15 @@ class Layout(NamedTuple):
         return range(len(self.chunks) - self.num_prompts, len(self.chunks))
 
     @property
-    def sampled_rows(self) -> list[int]:
-        """(S,) packed tokens."""
-        return [end - 1 for chunk, end in zip(self.chunks, self.ends, strict=True) if chunk.is_sampled]
+    def sampled(self) -> list[SampledRow]:
+        """The S sampled rows, in their order."""
+        found: list[SampledRow] = []
+        for chunk, end in zip(self.chunks, self.ends, strict=True):
+            if chunk.is_sampled:
+                draft = chunk.request.draft
+                last = end - 1 - len(draft.token_ids)
+                found += [SampledRow(last + place, chunk.request, place) for place in draft.places]
+        return found
 
     def slot_mapping(self, tables: IntArray, block_size: int, padding_block: int) -> IntArray:
         """(T,) by (chunks, W) tables, with the slots of idle rows and padding after the tokens'."""

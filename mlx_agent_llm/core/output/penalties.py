@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -49,6 +50,17 @@ class TokenPenalties:
             for token_id in token_ids[self._num_read :]:
                 self._count(token_id)
         self._num_read = len(token_ids)
+
+    def ahead(self, num_tokens: int) -> TokenPenalties:
+        """Those after so many tokens of the request's draft."""
+        if num_tokens == 0 or not self._has_penalties:
+            return self
+        later = copy(self)
+        later.token_ids, later.factors, later.offsets = self.token_ids[:], self.factors[:], self.offsets[:]
+        later._index, later._counts = dict(self._index), dict(self._counts)
+        for token_id in self._request.draft.token_ids[:num_tokens]:
+            later._count(token_id)
+        return later
 
     def _count(self, token_id: int) -> None:
         params = self.params

@@ -60,8 +60,11 @@ class Sampler:
         self._penalized: list[tuple[int, Request]] = []
         self._delayed: list[tuple[int, Request]] = []  # their end has to wait for min_tokens
 
-    def rows(self, requests: tuple[Request, ...]) -> SamplingRows:
-        """The rows' parameters; called when all earlier tokens were read, and before the coming ones are counted."""
+    def rows(self, requests: tuple[Request, ...], places: Sequence[int]) -> SamplingRows:
+        """The rows' parameters; called when all earlier tokens were read, and before the coming ones are counted.
+
+        places: of each row, how many tokens of its request's draft it takes to be right.
+        """
         if requests != self._requests:
             rows = list(enumerate(requests))
             self._penalized = [row for row in rows if has_changes(row[1])]
@@ -70,9 +73,11 @@ class Sampler:
             if self._penalized:
                 self._fixed = self._fixed._replace(prompt_changes=prompt_changes(self._open()))
         return self._fixed._replace(
-            position=np.array([request.num_tokens for request in requests], dtype=np.uint32),
-            output_changes=self._output_changes() if self._penalized else None,
-            forbidden=self._forbidden() if self._delayed else None,
+            position=np.array(
+                [r.num_tokens + place for r, place in zip(requests, places, strict=True)], dtype=np.uint32
+            ),
+            output_changes=self._output_changes(places) if self._penalized else None,
+            forbidden=self._forbidden(places) if self._delayed else None,
         )
 
     def forget(self, request: Request) -> None:
@@ -87,17 +92,17 @@ class Sampler:
                 self._penalties[request.request_id] = TokenPenalties(request)
         return [(row, self._penalties[r.request_id]) for row, r in self._penalized if not r.is_finished]
 
-    def _output_changes(self) -> LogitChanges | None:
+    def _output_changes(self, places: Sequence[int]) -> LogitChanges | None:
         penalties = self._open()
         for _, one in penalties:
             one.follow()
-        return output_changes(penalties)
+        return output_changes([(row, one.ahead(places[row])) for row, one in penalties])
 
-    def _forbidden(self) -> Forbidden | None:
+    def _forbidden(self, places: Sequence[int]) -> Forbidden | None:
         pairs = [
             (row, token_id)
             for row, request in self._delayed
-            if request.num_output_tokens < request.params.min_tokens
+            if request.num_output_tokens + places[row] < request.params.min_tokens
             for token_id in self._end_token_ids(request)
             if token_id < self._vocab_size  # a tokenizer may know end tokens that the model cannot say
         ]

@@ -35,7 +35,7 @@ class JumpForward:
         receivers: list[Request | None] = []
         for request in requests:
             token_ids: list[int] = []
-            if not request.is_finished:
+            if not request.is_finished and not request.draft.token_ids:  # a draft holds what follows it
                 try:
                     token_ids = self.find(request)
                 except Exception as fault:  # the fault is this request's alone
@@ -45,8 +45,10 @@ class JumpForward:
             receivers.append(None if token_ids or request.is_finished else request)
         return receivers
 
-    def find(self, request: Request) -> list[int]:
+    def find(self, request: Request, ahead: Sequence[int] = ()) -> list[int]:
         """The tokens that have to come next, or none where they are too few to be worth it.
+
+        ahead: tokens after the request's that its matcher has accepted.
 
         A request that asks for logprobs gets none: those of a token are computed when it is sampled.
         """
@@ -56,7 +58,7 @@ class JumpForward:
         data = matcher.jump_forward()
         if not data:
             return []
-        forced = self._spell(request.token_ids, data)
+        forced = self._spell([*request.token_ids, *ahead] if ahead else request.token_ids, data)
         num_tokens = _num_usable(matcher, forced)
         return forced.token_ids[:num_tokens] if num_tokens >= _MIN_TOKENS else []
 

@@ -17,7 +17,7 @@ from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.schedule.pacing import PromptPacer
 from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.errors import CapacityError, ContextLengthError
-from mlx_agent_llm.request import Request
+from mlx_agent_llm.request import NO_DRAFT, Request
 
 _RANK = attrgetter("rank")
 
@@ -112,10 +112,20 @@ class Scheduler:
                 continue  # preempted for an earlier row, or its last token is in flight
             if self._kv.take_slot(request):
                 chunks.append(Chunk(request, request.kv.num_computed_tokens - 1, 1, request.grammar is None))
-            elif (chunk := self._allocate_or_preempt(request, 1 + num_spare)) is not None:
+            elif (chunk := self._extend_stream(request, 1 + num_spare)) is not None:
                 num_spare -= chunk.length - 1
                 chunks.append(chunk)
         return chunks
+
+    def _extend_stream(self, request: Request, budget: int) -> Chunk | None:
+        """Its tokens and as much of its draft as fits; nobody is preempted for what may be wrong."""
+        if request.draft.token_ids:
+            request.draft = request.draft.cut(budget - (request.num_tokens - request.kv.num_computed_tokens))
+            length = self._kv.allocate(request, budget)
+            if length is not None:
+                return _chunk(request, length)
+            request.draft = NO_DRAFT
+        return self._allocate_or_preempt(request, budget)
 
     def _schedule_running_prompts(self, prompts: Sequence[Request], budget: int, *, may_preempt: bool) -> list[Chunk]:
         """Only a step's first prompt may end within a block.
@@ -139,7 +149,8 @@ class Scheduler:
     def _admit(self, budget: int, settled: Mapping[Request, int], *, may_split_block: bool) -> list[Chunk]:
         """Start waiting requests in order, as long as their whole prompts fit beside those that already run.
 
-        One that waits for its parent, or for its grammar with nothing else to compute, is passed over. A fault is that
+        One that waits for its parent, for blocks that are read from the disk, or for its grammar with nothing else to
+        compute, is passed over. A fault is that
         of the request that meets it, alone.
         """
         if not self.waiting or self._is_full(budget):
@@ -152,7 +163,7 @@ class Scheduler:
             if self._is_full(budget):
                 break
             try:
-                if self._waits_for_parent(request, settled):
+                if request.on_disk == "read" or self._waits_for_parent(request, settled):
                     continue
                 if self.running and not self._fits(request, reserved):
                     break
@@ -214,6 +225,7 @@ class Scheduler:
 
     def _preempt(self, request: Request) -> None:
         self._kv.free(request)
+        request.draft = NO_DRAFT
         _discard(self.running, request)
         insort(self.waiting, request, key=_RANK)
         request.num_preemptions += 1
@@ -230,7 +242,7 @@ def _chunk(request: Request, length: int | None) -> Chunk | None:
     if not length:
         return None
     end = request.kv.num_computed_tokens
-    return Chunk(request, end - length, length, end == request.num_tokens)
+    return Chunk(request, end - length, length, end == request.num_tokens + len(request.draft.token_ids))
 
 
 def _discard(requests: list[Request], request: Request) -> bool:

@@ -206,7 +206,7 @@ def test_logits_of_half_precision_are_sampled_in_float32(dtype: mx.Dtype) -> Non
 
 def test_a_rows_parameters_are_those_of_its_request_and_its_position_the_token_to_come() -> None:
     params = SamplingParams(temperature=0.5, top_k=3, top_p=0.25, min_p=0.125)
-    rows = Sampler(no_end, SIZE).rows((Request(0, [1, 2, 3], params, 2**32 - 1, ignore),))
+    rows = Sampler(no_end, SIZE).rows((Request(0, [1, 2, 3], params, 2**32 - 1, ignore),), (0,))
     assert [field.tolist() for field in rows[:6]] == [[0.5], [3], [0.25], [0.125], [2**32 - 1], [3]]
     assert rows[6:] == (None, None, None, None, False), "what nobody asks for must cost nothing"
 
@@ -291,10 +291,10 @@ def test_each_rows_logits_are_changed_as_its_parameters_say_and_no_other_bit(
             batch = requests if step % 2 else requests[::-1]
             logits = np.random.default_rng(seed + step).normal(size=(len(batch), SIZE)).astype(np.float32)
             expected = [changed_by_hand(row, request) for row, request in zip(logits, batch, strict=True)]
-            seen = logits_seen(monkeypatch, logits, sampler.rows(tuple(batch)))
+            seen = logits_seen(monkeypatch, logits, sampler.rows(tuple(batch), (0,) * len(batch)))
             np.testing.assert_allclose(seen, expected, rtol=1e-6, atol=1e-6)
             for row, request in enumerate(batch):
-                alone = Sampler(lambda request: frozenset([END]), SIZE).rows((request,))
+                alone = Sampler(lambda request: frozenset([END]), SIZE).rows((request,), (0,))
                 assert seen[row].tobytes() == logits_seen(monkeypatch, logits[row : row + 1], alone)[0].tobytes()
             for row, request in enumerate(batch):
                 touched = {*request.params.logit_bias, *request.token_ids, END}
@@ -307,7 +307,7 @@ def test_sampling_leaves_the_models_logits_as_they_are() -> None:
     logits = mx.array(spread_logits(0, SIZE)[None])
     before = np.array(logits)
     request = make_request(0, params, [2], [3])
-    rows = Sampler(lambda request: frozenset([END]), SIZE).rows((request,))
+    rows = Sampler(lambda request: frozenset([END]), SIZE).rows((request,), (0,))
     mx.eval(sample(logits, None, rows))
     assert np.array(logits).tobytes() == before.tobytes()
     mx.eval(sample(logits, None, rows._replace(prompt_changes=None, output_changes=None)))
@@ -319,7 +319,7 @@ def test_sampling_leaves_the_models_logits_as_they_are() -> None:
 
 def test_a_bias_gets_around_neither_the_grammar_nor_min_tokens() -> None:
     params = SamplingParams(logit_bias={4: 100.0, END: 100.0}, min_tokens=1)
-    rows = Sampler(lambda request: frozenset([END]), SIZE).rows((make_request(0, params, [2], []),))
+    rows = Sampler(lambda request: frozenset([END]), SIZE).rows((make_request(0, params, [2], []),), (0,))
     logits = mx.array(spread_logits(0, SIZE)[None])
     assert sample(logits, None, rows).item() == 4
     assert sample(logits, mask_of([{0, 1, END}], SIZE), rows).item() in (0, 1)
@@ -331,10 +331,10 @@ def test_end_tokens_wait_for_as_many_tokens_as_min_tokens_and_no_longer() -> Non
     request = make_request(0, SamplingParams(min_tokens=2), [1], [])
     drawn = []
     for _ in range(3):
-        drawn.append(sample(logits, None, sampler.rows((request,))).item())
+        drawn.append(sample(logits, None, sampler.rows((request,), (0,))).item())
         request.token_ids.append(0)
     assert drawn == [0, 0, END]
-    assert sampler.rows((request,)).forbidden is None
+    assert sampler.rows((request,), (0,)).forbidden is None
 
 
 def entries_of(*arrays: mx.array) -> list[tuple[int, ...]]:
@@ -346,22 +346,22 @@ def test_only_the_rows_that_ask_send_entries_and_each_token_once() -> None:
     plain = make_request(0, SamplingParams(), [1, 2, 3], [4])
     counted = make_request(1, SamplingParams(frequency_penalty=1.0), [1, 2, 3], [4, 4, 5])
     biased = make_request(2, SamplingParams(logit_bias={7: 1.0}), [1, 2, 3], [4, 4, 5])
-    rows = sampler.rows((plain, counted, biased))
+    rows = sampler.rows((plain, counted, biased), (0, 0, 0))
     changes = rows.output_changes
     assert changes is not None and changes.offsets is not None and changes.factors is None
     assert entries_of(changes.rows, changes.token_ids, changes.offsets) == [(1, 4, -2), (1, 5, -1), (2, 7, 1)]
     assert rows.prompt_changes is None
-    assert sampler.rows((plain,)).output_changes is None
+    assert sampler.rows((plain,), (0,)).output_changes is None
 
 
 def test_the_prompts_changes_are_sent_once_for_the_same_rows() -> None:
     sampler = Sampler(no_end, SIZE)
     requests = tuple(make_request(i, SamplingParams(repetition_penalty=2.0), [i, 3, 3], []) for i in range(2))
-    first = sampler.rows(requests).prompt_changes
+    first = sampler.rows(requests, (0,) * len(requests)).prompt_changes
     requests[0].token_ids.append(5)
-    assert first is not None and sampler.rows(requests).prompt_changes is first
+    assert first is not None and sampler.rows(requests, (0,) * len(requests)).prompt_changes is first
     assert entries_of(first.rows, first.token_ids) == [(0, 0), (0, 3), (1, 1), (1, 3)]
-    swapped = sampler.rows(requests[::-1]).prompt_changes
+    swapped = sampler.rows(requests[::-1], (0,) * len(requests)).prompt_changes
     assert swapped is not None
     assert entries_of(swapped.rows, swapped.token_ids) == [(0, 1), (0, 3), (1, 0), (1, 3)]
 
@@ -369,8 +369,8 @@ def test_the_prompts_changes_are_sent_once_for_the_same_rows() -> None:
 def test_nothing_is_kept_of_a_request_that_ended() -> None:
     sampler = Sampler(no_end, SIZE)
     request = make_request(0, SamplingParams(presence_penalty=1.0), [1], [2])
-    sampler.rows((request,))
+    sampler.rows((request,), (0,))
     request.finish_reason = "stop"
     sampler.forget(request)
-    assert sampler.rows((request,)).output_changes is None
+    assert sampler.rows((request,), (0,)).output_changes is None
     assert sampler._penalties == {}

@@ -31,7 +31,7 @@ def test_a_row_is_finite_without_nan_and_infinity_and_with_one_token_to_sample(
     logits: list[float], is_finite: bool, temperature: float, dtype: mx.Dtype
 ) -> None:
     requests = tuple(Request(i, [1], SamplingParams(temperature=temperature), 3, lambda delta: None) for i in range(3))
-    rows = Sampler(lambda request: (), 3).rows(requests)
+    rows = Sampler(lambda request: (), 3).rows(requests, (0,) * 3)
     padding = [0.0, 1.0, 2.0]
     samples = dispatch_samples(mx.array([padding, logits, padding], dtype=dtype), None, rows)
     token_ids, flags = samples.read()

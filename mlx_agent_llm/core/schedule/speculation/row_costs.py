@@ -1,0 +1,78 @@
+"""What a step's rows cost, learned from the steps so far: of streams alone, and with drafts beside them.
+
+A step with drafts takes longer by a part for each row, and by one that is always the same, since it is scheduled only
+when the tokens before it are read. As in pacing, single steps are slow for reasons of their own: all is medians.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, combinations
+from statistics import median
+from typing import NamedTuple
+
+_NUM_REMEMBERED = 16
+_NUM_TRIED = 3  # steps of each kind before anything is said
+_MIN_SHARE = 0.005  # of a step that a row takes at least: a number of rows is bounded, and a slope of 0 is noise
+
+
+class Cost(NamedTuple):
+    """Seconds of a step without drafts, of one with drafts but for their rows, and of each of these rows."""
+
+    alone: float
+    fixed: float
+    row: float
+
+
+@dataclass
+class _Steps:
+    alone: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
+    drafted: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
+    cost: Cost | None = None  # of these steps, when it was worked out
+
+
+class RowCosts:
+    """The costs of steps with about so many streams."""
+
+    def __init__(self) -> None:
+        self._steps = defaultdict[int, _Steps](_Steps)
+
+    def observe(self, num_streams: int, num_draft_tokens: int, seconds: float) -> None:
+        """Learn from a step without prompts."""
+        steps = self._steps[num_streams.bit_length()]
+        steps.cost = None
+        if num_draft_tokens:
+            steps.drafted.append((num_draft_tokens, seconds))
+        else:
+            steps.alone.append(seconds)
+
+    def is_tried(self, num_streams: int) -> bool:
+        """Whether enough steps without drafts were seen to judge one with some."""
+        return len(self._steps[num_streams.bit_length()].alone) >= _NUM_TRIED
+
+    def of(self, num_streams: int) -> Cost | None:
+        """The cost, None before enough steps of both kinds were seen."""
+        steps = self._steps[num_streams.bit_length()]
+        if len(steps.alone) < _NUM_TRIED or len(steps.drafted) < _NUM_TRIED:
+            return None
+        if steps.cost is None:
+            steps.cost = _cost(median(steps.alone), steps.drafted)
+        return steps.cost
+
+
+def _cost(alone: float, drafted: Sequence[tuple[int, float]]) -> Cost:
+    """By the median slope between all pairs of steps, weighted by the rows that they are apart (Theil and Sen).
+
+    One slope more, of a single row, is that of steps to which drafts add nothing but what their rows take.
+    """
+    slopes = [(median((seconds - alone) / count for count, seconds in drafted), 1)]
+    for (count, seconds), (other, other_seconds) in combinations(drafted, 2):
+        if count != other:
+            slopes.append(((other_seconds - seconds) / (other - count), abs(other - count)))
+    slopes.sort()
+    weights = list(accumulate(weight for _, weight in slopes))
+    row = max(slopes[bisect_left(weights, weights[-1] / 2)][0], _MIN_SHARE * alone)
+    return Cost(alone, max(median(seconds - row * count for count, seconds in drafted), alone), row)

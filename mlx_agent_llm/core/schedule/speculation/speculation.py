@@ -1,0 +1,158 @@
+"""Speculation: which requests get drafts, from where, and how long they are.
+
+A step computes a draft's tokens beside the others, and what is sampled after each says whether the next was right
+(output/verification.py). So a draft changes no token; it costs its rows, and that the tokens before it have to be read
+before the step is scheduled. "auto" drafts what is worth that: the chance that a token is right, of what was right in
+its request so far, against the measured cost of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import heapify, heapreplace
+from itertools import islice
+from weakref import WeakKeyDictionary
+
+from mlx_agent_llm.config import SpeculationSetting
+from mlx_agent_llm.core.schedule.jump_forward import JumpForward
+from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts
+from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
+from mlx_agent_llm.request import NO_DRAFT, Draft, Request
+
+_MAX_TOKENS = 32  # of a draft whose length is measured
+_TRIED = 4, 0.5  # while the cost of rows is unknown: as many tokens at most, and those with such a chance
+
+
+class Speculation:
+    """Gives running requests drafts; end_token_ids: that end a request's output."""
+
+    def __init__(
+        self,
+        setting: SpeculationSetting,
+        jumps: JumpForward,
+        end_token_ids: Callable[[Request], Collection[int]],
+        max_model_len: int,
+    ) -> None:
+        self._setting = setting
+        self._jumps = jumps
+        self._end_token_ids = end_token_ids
+        self._max_model_len = max_model_len
+        self._costs = RowCosts()
+        self._drafters = WeakKeyDictionary[Request, TextDrafter]()
+
+    def follow(self, requests: Iterable[Request]) -> None:
+        """Take in what requests have got, which may be done while a step is computed."""
+        if self._setting == "off":
+            return
+        for request in requests:
+            if not request.is_finished:
+                self._drafter(request).follow()
+
+    def needs_tokens(self, sampled: Sequence[Request], running: Sequence[Request]) -> bool:
+        """Whether the tokens in flight have to be read before the next step is scheduled.
+
+        They have to after a draft, and before one that is worth it if the token in flight is what would begin it.
+        """
+        if self._setting == "off":
+            return False
+        if any(request.draft.token_ids for request in sampled):
+            return True
+        return any(count > 1 for count in self._allot(_streams(running)))
+
+    def give(
+        self,
+        running: Sequence[Request],
+        force: Callable[[Request, list[int]], None],
+        fail: Callable[[Request, Exception], None],
+    ) -> None:
+        """Let `force` give each stream what its grammar forces, and draft what may follow; all tokens were read.
+
+        `fail` is told of a request whose matcher breaks.
+        """
+        for request in _streams(running):
+            try:
+                if forced := self._jumps.find(request):
+                    force(request, forced)
+            except Exception as fault:  # the fault is this request's alone
+                fail(request, fault)
+        streams = _streams(running)
+        self.follow(streams)
+        for request, count in zip(streams, self._allot(streams), strict=True):
+            try:
+                request.draft = self._draft(request, count) if count else NO_DRAFT
+            except Exception as fault:
+                fail(request, fault)
+
+    def observe(self, num_streams: int, num_draft_tokens: int, seconds: float) -> None:
+        """Learn from a step without prompts how long it took."""
+        self._costs.observe(num_streams, num_draft_tokens, seconds)
+
+    def _drafter(self, request: Request) -> TextDrafter:
+        drafter = self._drafters.get(request)
+        if drafter is None:
+            drafter = self._drafters[request] = TextDrafter(request)
+        return drafter
+
+    def _allot(self, requests: Sequence[Request]) -> list[int]:
+        """How many tokens each request drafts."""
+        if isinstance(self._setting, int):
+            return [self._setting] * len(requests)
+        counts, cost = [0] * len(requests), self._costs.of(len(requests))
+        if not requests or not self._costs.is_tried(len(requests)):
+            return counts
+        if cost is not None and cost.row * len(requests) >= cost.fixed:  # not even what is certainly right
+            return counts
+        chances = [self._drafter(request).chances() for request in requests]
+        if cost is None:
+            most, least = _TRIED
+            return [sum(chance >= least for chance in islice(own, most)) for own in chances]
+        num_expected, seconds = float(len(requests)), cost.fixed
+        waiting = [(-next(own, 0.0), index) for index, own in enumerate(chances)]
+        heapify(waiting)
+        while True:
+            chance, index = -waiting[0][0], waiting[0][1]
+            if chance * seconds <= num_expected * cost.row:  # fewer tokens a second with it than without
+                break
+            counts[index] += 1
+            num_expected, seconds = num_expected + chance, seconds + cost.row
+            is_full = counts[index] == _MAX_TOKENS
+            heapreplace(waiting, (0.0 if is_full else -next(chances[index], 0.0), index))
+        is_worth_it = num_expected * cost.alone > len(requests) * seconds
+        return counts if is_worth_it else [0] * len(requests)
+
+    def _draft(self, request: Request, count: int) -> Draft:
+        """What the request's text says, as far as output and grammar may go on like that."""
+        most = min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len) - request.num_tokens - 1
+        ends = self._end_token_ids(request)
+        token_ids = self._drafter(request).tokens(min(count, max(most, 0)))
+        num_usable = next((index for index, token_id in enumerate(token_ids) if token_id in ends), len(token_ids))
+        token_ids = token_ids[:num_usable]
+        if request.matcher is None:
+            return Draft(tuple(token_ids), (False,) * len(token_ids))
+        return self._within_grammar(request, token_ids).cut(most)
+
+    def _within_grammar(self, request: Request, token_ids: Sequence[int]) -> Draft:
+        """The tokens that the grammar allows, with those that it forces, up to the last after which it goes on."""
+        matcher = request.matcher
+        assert matcher is not None
+        found, is_forced = list[int](), list[bool]()
+        while len(found) < len(token_ids) and list(token_ids[: len(found)]) == found:
+            run = [token_ids[len(found)]]
+            if not matcher.accept(run[0]):
+                break
+            if not matcher.is_finished:
+                run += self._jumps.find(request, [*found, *run])
+                for token_id in run[1:]:
+                    matcher.accept(token_id)
+            if matcher.is_finished:
+                matcher.rollback(len(run))
+                break
+            found += run
+            is_forced += [False] + [True] * (len(run) - 1)
+        matcher.rollback(len(found))
+        return Draft(tuple(found), tuple(is_forced))
+
+
+def _streams(running: Iterable[Request]) -> list[Request]:
+    """Those that have nothing left to compute but what follows their output."""
+    return [one for one in running if one.is_decoding and one.grammar is None and not one.is_finished]

@@ -1,0 +1,141 @@
+"""With drafts, right ones and lies, a request says token for token what it says without.
+
+On the exact model every logit is the same however many rows a step has. On real ones a step of another shape may round
+a logit otherwise, so that two tokens that are almost equally probable change places: there greedy outputs are compared,
+up to where the two best are that close.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_agent_llm import Engine, Handle, JSONSchema, RequestError, RequestOutput, SamplingParams
+from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
+from tests.support.exact_model import ExactModel
+from tests.support.traffic import FIELDS, FREE_FIELDS, NON_CHAT_FIELDS, SCHEMAS, SYSTEM, is_of_a_fork
+
+Key = tuple[tuple[int, ...], int]  # prompt and seed
+MODEL = ExactModel()
+CONFIGS: list[dict[str, Any]] = [
+    {"max_num_seqs": 16, "max_tokens_per_step": 64},
+    {"max_num_seqs": 8, "max_tokens_per_step": 24, "kv_cache_tokens": 256, "block_size": 8},
+    {"max_num_seqs": 8, "max_tokens_per_step": 64, "kv_cache_tokens": 512, "block_size": 1},
+    {
+        "max_num_seqs": 4,
+        "max_tokens_per_step": 48,
+        "kv_cache_tokens": 160,
+        "prefix_cache": False,
+        "jump_forward": False,
+    },
+]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request; it is cancelled after some deltas, or forked after some into one with the same seed."""
+
+    prompt: list[int]
+    params: SamplingParams
+    way: str
+    patience: int
+
+    @property
+    def key(self) -> Key:
+        seed = self.params.seed
+        assert seed is not None
+        return tuple(self.prompt), seed
+
+
+def make_ask(rng: random.Random, seed: int) -> Ask:
+    text = SYSTEM[: rng.choice([0, 20, 40])] + "".join(rng.choices("abc ", k=rng.randint(1, 30)))
+    is_free = rng.random() < 0.5
+    drawn = FIELDS | NON_CHAT_FIELDS | (FREE_FIELDS if is_free else {})
+    fields = {name: draw(rng) for name, draw in drawn.items() if name != "timeout" and rng.random() < 1 / 3}
+    fields |= {"max_tokens": rng.randint(24, 60), "seed": seed}
+    if not is_free:
+        fields["constraint"] = JSONSchema(rng.choice(SCHEMAS))
+    if rng.random() < 0.3:
+        fields["draft_text"] = text
+    way = rng.choices(["result", "cancel", "fork"], [8, 1, 1])[0]
+    return Ask(list(text.encode()), SamplingParams(**fields), way, rng.randint(0, 6))
+
+
+def run(engine: Engine, asks: Sequence[Ask]) -> list[list[RequestOutput]]:
+    """What all of them get who ask at the same time; of a fork its parent's output, too."""
+    handles: list[list[Handle]] = []
+    for ask in asks:
+        handle = engine.submit(ask.prompt, ask.params)
+        handles.append([handle])
+        if ask.way != "result":
+            list(itertools.islice(handle, ask.patience))
+        if ask.way == "cancel":
+            handle.cancel()
+        elif ask.way == "fork":
+            handles[-1].append(handle.fork(ask.params))
+    return [[output for one in group if (output := result(one)) is not None] for group in handles]
+
+
+def result(handle: Handle) -> RequestOutput | None:
+    """None of a fork whose parent had ended."""
+    try:
+        return handle.result(timeout=60)
+    except RequestError as error:
+        assert is_of_a_fork(error)
+        return None
+
+
+class Oracle:
+    """Drafts what a request will say, and now and then a lie; what it will say is known of a run without drafts."""
+
+    def __init__(self, truth: dict[Key, tuple[int, ...]], rng: random.Random, lies: float) -> None:
+        self.truth, self.rng, self.lies = truth, rng, lies
+
+    def tokens(self, drafter: TextDrafter, count: int) -> list[int]:
+        request = drafter._request
+        said = self.truth[tuple(request.prompt_token_ids), request.seed][request.num_output_tokens :]
+        drafts = [*said, *self.rng.choices(range(258), k=count)][: self.rng.randint(0, count)]
+        return [self.rng.randrange(258) if self.rng.random() < self.lies else one for one in drafts]
+
+
+def compare(asks: Sequence[Ask], found: Sequence[Sequence[RequestOutput]], expected: Sequence[RequestOutput]) -> None:
+    for ask, outputs, truth in zip(asks, found, expected, strict=True):
+        for output in outputs:
+            if output.finish_reason == "cancelled":
+                assert output.token_ids == truth.token_ids[: len(output.token_ids)], ask
+                continue
+            assert (output.token_ids, output.text) == (truth.token_ids, truth.text), ask
+            assert (output.finish_reason, output.forced_close) == (truth.finish_reason, truth.forced_close), ask
+            if output.logprobs is not None:
+                assert truth.logprobs is not None
+                np.testing.assert_allclose(
+                    [one.logprob for one in output.logprobs], [one.logprob for one in truth.logprobs], atol=1e-5
+                )
+
+
+def check(make_engine: Callable[..., Engine], rng: random.Random, config: dict[str, Any], count: int) -> Engine:
+    """Compare `count` random requests with what they say without drafts; the engine that drafted."""
+    asks = [make_ask(rng, seed) for seed in range(count)]
+    plain = make_engine(MODEL, speculation="off", **config)
+    expected = [outputs[0] for outputs in run(plain, [replace(ask, way="result") for ask in asks])]
+    truth = {ask.key: output.token_ids for ask, output in zip(asks, expected, strict=True)}
+    oracle = Oracle(truth, rng, lies=rng.choice([0.0, 0.1, 0.5]))
+    engine = make_engine(MODEL, speculation=rng.choice([1, 4, 12]), **config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TextDrafter, "tokens", lambda drafter, most: oracle.tokens(drafter, most))
+        found = run(engine, asks)
+    compare(asks, found, expected)
+    return engine
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(130, marks=pytest.mark.long)])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_random_requests_say_with_drafts_what_they_say_without(
+    make_engine: Callable[..., Engine], config: dict[str, Any], count: int
+) -> None:
+    stats = check(make_engine, random.Random(count), config, count).stats()
+    assert stats.num_drafted_tokens > stats.num_accepted_tokens > 0
