@@ -9,6 +9,7 @@ from functools import partial
 from mlx_agent_llm.core.answers import Emission
 from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.engine.queue_limit import QueueLimit
+from mlx_agent_llm.engine.request_log import log_end
 from mlx_agent_llm.engine.resampling import CheckedDelivery
 from mlx_agent_llm.engine.submission import ForkOf, New, Receiver, SampleOf, Submission
 from mlx_agent_llm.request import Delta, Request
@@ -59,4 +60,5 @@ class Delivery:
             self._limit.leave()
             assert self._count_end is not None, "nothing is delivered before the start"
             self._count_end(delta)
+            log_end(self._submission.request_id, delta)
         self._receiver.deliver(delta)

@@ -8,11 +8,19 @@ import typer
 
 from mlx_agent_llm.cli.options import JSONFile
 
-models = typer.Typer(no_args_is_help=True, help="Which models there are, what they are like, and which are served.")
+models = typer.Typer(
+    invoke_without_command=True, help="Which models there are, what they are like, and which are served."
+)
 
 Words = Annotated[list[str] | None, typer.Argument(help="Only those whose names contain one of these.")]
 ModelArgument = Annotated[str, typer.Argument(help='"demo", a hub id, a local directory or a .gguf file.')]
 HubId = Annotated[str, typer.Argument(help="A hub id: owner/name.")]
+
+
+@models.callback()
+def _list_unless_told_otherwise(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_models()
 
 
 @models.command("list")
