@@ -270,7 +270,7 @@ def test_the_pool_of_a_shared_case_holds_what_is_shared_once() -> None:
 
 def test_rows_that_share_their_prompt_run_together_in_a_pool_of_just_their_size(make_engine: MakeEngine) -> None:
     case = Case(5, 100 + NUM_OWN, is_shared=True)  # the shared tokens end within a block
-    engine = make_engine(max_num_seqs=case.rows, kv_cache_tokens=case.num_pool_tokens)
+    engine = make_engine(max_num_seqs=case.rows, kv_cache_tokens=case.num_pool_tokens, speculation="off")
     prompts = case.prompts(RandomTokens(256))
     for num_new in (1, NUM_WARM + NUM_MEASURED):
         engine.generate(prompts, fixed_length(num_new))

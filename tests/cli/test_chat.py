@@ -252,6 +252,7 @@ class Terminal:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the test takes its terminal as Linux does")
+@pytest.mark.long  # waits for what a terminal shows
 def test_on_a_terminal_calls_are_asked_for_and_ctrl_c_takes_a_message_back(tools_file: str) -> None:
     replies = f"lambda p: 'x' * 4000 if 'long' in p else {call('double', number=4)!r} if '8' not in p else 'It is 8.'"
     terminal = Terminal(replies, "--tools", tools_file, "--max-tokens", "4000")
