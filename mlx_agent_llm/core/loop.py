@@ -96,9 +96,9 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
-        self._speculation = Speculation(config.speculation, self._jumps, stopping.end_token_ids, max_model_len)
+        self.speculation = Speculation(config.speculation, self._jumps, stopping.end_token_ids, max_model_len)
         self._reading = Reading(
-            self._runner, self.kv_manager, self.scheduler, self._answers, self._recovery, self._speculation, self.meter
+            self._runner, self.kv_manager, self.scheduler, self._answers, self._recovery, self.speculation, self.meter
         )
         self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
@@ -225,11 +225,11 @@ class EngineCore:
 
     def _draft(self, in_flight: InFlight) -> bool:
         """Read the tokens in flight and draft what may follow them, if that is worth it; whether they were read."""
-        if not self._speculation.needs_tokens(in_flight.batch.sampled, self.scheduler.running):
+        if not self.speculation.needs_tokens(in_flight.batch.sampled, self.scheduler.running):
             return False
         with self._clock.phase("advance"):
             self._reading.advance(in_flight)
-            self._speculation.give(self.scheduler.running, self._answers.force, self._answers.fail)
+            self.speculation.give(self.scheduler.running, self._answers.force, self._answers.fail)
         return True
 
     def _schedule(self) -> Schedule | None:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from mlx_agent_llm.config import SpeculationSetting
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward
+from mlx_agent_llm.core.schedule.speculation.drafter import Drafter
 from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
 from mlx_agent_llm.request import NO_DRAFT, Draft, Request
@@ -37,8 +38,9 @@ class Speculation:
         self._jumps = jumps
         self._end_token_ids = end_token_ids
         self._max_model_len = max_model_len
+        self.make_drafter: Callable[[Request], Drafter] = TextDrafter
         self._costs = RowCosts()
-        self._drafters = WeakKeyDictionary[Request, TextDrafter]()
+        self._drafters = WeakKeyDictionary[Request, Drafter]()
 
     def follow(self, requests: Iterable[Request]) -> None:
         """Take in what requests have got, which may be done while a step is computed."""
@@ -87,10 +89,10 @@ class Speculation:
         """Learn from a step without prompts how long it took."""
         self._costs.observe(num_streams, num_draft_tokens, seconds)
 
-    def _drafter(self, request: Request) -> TextDrafter:
+    def _drafter(self, request: Request) -> Drafter:
         drafter = self._drafters.get(request)
         if drafter is None:
-            drafter = self._drafters[request] = TextDrafter(request)
+            drafter = self._drafters[request] = self.make_drafter(request)
         return drafter
 
     def _allot(self, requests: Sequence[Request]) -> list[int]:
