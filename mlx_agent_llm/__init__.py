@@ -1,53 +1,15 @@
 """An engine for many agents in one process: paged attention, continuous batching, shared prefixes, grammars."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from mlx_agent_llm.process import blas, command_buffers, installation
+from mlx_agent_llm.process import blas, command_buffers, fork, installation
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.api import *  # noqa: F403
 
 blas.preload()  # before anything imports mlx: afterwards it is too late
 command_buffers.fill()
-
-if (_problem := installation.problem()) is None:
-    from mlx_agent_llm.chat import ChatDelta, ChatOutput, InvalidToolCall, Tool, ToolCall
-    from mlx_agent_llm.config import EngineConfig
-    from mlx_agent_llm.constrain import Choice, Grammar, JSONSchema, Regex
-    from mlx_agent_llm.core.stats import EngineStats
-    from mlx_agent_llm.embedder import Embedder
-    from mlx_agent_llm.engine import Engine
-    from mlx_agent_llm.engine.handle import Handle
-    from mlx_agent_llm.errors import (
-        CapacityError,
-        ConstraintError,
-        ContextLengthError,
-        EngineClosedError,
-        ForkedProcessError,
-        GenerationError,
-        InvalidOutputError,
-        MLXAgentError,
-        ModelLoadError,
-        QueueFullError,
-        RequestError,
-        RequestTimeout,
-        ToolChoiceError,
-        UnsupportedModelError,
-        UnsupportedSchemaError,
-    )
-    from mlx_agent_llm.request import (
-        Delta,
-        FinishReason,
-        RequestOutput,
-        SamplingDefaults,
-        SamplingParams,
-        Timings,
-        TokenLogprob,
-        Usage,
-    )
-else:
-
-    def __getattr__(name: str) -> Any:
-        """Say what is missing; `mlx-agent doctor` works without it."""
-        raise ImportError(_problem)
-
 
 __version__ = "0.1.0"
 
@@ -72,13 +34,16 @@ __all__ = [
     "InvalidOutputError",
     "InvalidToolCall",
     "JSONSchema",
+    "KVTierError",
     "MLXAgentError",
     "ModelLoadError",
     "QueueFullError",
+    "RankedDocument",
     "Regex",
     "RequestError",
     "RequestOutput",
     "RequestTimeout",
+    "Reranker",
     "SamplingDefaults",
     "SamplingParams",
     "Timings",
@@ -90,3 +55,19 @@ __all__ = [
     "UnsupportedSchemaError",
     "Usage",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, for which the engine's modules are imported; they take seconds that `mlx-agent --help` has not."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if (problem := installation.problem()) is not None:  # `mlx-agent doctor` works without it
+        raise ImportError(problem)
+    fork.check_mlx_survived()  # else the imports hang
+    api = importlib.import_module(f"{__name__}.api")
+    globals().update({public: getattr(api, public) for public in __all__})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,6 +29,8 @@ class EngineConfig:
     max_model_len: longest prompt plus output of a request, in tokens; by default the model's own context.
     max_queue: requests that may wait before submit raises QueueFullError; generate lets more prompts wait for room.
     prefix_cache: keep the KV of finished requests for later prompts that begin alike.
+    kv_tier: a folder where the KV of prompts outlives the process, for engines of the same model to find; "auto" is one
+        in the user's cache, and where that cannot be used the engine runs without it. kv_tier_bytes: of the folder.
     state_snapshot_tokens, max_state_snapshots: every how many tokens of a prompt, in whole blocks, the states of
         recurrent layers (Mamba, linear attention) are kept for later prompts that begin alike, beside those where
         prompts end or part; and how many are kept in all.
@@ -40,6 +42,7 @@ class EngineConfig:
     speculation: how many tokens of a request are computed ahead, where its text, SamplingParams.draft_text or its
         grammar say what they may be; no token of the output is another one for that. "auto" computes those that are
         worth it by the measured cost of a row and how often this request's were right; "off" none, a number that many.
+        Models with recurrent layers have none: "auto" is "off" for them, a number an UnsupportedModelError.
     tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the
         model's chat template.
     seed: the seed of requests that bring none is drawn from a generator seeded with this.
@@ -54,6 +57,8 @@ class EngineConfig:
     max_model_len: int | None = None
     max_queue: int = 1024
     prefix_cache: bool = True
+    kv_tier: str | None = None
+    kv_tier_bytes: int = 16 * 2**30
     state_snapshot_tokens: int = 512
     max_state_snapshots: int = 64
     device: Device = "auto"
@@ -84,6 +89,11 @@ class EngineConfig:
         check_range("seed", self.seed, 0, 2**32 - 1)
         if self.adapter_path is not None and (not isinstance(self.adapter_path, str) or not self.adapter_path):
             raise ValueError(f"adapter_path={self.adapter_path!r} must be a path or None")
+        if self.kv_tier is not None and (not isinstance(self.kv_tier, str) or not self.kv_tier):
+            raise ValueError(f"kv_tier={self.kv_tier!r} must be a path, 'auto' or None")
+        check_range("kv_tier_bytes", self.kv_tier_bytes, 1)
+        if self.kv_tier is not None and not self.prefix_cache:
+            raise ValueError(f"kv_tier={self.kv_tier!r} needs prefix_cache=True: it keeps what that one finds")
         if not isinstance(self.tool_format, str):
             raise ValueError(f"tool_format={self.tool_format!r} must be 'auto' or the name of a tool format")
         if self.max_tokens_per_step < self.max_num_seqs:

@@ -12,6 +12,7 @@ MLXAgentError
 ├── GenerationError                      a fault inside the engine while the request ran
 │   └── InvalidOutputError               a value that was only checked against its schema, and is not valid
 ├── EngineClosedError                    the engine is closed
+├── KVTierError                          the folder for KV on disk cannot be used
 ├── ForkedProcessError (RuntimeError)    the engine belongs to the process that this one was forked from
 └── ModelLoadError                       the model cannot be read
     └── UnsupportedModelError            it can be read, but its kind is not supported
@@ -82,6 +83,10 @@ class InvalidOutputError(GenerationError):
 
 class EngineClosedError(MLXAgentError):
     """The engine is closed, or was closed before the request finished."""
+
+
+class KVTierError(MLXAgentError):
+    """The folder that kv_tier names cannot be used: no folder, not writable, too small, or of a newer version."""
 
 
 class ForkedProcessError(MLXAgentError, RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_mlx_agent.errors import langchain_errors
 from mlx_agent_llm import Embedder
-from mlx_agent_llm.embedder.on_first_use import EmbedderOnFirstUse
+from mlx_agent_llm.embedder.on_first_use import OnFirstUse
 
 
 class MLXAgentEmbeddings(BaseModel, Embeddings):
@@ -51,7 +52,7 @@ class MLXAgentEmbeddings(BaseModel, Embeddings):
     embedder: Embedder | None = Field(default=None, exclude=True, repr=False)
     """A running embedder."""
 
-    _own: EmbedderOnFirstUse = PrivateAttr(default_factory=EmbedderOnFirstUse)
+    _own: OnFirstUse[Embedder] = PrivateAttr(default_factory=OnFirstUse)
 
     @model_validator(mode="after")
     def _check_parameters(self) -> Self:
@@ -99,4 +100,6 @@ class MLXAgentEmbeddings(BaseModel, Embeddings):
         return vectors
 
     def _open(self) -> Embedder:
-        return self._own.open(self.model, self.dimensions) if self.embedder is None else self.embedder
+        if self.embedder is not None:
+            return self.embedder
+        return self._own.open(partial(Embedder.load, self.model, dimensions=self.dimensions))

@@ -14,9 +14,11 @@ from mlx_agent_llm.request import SamplingParams
 
 
 def config_for(rows: int, *, prefix_cache: bool = True) -> EngineConfig:
-    """The engine's own settings, but for room for `rows` requests at once."""
+    """The engine's own settings, but for room for `rows` requests at once, and without drafts, which no peer has."""
     max_tokens_per_step = max(EngineConfig.max_tokens_per_step, rows)
-    return EngineConfig(max_num_seqs=rows, max_tokens_per_step=max_tokens_per_step, prefix_cache=prefix_cache)
+    return EngineConfig(
+        max_num_seqs=rows, max_tokens_per_step=max_tokens_per_step, prefix_cache=prefix_cache, speculation="off"
+    )
 
 
 def fixed_length(num_new: int) -> SamplingParams:

@@ -15,6 +15,7 @@ from itertools import accumulate, repeat
 from operator import mul
 from time import perf_counter
 from typing import Any
+from weakref import proxy
 
 from mlx_agent_llm.bench import ours
 from mlx_agent_llm.bench.extract import documents
@@ -79,7 +80,7 @@ class _ScriptedDrafter:
     """Knows what its request will say, and says something else with the chance that it is to be wrong."""
 
     def __init__(self, request: Request, outputs: dict[tuple[int, ...], tuple[int, ...]]) -> None:
-        self._request = request
+        self._request: Request = proxy(request)  # who keeps its drafter as long as it lives must not be kept by it
         self._output = outputs.get(tuple(request.prompt_token_ids), ())
         self._random = random.Random(request.request_id)
 

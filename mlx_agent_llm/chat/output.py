@@ -52,6 +52,7 @@ class ChatDelta:
     logprobs: one for each token of the step, markers of calls and the end included, when SamplingParams.logprobs asks.
     forced_close: the end was not sampled, but completes calls and JSON before max_tokens would have cut them off.
     checked: the (pointer, keyword) pairs of a response format with strict=False that the answer was checked for.
+    stop_text: the one of SamplingParams.stop that ended the reply.
     """
 
     text: str = ""
@@ -66,6 +67,7 @@ class ChatDelta:
     logprobs: tuple[TokenLogprob, ...] | None = None
     forced_close: bool = False
     checked: CheckedKeywords = ()
+    stop_text: str | None = None
 
 
 @dataclass(frozen=True)

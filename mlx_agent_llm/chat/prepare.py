@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlx_agent_llm.chat.found_format import found_format
+from mlx_agent_llm.chat.message_ends import message_ends
 from mlx_agent_llm.chat.messages import Message, read_messages
 from mlx_agent_llm.chat.output import ChatDelta, ToolCall
 from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
@@ -65,6 +66,7 @@ class ChatParser:
             logprobs=delta.logprobs,
             forced_close=delta.forced_close,
             checked=delta.checked,
+            stop_text=delta.stop_text,
         )
 
     def _with_reasoning(self, usage: Usage | None) -> Usage | None:
@@ -86,7 +88,10 @@ class PreparedChat:
     """A chat request, ready to be submitted; the parser belongs to one reply.
 
     shown_tokens: the control tokens that the parser reads in the reply, with their texts, which the reply has to show.
-    tracker, reasoning_end: what follows the reply's reasoning, and the tokens that end it; None where there is none.
+    reasoning_marks: around reasoning at the reply's beginning, in which no stop text is looked for; the first is empty
+    where the prompt opens the block. tracker, reasoning_end: what follows the reply's reasoning, and the tokens that
+    end it; None where there is none. message_ends: after how many tokens of the prompt the texts of messages end, as
+    far as they are found in it.
     """
 
     prompt_token_ids: list[int]
@@ -95,6 +100,8 @@ class PreparedChat:
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)
     tracker: ThinkingTracker | None = None
     reasoning_end: tuple[int, ...] = ()
+    reasoning_marks: tuple[str, str] | None = None
+    message_ends: Sequence[int] = ()
 
     def limit_reasoning(self, max_tokens: int | None) -> ReasoningLimit | None:
         """The limit of the reasoning; RequestError for a bad one, and where the model does not reason."""
@@ -169,6 +176,8 @@ def prepare_chat(
         _shown_tokens(tokenizer, found.markers),
         tracker,
         tuple(end),
+        reply.reasoning_marks,
+        message_ends(tokenizer, prompt.text, prompt.token_ids, turns),
     )
 
 

@@ -35,9 +35,10 @@ _ANY_OBJECT = {"type": "object"}
 
 
 class Prompt(NamedTuple):
-    """The tokens of a prompt, and whether the reply to it begins with reasoning."""
+    """The tokens and the text of a prompt, and whether the reply to it begins with reasoning."""
 
     token_ids: list[int]
+    text: str
     thinking: Thinking
 
 
@@ -84,7 +85,7 @@ def render_prompt(
         [*map(_written, turns), *map(_declared, tools), _response_instructions(response)],
     )
     text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
-    return Prompt(token_ids, _thinking(text, tool_format))
+    return Prompt(token_ids, text, _thinking(text, tool_format))
 
 
 def _changed_turn(turn: Message, change: Callable[[Any], Any]) -> Message:

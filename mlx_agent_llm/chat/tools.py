@@ -105,10 +105,13 @@ def plan_tools(tools: tuple[Tool, ...], tool_choice: Any = None, parallel_tool_c
 
     tool_choice: None or False (auto when there are tools), "auto", "none", "required" = "any" = True, a tool's name, or
     {"type": "function", "function": {"name": ...}}. A named tool is called exactly once. With "none" the tools are
-    still shown, so that the prompt keeps the prefix that it shares with other turns.
+    still shown, so that the prompt keeps the prefix that it shares with other turns, and so are all of them with
+    {"type": "allowed_tools", "allowed_tools": {"mode": "auto" or "required", "tools": [...]}}, as OpenAI has it.
     """
     if not isinstance(parallel_tool_calls, bool):
         raise ToolChoiceError(f"parallel_tool_calls={parallel_tool_calls!r} must be True or False")
+    if isinstance(tool_choice, Mapping) and tool_choice.get("type") == "allowed_tools":
+        return _allowed_plan(tools, tool_choice.get("allowed_tools"), parallel_tool_calls)
     choice = _named_choice(tool_choice)
     if choice is None or choice is False or choice == "auto":
         return ToolPlan("auto" if tools else "none", tools, tools, not parallel_tool_calls)
@@ -125,6 +128,15 @@ def plan_tools(tools: tuple[Tool, ...], tool_choice: Any = None, parallel_tool_c
             f"tool_choice={choice!r} must be 'auto', 'none', 'required' or the name of a tool; known tools: {known}"
         )
     return ToolPlan("required", tools, chosen, single=True)
+
+
+def _allowed_plan(tools: tuple[Tool, ...], allowed: Any, parallel_tool_calls: bool) -> ToolPlan:
+    mode, listed = (allowed.get("mode"), allowed.get("tools")) if isinstance(allowed, Mapping) else (None, None)
+    if mode not in ("auto", "required") or not isinstance(listed, list) or not listed:
+        raise ToolChoiceError(f"allowed_tools={allowed!r} must have a mode, 'auto' or 'required', and a list of tools")
+    plans = [plan_tools(tools, choice) for choice in listed]
+    chosen = tuple(tool for tool in tools if any(tool in plan.callable for plan in plans))
+    return ToolPlan(mode, tools, chosen, not parallel_tool_calls)
 
 
 def _named_choice(choice: Any) -> str | bool | None:

@@ -1,25 +1,25 @@
-"""The mlx-agent command."""
+"""The mlx-agent command. Nothing here imports MLX before a command needs it: `--help` has no time for that.
+
+Exit codes: 0 it is done; 1 it failed, and a line says why; 2 it was called wrongly; 3 only a part of it could be done;
+130 it was interrupted.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from rich.console import Console
-
-from mlx_agent_llm.cli.without_mlx import tell
-from mlx_agent_llm.errors import MLXAgentError
-from mlx_agent_llm.process import installation
-
 
 def main() -> None:
     """Run the command; what a user can mend is one line and exit code 1, not a traceback."""
-    if (problem := installation.problem()) is not None:
-        tell(problem, with_versions=sys.argv[1:] == ["doctor"])
-        sys.exit(1)
     from mlx_agent_llm.cli.app import app
+    from mlx_agent_llm.errors import MLXAgentError
 
     try:
         app()
-    except (MLXAgentError, ImportError) as error:
-        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+    except (MLXAgentError, ImportError, OSError) as error:
+        from mlx_agent_llm.cli.failure import tell
+
+        tell(error)
         sys.exit(1)
+    except KeyboardInterrupt:  # while a command's modules are imported, where typer does not see it
+        sys.exit(130)

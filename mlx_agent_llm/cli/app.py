@@ -1,13 +1,27 @@
-"""The commands, where MLX can be loaded."""
+"""The commands. Each one's command.py declares its options and imports the rest when it runs."""
 
 from __future__ import annotations
 
 import typer
 
-from mlx_agent_llm.cli import bench, demo, doctor, models
+from mlx_agent_llm.cli.bench.command import bench
+from mlx_agent_llm.cli.chat.command import chat
+from mlx_agent_llm.cli.demo.command import demo
+from mlx_agent_llm.cli.doctor.command import doctor
+from mlx_agent_llm.cli.extract.command import extract
+from mlx_agent_llm.cli.models.command import models
+from mlx_agent_llm.cli.serve import serve
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Many agents on one in-process engine.")
-app.command()(bench.bench)
-app.command()(demo.demo)
-app.command()(doctor.doctor)
-app.command()(models.models)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Many agents on one in-process engine.",
+)
+app.command()(bench)
+app.command()(chat)
+app.command()(demo)
+app.command()(doctor)
+app.command()(extract)
+app.command()(serve)
+app.add_typer(models, name="models")

@@ -1,11 +1,16 @@
-"""Options that several commands take."""
+"""Options that several commands take, and where what they ask for goes."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+
+STDOUT = Path("-")
 
 
 def _check_folder(path: Path | None) -> Path | None:
@@ -22,9 +27,24 @@ def _check_picture(path: Path | None) -> Path | None:
 
 
 JSONFile = Annotated[
-    Path | None, typer.Option("--json", callback=_check_folder, help="Write the results to this file, too.")
+    Path | None,
+    typer.Option("--json", callback=_check_folder, help='Write the results to this file, too; "-" is standard output.'),
 ]
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", callback=_check_picture, help="Draw the results into this .png file, too.")
 ]
 ModelName = Annotated[str, typer.Option(help='"demo", a hub id, a local directory or a .gguf file.')]
+
+
+def console_beside(json_file: Path | None) -> Console:
+    """Where tables and notes go: the standard error, if the standard output is for JSON."""
+    return Console(stderr=json_file == STDOUT)
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write what --json asks for; nothing without it."""
+    text = json.dumps(value, indent=2)
+    if path == STDOUT:
+        sys.stdout.write(text + "\n")
+    elif path is not None:
+        path.write_text(text, encoding="utf-8")

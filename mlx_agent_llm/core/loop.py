@@ -36,9 +36,10 @@ from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
-from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
+from mlx_agent_llm.core.schedule.speculation.speculation import Speculation, setting_for
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
+from mlx_agent_llm.core.tiering.tiering import Tier, Tiering
 from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
 from mlx_agent_llm.process.allocator import give_back_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
@@ -75,6 +76,7 @@ class EngineCore:
         config: EngineConfig,
         max_model_len: int,
         device: mx.Device | None = None,  # MLX's default one when it is not given
+        tier: Tier | None = None,
     ) -> None:
         device = device or default_device.own
         sizes = pool_sizes(shape.layers, config, max_model_len, device)
@@ -96,10 +98,22 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
-        self.speculation = Speculation(config.speculation, self._jumps, stopping.end_token_ids, max_model_len)
-        self._reading = Reading(
-            self._runner, self.kv_manager, self.scheduler, self._answers, self._recovery, self.speculation, self.meter
+        self.speculation = Speculation(
+            setting_for(config.speculation, has_states=self.kv_manager.states is not None),
+            self._jumps,
+            stopping.end_token_ids,
+            max_model_len,
         )
+        self._reading = Reading(
+            self._runner,
+            self.kv_manager,
+            self.scheduler,
+            self._answers,
+            self._fail_spoiled,
+            self.speculation,
+            self.meter,
+        )
+        self._tiering: Tiering | None = None
         self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
         self._in_flight: InFlight | None = None
@@ -109,6 +123,10 @@ class EngineCore:
                 self._warm_up(config, max_model_len)
                 if config.check_model:
                     self._try(model, config, max_model_len)
+            if tier is not None:
+                self._tiering = Tiering(
+                    tier, self.kv_manager, self._runner, self.scheduler, self._clock, config.max_num_seqs
+                )
         except BaseException:
             self.close()
             raise
@@ -116,7 +134,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._answers.open)
+        return bool(self._answers.open) or (self._tiering is not None and self._tiering.has_work)
 
     def add(self, request: Request, parent_id: int | None = None) -> None:
         """Queue a request that the scheduler's check let through; it waits for an open parent, to share its KV.
@@ -154,6 +172,8 @@ class EngineCore:
             batch = self._compute()
         except Exception as fault:
             self.fault = self._recovery.recover(fault)
+            if self._tiering is not None:
+                self._tiering.drop()
         else:
             self.meter.end(batch, self.kv_manager)
         return self._hand_out()
@@ -164,11 +184,15 @@ class EngineCore:
         return self._hand_out()
 
     def close(self) -> None:
-        """Give the pools' memory and the model back; the counts stay."""
+        """Give the pools' memory and the model back, when all is on the disk that goes there; the counts stay."""
+        if self._tiering is not None:
+            self._tiering.close()
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:
-        """Forget the content of every block; what runs goes on."""
+        """Forget the content of every block, on the disk too; what runs goes on."""
+        if self._tiering is not None:
+            self._tiering.clear()
         self.kv_manager.reset_prefix_cache(self.scheduler.running)
 
     def trial(self, model: nn.Module, config: EngineConfig, max_model_len: int) -> Trial:
@@ -195,6 +219,8 @@ class EngineCore:
             self._runner.profile.backend,
             self._runner.quantized_products,
             computes_all_logits=self._runner.computes_all_logits,
+            speculation=self.speculation.setting,
+            tier=None if self._tiering is None else self._tiering.stats(),
         )
 
     def check_integrity(self) -> None:
@@ -205,6 +231,9 @@ class EngineCore:
         """The step itself; returns what it dispatched."""
         in_flight, self._in_flight = self._in_flight, None
         is_read = in_flight is not None and self._draft(in_flight)
+        if self._tiering is not None:
+            with self._clock.phase("tier"):
+                self._tiering.step()
         with self._clock.phase("schedule"):
             schedule = self._schedule()
         # Dispatched, and not yet waited for.
@@ -245,6 +274,12 @@ class EngineCore:
             batch = self._batch_maker.make(schedule, in_flight.receivers if in_flight else ())
         with self._clock.phase("dispatch"):
             return _Forward(batch, self._runner.forward(batch, in_flight.samples.tokens if in_flight else None))
+
+    def _fail_spoiled(self, requests: Sequence[Request]) -> None:
+        """Fail requests whose logits are not finite; nobody finds what made them so, on the disk neither."""
+        self._recovery.fail_spoiled(requests)
+        if self._tiering is not None:
+            self._tiering.forget(requests)
 
     def _fill_masks(self, batch: Batch) -> tuple[Sequence[Request | None], npt.NDArray[np.int32] | None]:
         """Whose next tokens are to be sampled, None where a grammar forces them, and what the grammars allow there."""

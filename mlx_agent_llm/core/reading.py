@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mlx_agent_llm.core.answers import Answers
@@ -12,7 +12,6 @@ from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.output.samples import Samples
 from mlx_agent_llm.core.output.verification import Verdict, forced_after, verify
-from mlx_agent_llm.core.recovery import Recovery
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
 from mlx_agent_llm.core.stats import StepMeter
@@ -36,7 +35,7 @@ class Reading:
         kv_manager: KVManager,
         scheduler: Scheduler,
         answers: Answers,
-        recovery: Recovery,
+        fail_spoiled: Callable[[Sequence[Request]], None],
         speculation: Speculation,
         meter: StepMeter,
     ) -> None:
@@ -44,7 +43,7 @@ class Reading:
         self._kv = kv_manager
         self._scheduler = scheduler
         self._answers = answers
-        self._recovery = recovery
+        self._fail_spoiled = fail_spoiled
         self._speculation = speculation
         self._meter = meter
         self._ready_at: float | None = None  # when the last step's tokens were there
@@ -59,7 +58,7 @@ class Reading:
             token_ids, is_finite = samples.read()
         self._observe(batch)
         if not all(is_finite):
-            self._recovery.fail_spoiled(
+            self._fail_spoiled(
                 [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
             )
         logprobs = samples.read_logprobs(token_ids, batch.sampled)
@@ -99,5 +98,8 @@ class Reading:
             return
         seconds = self._ready_at - last_ready_at
         self._scheduler.pacer.observe(batch.num_prompt_tokens, seconds)
+        # Of a stream whose grammar forced tokens several were computed, and a prompt that ended was sampled from.
+        num_streams = min(batch.num_tokens - batch.num_prompt_tokens, batch.num_streams)
+        self._meter.requests.count_gap(seconds, num_streams)
         if batch.num_prompt_tokens == 0:
             self._speculation.observe(batch.num_streams, batch.num_draft_tokens, seconds)

@@ -7,13 +7,16 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlx_agent_llm.config import SpeculationSetting
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.fast.quantized_products import QuantizedProduct
 from mlx_agent_llm.core.kv.block_pool import BlockPool
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import KVBytes
+from mlx_agent_llm.core.request_meter import RequestMeter, RequestStats
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
+from mlx_agent_llm.core.tiering.tiering import TierStats
 
 _NO_BLOCKS = BlockPool(0)  # of models that have no such layers
 _NUM_KEPT_STEPS = 1000  # whose times are remembered
@@ -24,6 +27,7 @@ class EngineStats:
     """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
     computes_all_logits: the model's LM head was not found, so it runs for every token and not for sampled ones alone.
+    speculation: what EngineConfig.speculation is for this model; one with recurrent layers has no drafts ("off").
     quantized_products: how many layers have weights of each quantized form, and whose product multiplies by them.
     kv_cache_bytes: memory for the KV of all layers, taken when the engine starts; window_cache_bytes of it are for
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
@@ -35,12 +39,15 @@ class EngineStats:
     num_forced_tokens of the generated ones were not sampled: their grammar left no choice. num_drafted_tokens were
     computed ahead of their time, and num_accepted_tokens of them turned out to be what was sampled, or forced.
     num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
+    tier: what was read from the disk and written to it, None without kv_tier.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
+    requests: how requests ended, how long they took and how many tokens they had.
     """
 
     attention_backend: str  # "metal", "cuda" or "reference"
     computes_all_logits: bool
+    speculation: SpeculationSetting
     quantized_products: tuple[QuantizedProduct, ...]
     num_waiting: int
     num_running: int
@@ -79,6 +86,8 @@ class EngineStats:
     mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
     num_memory_reliefs: int
+    tier: TierStats | None
+    requests: RequestStats
 
 
 class StepMeter:
@@ -91,6 +100,7 @@ class StepMeter:
         self.clock = StepClock(_NUM_KEPT_STEPS)
         self._num_drafted_tokens = 0
         self._num_accepted_tokens = 0
+        self.requests = RequestMeter()
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_sampled = 0
@@ -130,6 +140,8 @@ class StepMeter:
         quantized_products: tuple[QuantizedProduct, ...],
         *,
         computes_all_logits: bool,
+        speculation: SpeculationSetting,
+        tier: TierStats | None,
     ) -> EngineStats:
         """All counts as they are now."""
         pool, prefix, times = kv_manager.pool, kv_manager.stats, list(self._step_times)
@@ -138,6 +150,7 @@ class StepMeter:
         return EngineStats(
             attention_backend=attention_backend,
             computes_all_logits=computes_all_logits,
+            speculation=speculation,
             quantized_products=quantized_products,
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
@@ -176,6 +189,8 @@ class StepMeter:
             mean_phase_times=self.clock.mean_seconds(),
             num_preemptions=scheduler.num_preemptions,
             num_memory_reliefs=self.num_memory_reliefs,
+            tier=tier,
+            requests=self.requests.snapshot(),
         )
 
     def _count(self, batch: Batch) -> None:

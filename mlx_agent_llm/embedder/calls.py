@@ -15,10 +15,14 @@ Vectors = NDArray[np.float32]
 
 
 class Call:
-    """The tokenized texts of one caller, and the future of their vectors, in the texts' order."""
+    """The tokenized texts of one caller, and the future of their vectors, in the texts' order.
 
-    def __init__(self, token_ids: Sequence[list[int]], dimensions: int) -> None:
+    num_first: how many of a text's tokens are of the first type, all of them unless it is a pair of texts.
+    """
+
+    def __init__(self, token_ids: Sequence[list[int]], num_first: Sequence[int], dimensions: int) -> None:
         self.token_ids = token_ids
+        self.num_first = num_first
         self.future = Future[Vectors]()
         self.left = sorted(range(len(token_ids)), key=self.length)  # what no batch has taken; the longest last
         self._vectors = np.empty((len(token_ids), dimensions), np.float32)
@@ -46,6 +50,11 @@ class Row(NamedTuple):
     def token_ids(self) -> list[int]:
         """The text's tokens."""
         return self.call.token_ids[self.position]
+
+    @property
+    def num_first(self) -> int:
+        """How many of them are of the first type."""
+        return self.call.num_first[self.position]
 
 
 class PendingCalls:

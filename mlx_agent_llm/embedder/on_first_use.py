@@ -1,29 +1,34 @@
-"""An embedder that is loaded when it is first needed, as the frameworks' classes have one."""
+"""A model that is loaded when it is first needed, as the frameworks' classes have one."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from mlx_agent_llm.embedder.embedder import Embedder
+from mlx_agent_llm.embedder.reranker import Reranker
+
+M = TypeVar("M", Embedder, Reranker)
 
 
-class EmbedderOnFirstUse:
-    """Holds the embedder of one object; any thread may ask for it."""
+class OnFirstUse(Generic[M]):
+    """Holds the model of one object; any thread may ask for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._embedder: Embedder | None = None
+        self._model: M | None = None
 
-    def open(self, model: str, dimensions: int | None) -> Embedder:
-        """The embedder, which the first call loads, as does the first one after a close."""
+    def open(self, load: Callable[[], M]) -> M:
+        """The model, which the first call loads, as does the first one after a close."""
         with self._lock:
-            if self._embedder is None:
-                self._embedder = Embedder.load(model, dimensions=dimensions)
-            return self._embedder
+            if self._model is None:
+                self._model = load()
+            return self._model
 
     def close(self) -> None:
-        """Close the embedder if there is one."""
+        """Close the model if there is one."""
         with self._lock:
-            embedder, self._embedder = self._embedder, None
-        if embedder is not None:
-            embedder.close()
+            model, self._model = self._model, None
+        if model is not None:
+            model.close()

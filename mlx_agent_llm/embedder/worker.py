@@ -1,45 +1,65 @@
-"""The one thread that computes an embedder's vectors: what callers ask for while it computes is its next batch."""
+"""The one thread that computes a model's vectors: what callers ask for while it computes is its next batch."""
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import mlx.core as mx
-import numpy as np
 
+from mlx_agent_llm.core.faults import as_error
 from mlx_agent_llm.embedder.calls import Call, PendingCalls, Row, Vectors
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
-from mlx_agent_llm.models.embedders import LoadedEmbedder
-from mlx_agent_llm.process.allocator import keep_freed_buffers
-from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.process.owner import OwnerProcess
 
-_MAX_TOKENS = {mx.cpu: 256, mx.gpu: 16384}  # of a batch with its padding; on a CPU what its cache holds
-_MIN_FILL = 0.8
+
+class Forward(Protocol):
+    """What computes the vectors (B, D) of B rows, on the worker's thread alone."""
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens a batch has at most, with its padding."""
+
+    @property
+    def min_fill(self) -> float:
+        """How long a row of a batch is at least, as a part of the longest one."""
+
+    def __call__(self, rows: Sequence[Row]) -> Vectors:
+        """See the class."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
 
 
-class EmbedderWorker:
-    """Runs an embedding model; every method may be called from any thread of the process that it was made in."""
+class BatchWorker:
+    """Runs a forward; every method may be called from any thread of the process that it was made in.
 
-    def __init__(self, loaded: LoadedEmbedder) -> None:
-        if loaded.device.type == mx.cpu:
-            keep_freed_buffers()
-        self._loaded = loaded
+    make_forward is called on the worker's thread, before the constructor returns; what it raises is raised there.
+    """
+
+    def __init__(self, make_forward: Callable[[], Forward]) -> None:
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._closed: MLXAgentError | None = None
+        self._open = set[Call]()  # what the thread has taken and not ended
         self.num_batches = 0
         self.owner = OwnerProcess()
-        self._thread = threading.Thread(target=self._run, name="mlx-agent-embedder", daemon=True)
+        started: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._run, args=(make_forward, started), name="mlx-agent-embedder", daemon=True
+        )
         self._thread.start()
+        if (fault := started.get()) is not None:
+            raise fault
 
     def add(self, call: Call) -> None:
-        """Queue a call; EngineClosedError when nobody would compute it."""
+        """Queue a call; EngineClosedError when nobody would compute it, GenerationError when the thread is gone."""
         self.owner.check()
         with self._lock:  # so that no call slips in after the close
-            if self._is_closed:
-                raise EngineClosedError("the embedder is closed")
+            if self._closed is not None:
+                raise _copy_of(self._closed)
             self._calls.put(call)
 
     def close(self) -> None:
@@ -47,18 +67,28 @@ class EmbedderWorker:
         if not self.owner.is_current:
             return
         with self._lock:
-            if not self._is_closed:
-                self._is_closed = True
-                self._calls.put(None)
+            self._closed = self._closed or EngineClosedError("the model is closed")
+            self._calls.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _run(self) -> None:
-        pending = PendingCalls(_MAX_TOKENS[self._loaded.device.type], _MIN_FILL)
-        while self._receive(pending):
-            self._compute(pending, pending.take_batch())
-        for call in pending.take_all():
-            call.future.set_exception(EngineClosedError("the embedder was closed before the texts were embedded"))
+    def _run(self, make_forward: Callable[[], Forward], started: queue.SimpleQueue[BaseException | None]) -> None:
+        try:
+            forward = make_forward()
+        except BaseException as fault:
+            started.put(fault)
+            return
+        started.put(None)
+        pending = PendingCalls(forward.max_tokens, forward.min_fill)
+        try:
+            while self._receive(pending):
+                self._compute(forward, pending)
+        except BaseException as fault:  # a bug of the worker's own: nobody may be left waiting
+            with self._lock:
+                self._closed = GenerationError(f"the model stopped: {type(fault).__name__}: {fault}")
+                self._closed.__cause__ = fault
+        self._drain()
+        forward.close()
         mx.clear_streams()  # as an engine's thread does
 
     def _receive(self, pending: PendingCalls) -> bool:
@@ -68,32 +98,38 @@ class EmbedderWorker:
             if call is None:
                 return False
             if call.future.set_running_or_notify_cancel():
+                self._open.add(call)
                 pending.add(call)
         return True
 
-    def _compute(self, pending: PendingCalls, rows: list[Row]) -> None:
+    def _compute(self, forward: Forward, pending: PendingCalls) -> None:
+        rows = pending.take_batch()
+        calls = {row.call for row in rows}
         try:
-            vectors = self._forward(rows)
+            vectors = forward(rows)
         except Exception as fault:
-            for call in {row.call for row in rows}:
-                _fail(pending, call, GenerationError(f"the forward failed: {type(fault).__name__}: {fault}"), fault)
-            return
-        self.num_batches += 1
-        for row, vector in zip(rows, vectors, strict=True):
-            row.call.deliver(row.position, vector)
+            for call in calls:
+                pending.drop(call)
+                call.future.set_exception(as_error(fault))
+        else:
+            self.num_batches += 1
+            for row, vector in zip(rows, vectors, strict=True):
+                row.call.deliver(row.position, vector)
+        self._open -= {call for call in calls if call.future.done()}
 
-    def _forward(self, rows: list[Row]) -> Vectors:
-        lengths = np.array([len(row.token_ids) for row in rows], np.int32)
-        tokens = np.zeros((len(rows), lengths.max()), np.int32)
-        for row, (ids, length) in enumerate(zip((row.token_ids for row in rows), lengths, strict=True)):
-            tokens[row, :length] = ids
-        with default_device.set_to(self._loaded.device):
-            vectors = self._loaded.model(mx.array(tokens), mx.array(lengths))
-        mx.eval(vectors)
-        return np.array(vectors)
+    def _drain(self) -> None:
+        """End all that nobody computes any more."""
+        assert self._closed is not None
+        while not self._calls.empty():
+            call = self._calls.get()
+            if call is not None and call.future.set_running_or_notify_cancel():
+                self._open.add(call)
+        for open_call in self._open:
+            open_call.future.set_exception(_copy_of(self._closed))
 
 
-def _fail(pending: PendingCalls, call: Call, error: MLXAgentError, fault: Exception) -> None:
-    error.__cause__ = fault
-    pending.drop(call)
-    call.future.set_exception(error)
+def _copy_of(error: MLXAgentError) -> MLXAgentError:
+    """An error of its own for each caller: what raises one writes its traceback into it."""
+    own = type(error)(*error.args)
+    own.__cause__ = error.__cause__
+    return own

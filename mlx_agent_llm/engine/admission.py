@@ -16,7 +16,7 @@ from mlx_agent_llm.constrain.service import ConstraintService, Prepared
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.engine.chat_options import ReplyOptions
 from mlx_agent_llm.engine.limits import Limits
-from mlx_agent_llm.engine.prompt import Prompt, PromptEncoder
+from mlx_agent_llm.engine.prompt import EncodedPrompt, Prompt, PromptEncoder
 from mlx_agent_llm.engine.submission import ForkOf, New, Origin, SampleOf, Submission
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.models import Tokenizer
@@ -86,27 +86,27 @@ class Admission:
             if params.constraint is not None:
                 raise RequestError("params.constraint cannot be combined with tools or response_format")
             params = replace(params, constraint=chat.constraint)
-        checked = self._check(self._prompts.encode(chat.prompt_token_ids), params)
+        prompt = self._prompts.encode(chat.prompt_token_ids)._replace(message_ends=chat.message_ends)
+        checked = self._check(prompt, params)
         return self._submission(checked, chat=chat, reasoning_limit=limit), chat
 
     def fork(self, parent: Submission, params: SamplingParams | None) -> Submission:
         """A request that goes on from an open one; by default with its parameters and another seed."""
-        checked = self._check(
-            parent.token_ids, replace(parent.params, seed=None) if params is None else _single(params)
-        )
+        prompt = EncodedPrompt(parent.token_ids, parent.message_ends)
+        checked = self._check(prompt, replace(parent.params, seed=None) if params is None else _single(params))
         if checked.prepared is not None:
             if checked.prepared.checked:
                 raise RequestError("a fork cannot have a JSONSchema(strict=False): it may have to begin anew")
             checked.prepared.compiled.result()  # a fork reads the output so far at once
         return self._submission(checked, ForkOf(parent.request_id))
 
-    def _check(self, token_ids: Sequence[int], params: SamplingParams) -> _Checked:
-        params = self._defaults.fill(params)
-        self._scheduler.check(len(token_ids), params.max_tokens)
+    def _check(self, prompt: EncodedPrompt, params: SamplingParams) -> _Checked:
+        params, num_tokens = self._defaults.fill(params), len(prompt.token_ids)
+        self._scheduler.check(num_tokens, params.max_tokens)
         prepared = None if params.constraint is None else self._constraints.prepare(params.constraint)
-        self._limits.check(len(token_ids), params, None if prepared is None else prepared.closing)
+        self._limits.check(num_tokens, params, None if prepared is None else prepared.closing)
         draft_text = () if params.draft_text is None else self._prompts.encode_draft(params.draft_text)
-        return _Checked(token_ids, params, prepared, draft_text)
+        return _Checked(prompt, params, prepared, draft_text)
 
     def _samples(self, checked: _Checked) -> Iterator[Submission]:
         """The first one computes the prompt for all of them."""
@@ -128,11 +128,21 @@ class Admission:
         chat: PreparedChat | None = None,
         reasoning_limit: ReasoningLimit | None = None,
     ) -> Submission:
-        token_ids, params, prepared, draft_text = checked
+        (token_ids, message_ends), params, prepared, draft_text = checked
         seed = self._draw_seed() if params.seed is None else params.seed
         request_id = next(self._ids)
         return Submission(
-            request_id, token_ids, params, seed, prepared, chat, reasoning_limit, origin, draft_text, self._adapter
+            request_id,
+            token_ids,
+            params,
+            seed,
+            prepared,
+            chat,
+            reasoning_limit,
+            origin,
+            draft_text,
+            self._adapter,
+            message_ends,
         )
 
     def _draw_seed(self) -> int:
@@ -143,7 +153,7 @@ class Admission:
 class _Checked(NamedTuple):
     """A prompt and parameters that were checked, their constraint and their draft text as tokens."""
 
-    token_ids: Sequence[int]
+    prompt: EncodedPrompt
     params: SamplingParams
     prepared: Prepared | None
     draft_text: Sequence[int]

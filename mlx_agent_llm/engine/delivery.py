@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from mlx_agent_llm.core.answers import Emission
 from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.engine.queue_limit import QueueLimit
+from mlx_agent_llm.engine.request_log import log_end
 from mlx_agent_llm.engine.resampling import CheckedDelivery
 from mlx_agent_llm.engine.submission import ForkOf, New, Receiver, SampleOf, Submission
 from mlx_agent_llm.request import Delta, Request
@@ -26,9 +28,11 @@ class Delivery:
         self._receiver = receiver
         self._limit = limit
         self._checked: CheckedDelivery | None = None
+        self._count_end: Callable[[Delta], None] | None = None  # the core's
 
     def start(self, core: EngineCore) -> list[Emission]:
         """Give the core the first request; what it emits at once."""
+        self._count_end = core.meter.requests.count_end
         submission = self._submission
         if submission.prepared is not None and submission.prepared.checked:
             again = partial(self._sample_again, core)
@@ -54,4 +58,7 @@ class Delivery:
     def _deliver(self, delta: Delta) -> None:
         if delta.finish_reason is not None:
             self._limit.leave()
+            assert self._count_end is not None, "nothing is delivered before the start"
+            self._count_end(delta)
+            log_end(self._submission.request_id, delta)
         self._receiver.deliver(delta)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import mlx.nn as nn
 
-from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, PreparedChat, fold_chat, found_format
+from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, fold_chat, found_format
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.forced import ForcedText
@@ -24,12 +23,15 @@ from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.core.stats import EngineStats
 from mlx_agent_llm.engine.admission import Admission
 from mlx_agent_llm.engine.batch_call import BatchCall
+from mlx_agent_llm.engine.chat_handle import ChatHandle
 from mlx_agent_llm.engine.chat_options import ChatOptions
 from mlx_agent_llm.engine.handle import Handle
+from mlx_agent_llm.engine.in_thread import in_thread
 from mlx_agent_llm.engine.limits import Limits, find_max_model_len
 from mlx_agent_llm.engine.preflight import check_memory
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.engine.submission import Submission
+from mlx_agent_llm.engine.tier import open_tier
 from mlx_agent_llm.engine.worker import Worker
 from mlx_agent_llm.models import (
     LoadedModel,
@@ -139,7 +141,7 @@ class Engine:
 
     async def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncIterator[Delta]:
         """Like stream, for an event loop; closing it or cancelling the task cancels the request."""
-        handle = await _in_thread(partial(self.submit, prompt, params), Handle.cancel)
+        handle = await in_thread(partial(self.submit, prompt, params), Handle.cancel)
         try:
             async for delta in handle:
                 yield delta
@@ -156,19 +158,17 @@ class Engine:
 
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> Iterator[ChatDelta]:
         """Yield an answer's text and tool calls as they are decoded; closing the iterator early cancels the request."""
-        handle, chat = self._start_chat(messages, **options)
-        return _CancellingIterator(handle, (item for delta in handle for item in chat.parser.feed(delta)))
+        handle = self.submit_chat(messages, **options)
+        return _CancellingIterator(handle, handle)
 
     async def astream_chat(
         self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]
     ) -> AsyncIterator[ChatDelta]:
         """Like stream_chat, for an event loop."""
-        start = partial(self._start_chat, messages, **options)
-        handle, chat = await _in_thread(start, lambda started: started[0].cancel())
+        handle = await in_thread(partial(self.submit_chat, messages, **options), ChatHandle.cancel)
         try:
             async for delta in handle:
-                for chat_delta in chat.parser.feed(delta):
-                    yield chat_delta
+                yield delta
         finally:
             handle.cancel()
 
@@ -176,6 +176,12 @@ class Engine:
         """Start one request and return at once; the handle yields its deltas, its result or its error."""
         self._worker.owner.check()
         return self._start(self._admission.single(prompt, params))
+
+    def submit_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatHandle:
+        """Start one chat request and return at once; the handle yields its deltas or its error."""
+        self._worker.owner.check()
+        submission, chat = self._admission.chat(messages, **options)
+        return ChatHandle(self._start(submission), chat.parser, len(submission.token_ids))
 
     def reset_prefix_cache(self) -> None:
         """Forget the KV of everything that was computed so far; returns when it is done.
@@ -216,13 +222,6 @@ class Engine:
         self._worker.owner.check()
         return BatchCall(self._worker, self._admission.batch(prompts, params))
 
-    def _start_chat(
-        self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]
-    ) -> tuple[Handle, PreparedChat]:
-        self._worker.owner.check()
-        submission, chat = self._admission.chat(messages, **options)
-        return self._start(submission), chat
-
     def _start(self, submission: Submission) -> Handle:
         abort = partial(self._worker.abort, submission.request_id)
         handle = Handle(cancel=abort, fork=partial(self._fork, submission))
@@ -240,7 +239,7 @@ class _CancellingIterator(Iterator[T]):
     A generator could not do that.
     """
 
-    def __init__(self, handle: Handle, items: Iterable[T]) -> None:
+    def __init__(self, handle: Handle | ChatHandle, items: Iterable[T]) -> None:
         self._handle = handle
         self._items = iter(items)
 
@@ -259,22 +258,6 @@ class _CancellingIterator(Iterator[T]):
         self._handle.cancel()
 
 
-async def _in_thread(start: Callable[[], T], undo: Callable[[T], None]) -> T:
-    """Run `start` off the event loop; when the task is cancelled meanwhile, what it started is undone."""
-    started: Future[T] = Future()  # the thread's own, because it may go on for longer than the event loop
-
-    def run() -> T:
-        result = start()
-        started.set_result(result)
-        return result
-
-    try:
-        return await asyncio.to_thread(run)
-    except asyncio.CancelledError:
-        started.add_done_callback(lambda done: undo(done.result()))
-        raise
-
-
 def _make_compiler(loaded: LoadedModel) -> GrammarCompiler:
     tokenizer = loaded.tokenizer
     return GrammarCompiler(
@@ -290,7 +273,13 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
     tokenizer = loaded.tokenizer
     forced = ForcedText(partial(tokenizer.encode, add_special_tokens=False), spelling)
     vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space, forced.spell)
-    return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device)
+    tier = open_tier(loaded, shape, config, device)
+    try:
+        return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device, tier)
+    except BaseException:
+        if tier is not None:
+            tier.store.close()
+        raise
 
 
 def _preflight(name: str, config: EngineConfig, unread: UnreadModel) -> None:

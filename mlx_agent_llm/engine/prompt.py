@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlx_agent_llm.chat import prepare_chat
 from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.models import Tokenizer
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+
+
+class EncodedPrompt(NamedTuple):
+    """The tokens of a prompt, at least one, and after how many of them the messages of a chat end."""
+
+    token_ids: Sequence[int]
+    message_ends: Sequence[int] = ()
 
 
 class PromptEncoder:
@@ -23,21 +30,23 @@ class PromptEncoder:
         self._vocab_size = vocab_size
         self._tool_format = tool_format
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """The token ids of a prompt, at least one."""
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        """The tokens of a prompt."""
         if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
             raise RequestError(f"prompt={prompt!r} must be text, token ids or messages")
+        message_ends: Sequence[int] = ()
         if isinstance(prompt, str):
             token_ids = self._tokenizer.encode(_check_text(prompt))
         elif prompt and all(isinstance(message, Mapping) for message in prompt):
-            token_ids = prepare_chat(self._tokenizer, prompt, tool_format=self._tool_format).prompt_token_ids
+            chat = prepare_chat(self._tokenizer, prompt, tool_format=self._tool_format)
+            token_ids, message_ends = chat.prompt_token_ids, chat.message_ends
         else:
             token_ids = _check_token_ids(prompt, self._vocab_size)
         if not token_ids:
             raise RequestError(f"prompt={prompt!r} must hold at least one token")
         if max(token_ids) >= self._vocab_size:
             raise RequestError(f"prompt has token {max(token_ids)}: must be below the vocabulary's {self._vocab_size}")
-        return token_ids
+        return EncodedPrompt(token_ids, message_ends)
 
     def encode_draft(self, text: str) -> list[int]:
         """The token ids of a text that an output may quote; those that the model does not know it cannot say."""

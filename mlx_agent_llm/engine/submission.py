@@ -49,17 +49,26 @@ class Submission:
     origin: Origin
     draft_text: Sequence[int] = ()  # the tokens of params.draft_text
     adapter: str | None = None  # the fingerprint of the adapter that the engine runs with
+    message_ends: Sequence[int] = ()  # after how many tokens the messages of a chat end
 
     def request(self, sink: Callable[[Delta], None], seed: int, submitted_at: float) -> Request:
         """The row of one attempt, whose deltas go to the sink; submitted_at: of the first one, by perf_counter."""
         request = Request(
-            self.request_id, self.token_ids, self.params, seed, sink, submitted_at=submitted_at, adapter=self.adapter
+            self.request_id,
+            self.token_ids,
+            self.params,
+            seed,
+            sink,
+            submitted_at=submitted_at,
+            adapter=self.adapter,
+            message_ends=self.message_ends,
         )
         request.draft_text = self.draft_text
         if self.prepared is not None:
             request.grammar, request.budget = self.prepared.compiled, CloseInTime(self.prepared.closing)
         if self.chat is not None:
             request.shown_tokens = self.chat.shown_tokens
+            request.reasoning_marks = self.chat.reasoning_marks
         if self.reasoning_limit is not None:
             request.matcher, request.grammar = self.reasoning_limit.applied_to(request.grammar)
         return request

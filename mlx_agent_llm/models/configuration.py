@@ -37,7 +37,9 @@ def check_configuration(file: Path, config: Mapping[str, Any]) -> None:
     model_classes(config, file)
     _check_quantization(file, config.get("quantization"))
     text_config = config.get("text_config")
-    for source in (config, text_config if isinstance(text_config, Mapping) else {}):
+    if text_config is not None and not isinstance(text_config, Mapping):
+        raise ModelLoadError(f"{file}: text_config={text_config!r} must be an object")
+    for source in (config, text_config or {}):
         _check_quantization_config(file, source.get("quantization_config"))
 
 

@@ -54,6 +54,7 @@ class UnreadModel(NamedTuple):
     num_bytes: int
     dtype: mx.Dtype | None
     max_model_len: int | None
+    tokenizer: Tokenizer
 
 
 Preflight = Callable[[UnreadModel], None]
@@ -77,11 +78,8 @@ def load_model(
     target = resolve_device(device)
     path = find_model(name)
     with default_device.set_to(target):
-        parts = _open_gguf(path, target, dtype) if path.is_file() else _open_directory(path)
-        num_bytes = weight_bytes(parts.model, target, dtype, parts.own_dtype)
-        preflight(
-            UnreadModel(parts.model, num_bytes, weight_dtype(target, dtype, parts.own_dtype), parts.max_model_len)
-        )
+        parts = _open(path, target, dtype)
+        preflight(_unread(parts, target, dtype))
         parts.read_weights()
         adapter = None if adapter_path is None else add_adapter(parts.model, Path(adapter_path).expanduser())
         place_weights(parts.model, target, dtype, parts.own_dtype, path.name)
@@ -93,6 +91,13 @@ def load_model(
     )
 
 
+def inspect_model(name: str, *, device: Device = "auto", dtype: DType = "auto") -> UnreadModel:
+    """What load_model would read, without its weights; the same errors."""
+    target = resolve_device(device)
+    with default_device.set_to(target):
+        return _unread(_open(find_model(name), target, dtype), target, dtype)
+
+
 class _Parts(NamedTuple):
     model: nn.Module
     tokenizer: Tokenizer
@@ -100,6 +105,16 @@ class _Parts(NamedTuple):
     own_dtype: mx.Dtype | None
     sampling_defaults: SamplingDefaults
     read_weights: Callable[[], None] = lambda: None  # those that place_weights does not read
+
+
+def _open(path: Path, device: mx.Device, dtype: DType) -> _Parts:
+    return _open_gguf(path, device, dtype) if path.is_file() else _open_directory(path)
+
+
+def _unread(parts: _Parts, device: mx.Device, dtype: DType) -> UnreadModel:
+    num_bytes = weight_bytes(parts.model, device, dtype, parts.own_dtype)
+    own_dtype = weight_dtype(device, dtype, parts.own_dtype)
+    return UnreadModel(parts.model, num_bytes, own_dtype, parts.max_model_len, parts.tokenizer)
 
 
 def _open_gguf(path: Path, device: mx.Device, dtype: DType) -> _Parts:
@@ -120,8 +135,8 @@ def _open_gguf(path: Path, device: mx.Device, dtype: DType) -> _Parts:
 
 
 def _open_directory(path: Path) -> _Parts:
-    defaults = read_sampling_defaults(path)
-    return _Parts(*read_directory(path), own_dtype=None, sampling_defaults=defaults)
+    model, tokenizer, max_model_len = read_directory(path)
+    return _Parts(model, tokenizer, max_model_len, own_dtype=None, sampling_defaults=read_sampling_defaults(path))
 
 
 def _check_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -36,7 +36,7 @@ def check_safetensors(path: Path) -> None:
 def _parse_header(path: Path, raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: damaged safetensors file: its header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise ModelLoadError(f"{path}: damaged safetensors file: its header is not a JSON object")

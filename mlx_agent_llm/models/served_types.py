@@ -24,6 +24,13 @@ class TypeTable(NamedTuple):
     mlx_lm: str
     types: tuple[ServedType, ...]
 
+    def describe(self, model_type: str) -> str:
+        """Whether a type is served, in words."""
+        found = next((row for row in self.types if row.model_type == model_type), None)
+        if found is None:
+            return f"mlx-lm {self.mlx_lm} has no model type {model_type!r}"
+        return "served" if found.verdict == "equal" else f"{found.verdict}: {found.reason}"
+
 
 def served_types() -> TypeTable:
     """The table that comes with the package."""

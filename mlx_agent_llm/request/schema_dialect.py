@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Place = tuple[str, str]  # the JSON pointer of a schema, and a keyword there
@@ -100,6 +101,7 @@ def dialect_of(schema: Any) -> Dialect:
     return DIALECTS.get(address, UNKNOWN)
 
 
+@lru_cache(maxsize=1024)  # the same few unknown keywords stand all over a schema
 def near_miss(keyword: str, dialect: Dialect) -> str | None:
     """The keyword that was meant by one that no dialect has: another case, or a few letters more, less or swapped."""
     if keyword in _EVERY or keyword in DRAFT_3_ALONE or keyword in ANNOTATIONS or keyword.startswith(("x-", "$")):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from mlx_agent_kernels import backend
@@ -66,10 +67,16 @@ class Report(NamedTuple):
         }
 
 
-def verify() -> Report:
-    """Run everything on MLX's default device: some minutes, most of which compile kernels."""
+def verify(on_found: Callable[[Comparison], None]) -> Report:
+    """Run everything on MLX's default device: some minutes, most of which compile kernels.
+
+    on_found is called with each comparison when it is made.
+    """
     before = thermal_state()
-    comparisons = [*compare_kernels(), *compare_forms()]
+    comparisons = list[Comparison]()
+    for found in chain(compare_kernels(), compare_forms()):
+        on_found(found)
+        comparisons.append(found)
     launches = count_launches() if backend() == "metal" else None
     return Report(comparisons, measure_steps(), measure_reading(), launches, (before, thermal_state()))
 

@@ -425,7 +425,7 @@ def test_a_missing_matplotlib_names_the_extra(bench: Bench, monkeypatch: pytest.
 
 
 def test_the_random_model_is_one_to_ask_for(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mlx_agent_llm.cli.bench.random_model", lambda dtype, name: load_tiny(dtype))
+    monkeypatch.setattr("mlx_agent_llm.cli.bench.report.random_model", lambda dtype, name: load_tiny(dtype))
     done = bench("single", "--model", "random", "--json", str(tmp_path / "single.json"))
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "single.json").read_text())["model"] == "random"

@@ -376,6 +376,9 @@ def test_bad_tools_are_refused_by_name(tools: Any, error: type[RequestError], me
         prepare(tools=tools)
 
 
+ADD = {"type": "function", "function": {"name": "add"}}
+
+
 @pytest.mark.parametrize(
     ("choice", "mode", "names"),
     [
@@ -388,6 +391,8 @@ def test_bad_tools_are_refused_by_name(tools: Any, error: type[RequestError], me
         (True, "required", {"now", "add"}),
         ("add", "required", {"add"}),
         ({"type": "function", "function": {"name": "add"}}, "required", {"add"}),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": ["add"]}}, "auto", {"add"}),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [ADD]}}, "required", {"add"}),
     ],
 )
 def test_every_form_of_tool_choice(choice: Any, mode: str, names: set[str]) -> None:
@@ -407,6 +412,14 @@ def test_every_form_of_tool_choice(choice: Any, mode: str, names: set[str]) -> N
         ({"tools": [NOW], "tool_choice": 3}, "tool_choice=3 must be"),
         ({"tools": [NOW], "tool_choice": {"type": "function"}}, "tool_choice=.* must be"),
         ({"tools": [NOW], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice='x'"),
+        ({"tools": [NOW], "tool_choice": {"type": "allowed_tools"}}, "allowed_tools=None must have a mode"),
+        (
+            {
+                "tools": [NOW],
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [ADD]}},
+            },
+            "tool_choice='add' .*known tools: 'now'",
+        ),
         ({"tools": [NOW], "parallel_tool_calls": "no"}, "parallel_tool_calls='no' must be True or False"),
     ],
 )

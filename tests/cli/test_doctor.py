@@ -2,16 +2,25 @@ import mlx.core as mx
 import pytest
 
 from mlx_agent_llm.chat import found_format
-from mlx_agent_llm.cli import doctor as module
-from mlx_agent_llm.cli.doctor import advice, describe_tool_format, doctor, installed_version, matmul_gflops
+from mlx_agent_llm.cli.doctor import report as module
+from mlx_agent_llm.cli.doctor.report import (
+    advice,
+    describe_sampling,
+    describe_tool_format,
+    examine,
+    installed_version,
+    matmul_gflops,
+)
 from mlx_agent_llm.core.kv import memory
+from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.process import device_memory
 from mlx_agent_llm.process.blas import BLASStatus
+from mlx_agent_llm.request import SamplingDefaults
 from tests.support.tool_templates import TemplateTokenizer
 
 
 def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
-    doctor()
+    assert examine(None, None, with_comparisons=False)
     printed = capsys.readouterr().out
     for word in (
         "device",
@@ -38,6 +47,21 @@ def test_how_a_model_calls_tools_is_told_in_one_line() -> None:
     assert "generic_json (generic); its chat template shows a" in describe_tool_format(
         found_format(TemplateTokenizer.of("generic_json"))
     )
+
+
+def test_what_a_model_s_makers_recommend_to_sample_with_is_told() -> None:
+    told = describe_sampling(SamplingDefaults(temperature=0.6, top_k=20))
+    assert told.startswith("sampling where a request says nothing: temperature=0.6, top_p=1.0, top_k=20, min_p=0.0, ")
+    assert "temperature=0.0, as its files recommend nothing else" in describe_sampling(SamplingDefaults())
+
+
+def test_of_a_model_the_report_tells_how_it_calls_tools_and_is_sampled(
+    demo: LoadedModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "load_model", lambda name: demo)
+    examine("demo", None, with_comparisons=False)
+    printed = capsys.readouterr().out
+    assert "demo: tool format" in printed and "sampling where a request says nothing: temperature=0.0" in printed
 
 
 @pytest.mark.parametrize("used", [0, 10])

@@ -20,9 +20,9 @@ from mlx_agent_llm.constrain.backends.deadline import call_within
 from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
 from mlx_agent_llm.constrain.backends.lark import MAX_LINES, lark_text
 from mlx_agent_llm.constrain.backends.lexing import is_read_exactly, is_recursive
-from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher, TokenSets
+from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.constrain.backends.relaxed import relaxed
-from mlx_agent_llm.constrain.closing.pushdown import Pushdown, State
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.errors import ConstraintError, GenerationError
 from mlx_agent_llm.languages.context_free import (
@@ -52,6 +52,7 @@ from mlx_agent_llm.languages.regular import (
 )
 from mlx_agent_llm.request.constraints import JSONSchema
 from tests.support.grammars import is_dead
+from tests.support.library_walks import LibraryWalks
 from tests.support.search import examples
 
 # Bytes, texts of several bytes that reach over leaves and into characters, and two end tokens.
@@ -59,7 +60,7 @@ BYTES = [bytes([byte]) for byte in b"abcdx(),\xc3\xa8\xa9"]
 PIECES = [b"aa", b"ab", b"ba", b"bc", b"abc", b"cab", b")a", b"),", b",(", "aé".encode(), b"c\xc3", b"\xa9a"]
 TOKENS = [*BYTES, *PIECES, b"", b""]
 END = (len(TOKENS) - 2, len(TOKENS) - 1)
-TOKEN_SETS = TokenSets(len(TOKENS), frozenset(range(len(TOKENS))), frozenset(END))
+WALKS = LibraryWalks(TOKENS)
 BACKENDS = Backends(TOKENS, END)
 
 FUZZED = settings(max_examples=examples(120), suppress_health_check=list(HealthCheck))
@@ -112,53 +113,10 @@ def grammars(draw: st.DrawFn) -> ContextFreeGrammar:
     return grammar
 
 
-def matcher(make_cursor: MakeCursor) -> GrammarMatcher:
-    return GrammarMatcher(make_cursor(), TOKEN_SETS)
-
-
-def next_tokens(one: GrammarMatcher) -> set[int]:
-    mask = np.zeros((1, TOKEN_SETS.num_words), np.int32)
-    one.fill_mask(mask, 0)
-    return set(np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist())
-
-
-def possible_tokens(pushdown: Pushdown, state: State) -> set[int]:
-    """What the pushdown automaton allows; every beginning in a reduced grammar has an end."""
-    goes_on = {i for i, data in enumerate(TOKENS) if data and is_alive(pushdown, pushdown.advance(state, data))}
-    return goes_on | (set(END) if state.is_complete and not state.partial else set())
-
-
-def is_alive(pushdown: Pushdown, state: State) -> bool:
-    if state.partial:
-        return state.partial == b"\xc3" and is_alive(pushdown, pushdown.advance(state, b"\xa9"))
-    leaves = [stack.leaf for stack in state.stacks]
-    return state.is_complete or any(isinstance(leaf, str) or not leaf.is_empty() for leaf in leaves)
-
-
-def assert_walks_agree(grammar: ContextFreeGrammar, make_cursor: MakeCursor, seed: int) -> None:
-    """Walk at random: at each place the tokens that are allowed are those that the pushdown automaton allows."""
-    pushdown, rng = Pushdown(reduced(grammar)), random.Random(seed)
-    for _ in range(2):
-        one, state, text = matcher(make_cursor), pushdown.start(), b""
-        for _ in range(20):
-            if len(state.stacks) > 200:
-                return  # a grammar that is hopelessly ambiguous: the pushdown automaton would take for ever
-            allowed = next_tokens(one)
-            assert allowed == possible_tokens(pushdown, state), text
-            assert one._cursor.is_complete == (END[0] in allowed)
-            assert one.is_finished == (allowed == set(END))
-            if one.is_finished:
-                break
-            token = rng.choice(sorted(allowed - set(END)))
-            assert one.accept(token)
-            text += TOKENS[token]
-            state = pushdown.advance(state, TOKENS[token])
-
-
 @FUZZED
 @given(grammar=grammars(), seed=st.integers(0, 2**32))
 def test_whichever_library_a_grammar_goes_to_reads_it_exactly(grammar: ContextFreeGrammar, seed: int) -> None:
-    assert_walks_agree(grammar, BACKENDS.compile(grammar), seed)
+    WALKS.assert_agree(grammar, BACKENDS.compile(grammar), seed)
 
 
 @FUZZED
@@ -169,13 +127,13 @@ def test_a_lexer_reads_exactly_what_it_is_said_to(
     written = joined(reduced(grammar)) if with_joined_texts else reduced(grammar)
     assume(is_read_exactly(written))
     lark = lark_text(written, is_recursive=True)
-    assert_walks_agree(grammar, BACKENDS._compile_with_llguidance(lark), seed)
+    WALKS.assert_agree(grammar, BACKENDS._compile_with_llguidance(lark), seed)
 
 
 @settings(FUZZED, max_examples=examples(40))
 @given(grammar=grammars(), seed=st.integers(0, 2**32))
 def test_xgrammar_reads_every_grammar_exactly(grammar: ContextFreeGrammar, seed: int) -> None:
-    assert_walks_agree(grammar, BACKENDS._compile_with_xgrammar(ebnf_text(reduced(grammar))), seed)
+    WALKS.assert_agree(grammar, BACKENDS._compile_with_xgrammar(ebnf_text(reduced(grammar))), seed)
 
 
 @settings(FUZZED, max_examples=examples(60))
@@ -185,7 +143,7 @@ def test_a_relaxed_language_holds_all_that_the_language_holds(
 ) -> None:
     rng = random.Random(seed)
     exact = concat(literal("b"), repeat(language, *count))
-    larger = relaxed(exact)
+    larger = relaxed(exact, {})
     for _ in range(60):
         assert larger.is_nullable or not exact.is_nullable
         chars = [chars.example() for chars in exact.next_classes() if exact.derive(chars.example()) is not NOTHING]
@@ -276,7 +234,7 @@ def test_texts_are_joined_where_that_lets_a_lexer_tell_them_apart() -> None:
     make_cursor = BACKENDS.compile(reply)
     assert isinstance(make_cursor(), LLGuidanceCursor)
     for seed in range(20):
-        assert_walks_agree(reply, make_cursor, seed)
+        WALKS.assert_agree(reply, make_cursor, seed)
 
 
 def test_a_rule_that_only_goes_on_with_itself_is_no_recursion() -> None:
@@ -293,15 +251,15 @@ def test_what_cannot_be_finished_is_never_begun() -> None:
         ChoiceNode((dead_end, TextNode("b"))),
         {"endless": SequenceNode((TextNode("a"), RuleNode("endless"), TextNode("b")))},
     )
-    one = matcher(BACKENDS.compile(grammar))
-    assert next_tokens(one) == {TOKENS.index(b"b")}
+    one = WALKS.matcher(BACKENDS.compile(grammar))
+    assert WALKS.next_tokens(one) == {TOKENS.index(b"b")}
     with pytest.raises(ConstraintError, match="no finite text"):
         BACKENDS.compile(ContextFreeGrammar(dead_end, grammar.rules))
 
 
 @pytest.fixture(params=[NESTED, CLASHING], ids=["llguidance", "xgrammar"])
 def start(request: pytest.FixtureRequest) -> GrammarMatcher:
-    return matcher(BACKENDS.compile(request.param))
+    return WALKS.matcher(BACKENDS.compile(request.param))
 
 
 def token(data: bytes) -> int:
@@ -309,22 +267,22 @@ def token(data: bytes) -> int:
 
 
 def test_a_matcher_takes_tokens_back_the_end_token_too(start: GrammarMatcher) -> None:
-    before = next_tokens(start)
+    before = WALKS.next_tokens(start)
     whole = [b"(", b"ab", b")"] if token(b"(") in before else [b"ab", b"x", b")"]
     assert all(start.accept(token(data)) for data in whole)
     assert start._cursor.is_complete and start.is_finished
     assert start.accept(END[1]) and start.is_finished and not start.accept(END[0])
     start.rollback(1)
-    assert start._cursor.is_complete and next_tokens(start) == set(END)
+    assert start._cursor.is_complete and WALKS.next_tokens(start) == set(END)
     start.rollback(len(whole))
-    assert not start._cursor.is_complete and next_tokens(start) == before
+    assert not start._cursor.is_complete and WALKS.next_tokens(start) == before
 
 
 def test_a_matcher_that_refused_a_token_stands_where_it_stood(start: GrammarMatcher) -> None:
-    before = next_tokens(start)
+    before = WALKS.next_tokens(start)
     for refused in set(range(len(TOKENS))) - before:
         assert not start.accept(refused)
-    assert next_tokens(start) == before
+    assert WALKS.next_tokens(start) == before
 
 
 @pytest.mark.parametrize("compile_with", ["llguidance", "xgrammar"])
@@ -336,7 +294,7 @@ def test_what_is_forced_is_told_as_bytes_up_to_where_there_is_a_choice(compile_w
         "llguidance": lambda: BACKENDS._compile_with_llguidance(lark_text(grammar, is_recursive=False)),
         "xgrammar": lambda: BACKENDS._compile_with_xgrammar(ebnf_text(grammar)),
     }
-    one = matcher(makers[compile_with]())
+    one = WALKS.matcher(makers[compile_with]())
     assert one.jump_forward() == "abé".encode() + b"\xc3"
     for data in (b"ab", b"\xc3"):
         assert one.accept(token(data))
@@ -411,11 +369,11 @@ def test_a_grammar_that_is_nested_or_large_beyond_that_is_refused() -> None:
 
 def test_a_pattern_that_is_too_hard_for_the_lexer_is_a_fault_and_not_the_end_of_the_text() -> None:
     grammar = ContextFreeGrammar(WORD)
-    one = matcher(BACKENDS.compile(grammar))
+    one = WALKS.matcher(BACKENDS.compile(grammar))
     assert one.accept(token(b"ab")) and one._cursor.is_complete
     assert isinstance(one._cursor, LLGuidanceCursor)
     assert not one._cursor._matcher.consume_token(token(b"x"))  # poisons llguidance's matcher
     with pytest.raises(GenerationError, match="llguidance"):
-        next_tokens(one)
+        WALKS.next_tokens(one)
     with pytest.raises(GenerationError, match="llguidance"):
         one.accept(token(b"a"))

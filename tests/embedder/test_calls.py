@@ -11,7 +11,7 @@ from tests.support.search import examples
 
 
 def call_of(*lengths: int) -> Call:
-    return Call([[0] * length for length in lengths], dimensions=1)
+    return Call([[0] * length for length in lengths], lengths, dimensions=1)
 
 
 def pending_of(*calls: Call, max_tokens: int = 100, min_fill: float = 0.8) -> PendingCalls:

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from mlx_agent_llm import Embedder, EngineClosedError, GenerationError, RequestError
-from mlx_agent_llm.embedder.worker import EmbedderWorker
+from mlx_agent_llm.embedder.calls import PendingCalls
+from mlx_agent_llm.embedder.encoder_forward import EncoderForward
 from tests.support.embedders import demo_embedder_folder, write_json, write_tiny_encoder
 
 SCRIPTS = (
@@ -89,14 +90,14 @@ def test_fewer_dimensions_are_the_first_ones_scaled_to_length_one(demo_embedder:
 def hold_forwards(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """Let every forward wait; set when the first one runs, and to be set for them to go on."""
     is_running, may_go_on = threading.Event(), threading.Event()
-    forward = EmbedderWorker._forward
+    forward = EncoderForward.__call__
 
-    def held_forward(worker: EmbedderWorker, rows: Any) -> Any:
+    def held_forward(self: EncoderForward, rows: Any) -> Any:
         is_running.set()
         assert may_go_on.wait(60)
-        return forward(worker, rows)
+        return forward(self, rows)
 
-    monkeypatch.setattr(EmbedderWorker, "_forward", held_forward)
+    monkeypatch.setattr(EncoderForward, "__call__", held_forward)
     return is_running, may_go_on
 
 
@@ -129,6 +130,13 @@ def test_a_text_that_is_cut_is_told_of_once() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             embedder.embed(["word " * 300])
+
+
+def test_tokens_are_counted_also_of_a_text_that_would_be_cut(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    with Embedder.load(str(tmp_path), device="cpu") as embedder:
+        short, long = embedder.count_tokens(["w1 w2 w3", "w1 " * 400])
+        assert short == 5 and long > 400 > embedder.max_tokens
 
 
 def test_prompts_are_written_before_the_texts(tmp_path: Path) -> None:
@@ -173,20 +181,33 @@ def test_a_fault_fails_its_callers_and_the_next_ones_are_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_encoder(tmp_path, "bert")
-    forward: Callable[..., Any] = EmbedderWorker._forward
+    forward: Callable[..., Any] = EncoderForward.__call__
 
-    def broken(worker: EmbedderWorker, rows: Any) -> Any:
+    def broken(self: EncoderForward, rows: Any) -> Any:
         raise MemoryError("no room")
 
     with Embedder.load(str(tmp_path)) as embedder:
-        monkeypatch.setattr(EmbedderWorker, "_forward", broken)
+        monkeypatch.setattr(EncoderForward, "__call__", broken)
         with pytest.raises(GenerationError, match="MemoryError: no room"):
             embedder.embed(["w1"])
-        monkeypatch.setattr(EmbedderWorker, "_forward", lambda worker, rows: forward(worker, rows) * np.nan)
+        monkeypatch.setattr(EncoderForward, "__call__", lambda self, rows: forward(self, rows) * np.nan)
         with pytest.raises(GenerationError, match="not finite"):
             embedder.embed(["w1"])
-        monkeypatch.setattr(EmbedderWorker, "_forward", forward)
+        monkeypatch.setattr(EncoderForward, "__call__", forward)
         assert embedder.embed(["w1"]).shape == (1, 32)
+
+
+def test_a_bug_of_the_worker_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+
+    def broken(pending: PendingCalls) -> Any:
+        raise KeyError("a bug")
+
+    with Embedder.load(str(tmp_path)) as embedder:
+        monkeypatch.setattr(PendingCalls, "take_batch", broken)
+        for _ in range(2):  # one that the thread has taken, and one that finds no thread
+            with pytest.raises(GenerationError, match="the model stopped: KeyError: 'a bug'"):
+                embedder.embed(["w1"])
 
 
 def test_a_closed_embedder_says_so(tmp_path: Path) -> None:
@@ -194,7 +215,7 @@ def test_a_closed_embedder_says_so(tmp_path: Path) -> None:
     embedder = Embedder.load(str(tmp_path))
     embedder.close()
     embedder.close()
-    with pytest.raises(EngineClosedError, match="the embedder is closed"):
+    with pytest.raises(EngineClosedError, match="the model is closed"):
         embedder.embed(["w1"])
 
 
@@ -209,7 +230,7 @@ def test_calls_that_wait_when_it_is_closed_end_with_an_error(tmp_path: Path, mon
         while not embedder._worker._calls.qsize():
             threading.Event().wait(0.001)
         closing = pool.submit(embedder.close)
-        while not embedder._worker._is_closed:
+        while not embedder._worker._closed:
             threading.Event().wait(0.001)
         may_go_on.set()
         closing.result(60)

@@ -56,6 +56,7 @@ def test_under_pressure_freed_buffers_and_snapshots_go_and_the_text_stays(
         assert num_kept_states(engine) < num_kept or not has_states
 
 
+@pytest.mark.skipif(mx.cuda.is_available(), reason="CUDA's arrays are freed by a thread, some time after")
 def test_mlx_s_cache_is_empty_afterwards() -> None:
     engine = Engine(from_parts(tiny_model(), ByteTokenizer()), EngineConfig(device="cpu"))
     held: list[tuple[int, int]] = []

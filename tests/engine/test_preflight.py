@@ -13,6 +13,7 @@ from mlx_agent_llm.engine.preflight import check_memory, step_bytes
 from mlx_agent_llm.errors import CapacityError
 from mlx_agent_llm.models import UnreadModel, load_model
 from mlx_agent_llm.models.source import find_demo
+from mlx_agent_llm.testing import ByteTokenizer
 
 WEIGHTS, OTHERS = 10**6, 1000
 TOKEN = 2 * 2 * (16 + 16) * 4  # of 2 layers with 2 heads of 16
@@ -24,7 +25,7 @@ BLOCK = 16
 def unread(dtype: mx.Dtype = mx.float32) -> UnreadModel:
     config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96}
     config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 300}
-    return UnreadModel(Model(ModelArgs.from_dict(config)), WEIGHTS, dtype, 4096)
+    return UnreadModel(Model(ModelArgs.from_dict(config)), WEIGHTS, dtype, 4096, ByteTokenizer())
 
 
 def check(available: int, config: EngineConfig, monkeypatch: pytest.MonkeyPatch, device: Device = "cpu") -> None:

@@ -31,7 +31,7 @@ TOLERANCE = {mx.float32: 2e-4, mx.float16: 6e-3, mx.bfloat16: 5e-2}
 POISON = 1e3 if backend() == "reference" else math.nan  # the reference multiplies masked slots by zero
 # MLX multiplies float32 matrices with ten bits of mantissa on CUDA.
 PRODUCT_TOLERANCE = TOLERANCE | {mx.float32: 2e-4 if backend() == "reference" else 2e-3}
-NUM_KERNEL_BODIES = 7
+NUM_KERNEL_BODIES = 8
 
 
 @dataclass(frozen=True)

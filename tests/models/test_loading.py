@@ -201,6 +201,7 @@ def test_end_tokens_come_from_both_configurations_and_the_tokenizer(
             r"config\.json: quantization\.mode='nf4'",
         ),
         ({"quantization_config": "int8"}, ModelLoadError, r"config\.json: quantization_config='int8'"),
+        ({"text_config": "llama"}, ModelLoadError, r"config\.json: text_config='llama' must be an object"),
         (
             {"quantization_config": {"quant_method": "bitsandbytes"}},
             UnsupportedModelError,
@@ -227,6 +228,8 @@ def test_a_configuration_that_does_not_fit_is_named(
         ("config.json", None, "config.json: cannot be read"),
         ("config.json", b"{", "config.json: not JSON"),
         ("config.json", b"[]", "JSON object"),
+        ("config.json", b"[" * 100_000, "config.json: not JSON"),
+        ("model.safetensors", (100_000).to_bytes(8, "little") + b"[" * 100_000, "its header is not JSON"),
         ("model.safetensors", None, "names 'model.safetensors', which is missing"),
         ("model.safetensors", b"\0" * 4, "cannot hold its header"),
         ("model.safetensors", b"\2" + b"\0" * 7 + b"[]", "not a JSON object"),
@@ -298,6 +301,21 @@ def test_weights_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ModelLoadError, match=r"model\.safetensors: cannot be read: Permission denied"):
+        load_model(str(tmp_path), device="cpu")
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path)
+    for name in ("open", "stat"):
+        allowed = getattr(Path, name)
+
+        def refuse(path: Path, *args: Any, allowed: Any = allowed, **options: Any) -> Any:
+            if path.parent == tmp_path:
+                raise PermissionError(13, "Permission denied")
+            return allowed(path, *args, **options)
+
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(ModelLoadError, match=r"config\.json: cannot be read: Permission denied"):
         load_model(str(tmp_path), device="cpu")
 
 

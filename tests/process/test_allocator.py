@@ -4,7 +4,13 @@ import platform
 import subprocess
 import sys
 
+import mlx.core as mx
 import pytest
+
+of_the_heap = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or mx.is_available(mx.Device(mx.gpu)),
+    reason="the setting is glibc's, and beside a GPU MLX does not take the CPU's arrays from it",
+)
 
 FAULTS = """
 import resource, sys, threading
@@ -40,7 +46,7 @@ def num_faults(*arguments: str) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+@of_the_heap
 def test_buffers_of_the_same_size_are_used_again_with_few_page_faults() -> None:
     assert num_faults("keep") < num_faults() / 2
 
@@ -66,7 +72,7 @@ print(before - resident())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+@of_the_heap
 def test_what_is_kept_is_given_back_when_it_is_asked_for() -> None:
     done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 100 * 2**20, "of 160 MiB"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 POOL = """
@@ -57,6 +58,6 @@ def test_a_spawned_child_loads_what_it_likes(tmp_path: Path) -> None:
     assert printed.startswith("model='nothing' does not exist")
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="Apple's frameworks do not survive a fork")
+@pytest.mark.skipif(mx.is_available(mx.Device(mx.gpu)), reason="neither Metal nor CUDA survives a fork")
 def test_a_child_forked_before_mlx_was_used_may_use_it(tmp_path: Path) -> None:
     run(tmp_path, CLEAN)

@@ -85,6 +85,7 @@ def test_elsewhere_than_on_metal_nothing_is_set(cache_limit: None, monkeypatch: 
         assert cache() == OWN_CACHE
 
 
+@pytest.mark.skipif(mx.cuda.is_available(), reason="CUDA's kernels cannot pass for Metal's")
 def test_they_are_set_as_long_as_an_engine_is_open(wired: FakeWired) -> None:
     assert describe_limits() == "12.0 GiB wired, 0.8 GiB of freed buffers, while an engine is open"
     first, second = (Engine(from_parts(tiny_model(), ByteTokenizer())) for _ in range(2))

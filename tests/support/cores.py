@@ -17,12 +17,14 @@ def make_core(model: nn.Module, **config: Any) -> EngineCore:
 
 
 def run(core: EngineCore, *prompts: list[int], each_step: Callable[[], None] = lambda: None) -> list[list[int]]:
-    """Each prompt continued by ten tokens."""
+    """Each prompt continued by ten tokens; the error of a request that fails is raised."""
     outputs: list[list[int]] = [[] for _ in prompts]
     for index, prompt in enumerate(prompts):
         core.add(Request(index, prompt, SamplingParams(max_tokens=10), 0, lambda delta: None))
     while core.has_work:
         for request, delta in core.step():
+            if delta.error is not None:
+                raise delta.error
             outputs[request.request_id] += delta.token_ids
         each_step()
     return outputs

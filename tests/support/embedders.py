@@ -8,14 +8,39 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, BertConfig, MPNetConfig, PreTrainedTokenizerFast, RobertaConfig, XLMRobertaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    LlamaConfig,
+    MistralConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    NomicBertConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 from tests.support.corpora import corpus
 
-CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "xlm-roberta": XLMRobertaConfig, "mpnet": MPNetConfig}
+CONFIGS = {
+    "bert": BertConfig,
+    "roberta": RobertaConfig,
+    "xlm-roberta": XLMRobertaConfig,
+    "mpnet": MPNetConfig,
+    "modernbert": ModernBertConfig,
+    "nomic_bert": NomicBertConfig,
+}
+DECODERS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+CROSS_ENCODERS = ("bert", "roberta", "xlm-roberta", "mpnet", "modernbert")
 WORDS = [f"w{index}" for index in range(60)]
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -27,27 +52,74 @@ def demo_embedder_folder() -> Path:
 
 def write_tiny_encoder(folder: Path, model_type: str, **changes: Any) -> None:
     """Write a random encoder of transformers' own, a tokenizer of WORDS, and sentence-transformers' layout: mean."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    config = CONFIGS[model_type](
-        **{"vocab_size": 64, "max_position_embeddings": 300, "pad_token_id": 1, "initializer_range": 0.3}
-        | sizes
-        | changes
-    )
-    AutoModel.from_config(config).save_pretrained(folder)
+    AutoModel.from_config(tiny_config(model_type, **changes)).save_pretrained(folder)
     write_tokenizer(folder)
     write_modules(folder, "Pooling")
     write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean", "embedding_dimension": 32})
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write a tokenizer of whole words with a token before and behind each text."""
+def write_tiny_cross_encoder(folder: Path, model_type: str, **changes: Any) -> None:
+    """Write a random sequence-classification model of transformers' own, of one label, and a tokenizer of WORDS."""
+    config = tiny_config(model_type, num_labels=1, **changes)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    write_tokenizer(folder, has_types=model_type == "bert")
+
+
+def write_tiny_decoder(folder: Path, model_type: str, **changes: Any) -> None:
+    """Write a random causal model of transformers' own without its head, as an embedding model by its last token."""
+    AutoModel.from_config(tiny_decoder_config(model_type, vocab_size=64, **changes)).save_pretrained(folder)
+    write_tokenizer(folder)
+    write_modules(folder, "Pooling", "Normalize")
+    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "lasttoken", "embedding_dimension": 32})
+
+
+def write_tiny_judge(folder: Path) -> None:
+    """Write a random Qwen3 with its head, and a tokenizer of bytes that has the words "yes" and "no"."""
+    alphabet = {character: index for index, character in enumerate(ByteLevel.alphabet())}
+    backend = Tokenizer(BPE(alphabet, []))
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    backend.decoder = ByteLevelDecoder()
+    backend.add_tokens(["yes", "no"])
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>").save_pretrained(folder)
+    config = tiny_decoder_config("qwen3", vocab_size=264, eos_token_id=259, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+def tiny_decoder_config(model_type: str, **changes: Any) -> Any:
+    """The configuration of a tiny causal model, whose weights are to be drawn now."""
+    torch.manual_seed(0)
+    special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "tie_word_embeddings": False}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"intermediate_size": 48, "head_dim": 8, "max_position_embeddings": 2000}
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
+    return DECODERS[model_type](**special | sizes | rope | {"initializer_range": 0.3} | changes)
+
+
+def tiny_config(model_type: str, **changes: Any) -> Any:
+    """The configuration of a tiny encoder, whose weights are to be drawn now."""
+    torch.manual_seed(0)
+    special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    lengths = {"vocab_size": 64, "max_position_embeddings": 300}
+    modern = {"num_hidden_layers": 4, "local_attention": 16, "cls_token_id": 0, "sep_token_id": 2}
+    own = modern if model_type == "modernbert" else {}
+    return CONFIGS[model_type](**special | sizes | lengths | own | {"initializer_range": 0.3} | changes)
+
+
+def write_tokenizer(folder: Path, *, has_types: bool = False) -> None:
+    """Write a tokenizer of whole words, with tokens around a text or a pair; has_types: its second text has a type."""
     vocabulary = {token: index for index, token in enumerate(_SPECIAL + WORDS)}
     backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = Whitespace()  # type: ignore[assignment]
-    backend.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])  # type: ignore[assignment]
+    backend.pre_tokenizer = Whitespace()
+    pair = "<s> $A </s> $B:1 </s>:1" if has_types else "<s> $A </s> </s> $B </s>"
+    special = [("<s>", 0), ("</s>", 2)]
+    backend.post_processor = TemplateProcessing(single="<s> $A </s>", pair=pair, special_tokens=special)
     names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=290, **names).save_pretrained(folder)
+    inputs = ["input_ids", *(["token_type_ids"] if has_types else []), "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=290, model_input_names=inputs, **names
+    ).save_pretrained(folder)
 
 
 def write_modules(folder: Path, *kinds: str) -> None:

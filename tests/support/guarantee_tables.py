@@ -10,7 +10,7 @@ from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.request.schema_dialect import FORMATS
 from tests.support.json_schema_suite import DRAFTS, load_cases, load_remotes
-from tests.support.schema_corpora import CORPORA, grammar_of
+from tests.support.schema_corpora import CORPORA, compile_schema
 
 PAGE = Path(__file__).parents[2] / "docs" / "guarantee.md"
 EXACT = "enforced"
@@ -88,14 +88,14 @@ def keyword_table() -> str:
 
 
 def corpora_table() -> str:
-    """The table of real schemas: how many have a grammar, and which are refused for what."""
+    """The table of real schemas: how many are compiled, and which are refused for what."""
     rows = ["| schemas | compiled | refused, and for what |", "|---|---|---|"]
     for corpus, load in CORPORA.items():
         refused, count = [], 0
         for named in load():
             count += 1
             try:
-                grammar_of(named)
+                compile_schema(named)
             except UnsupportedSchemaError as error:
                 refused.append(f"{named.name.rpartition('.')[2]} ({error.keyword}: {error.reason})")
             except ConstraintError as error:

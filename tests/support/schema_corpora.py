@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
+from mlx_agent_llm.constrain.backends import CompiledConstraint, GrammarCompiler
 from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from tests.support.corpora import corpus, server_command
@@ -157,8 +158,20 @@ CORPORA = {
     "check-jsonschema": check_jsonschema,
     "kubernetes": kubernetes,
 }
-# The share of each corpus that has a grammar, at least.
-LEAST_COMPILED = {"tools": 1, "pydantic": 0.99, "mcp": 1, "check-jsonschema": 0.8, "kubernetes": 1}
+# The share of each corpus that is compiled, at least.
+LEAST_COMPILED = {"tools": 1, "pydantic": 0.99, "mcp": 1, "check-jsonschema": 0.76, "kubernetes": 1}
+
+
+@cache
+def _compiler() -> GrammarCompiler:
+    """Of a vocabulary of bytes: whether a library reads a grammar does not depend on the tokens."""
+    tokens = [*(bytes([byte]) for byte in range(256)), b""]
+    return GrammarCompiler(tokens, len(tokens), {256}, {256: "<end>"})
+
+
+def compile_schema(named: Named) -> CompiledConstraint:
+    """What a schema with its documents is compiled to; raises for what is refused on the way."""
+    return _compiler().compile(grammar_of(named))
 
 
 def grammar_of(named: Named) -> ContextFreeGrammar:

@@ -1,6 +1,7 @@
 """Every file in examples/ runs in a process of its own, ends cleanly and prints what its docstring says."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support.embedders import demo_embedder_folder, write_tiny_cross_encoder
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
@@ -80,6 +83,16 @@ def check_llama_workflow_agents(printed: str) -> None:
     assert re.search(r"multiply\(\{'a': -?\d+, 'b': -?\d+\}\) -> -?\d+; desk", printed)
 
 
+def check_rag_langchain(printed: str) -> None:
+    sources = dict(re.findall(r"^(.+\?) ['\"].+['\"] \(from (\w+), \w+\)$", printed, re.M))
+    assert sorted(sources.values()) == ["ferry", "lighthouse", "school", "windmill"]
+
+
+def check_rag_llama_index(printed: str) -> None:
+    sources = dict(re.findall(r"^(.+\?) ['\"].+['\"] \(from \[1\] (\w+), \[2\] \w+\)$", printed, re.M))
+    assert list(sources.values()) == ["lighthouse", "windmill", "school"]
+
+
 CHECKS: dict[str, Callable[[str], None]] = {
     "01_generate": check_generate,
     "02_stream_batch": check_stream_batch,
@@ -90,7 +103,11 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "08_langgraph_supervisor": check_langgraph_supervisor,
     "09_extract": check_extract,
     "10_llama_workflow_agents": check_llama_workflow_agents,
+    "11_rag_langchain": check_rag_langchain,
+    "12_rag_llama_index": check_rag_llama_index,
 }
+# These need the demo embedder, too.
+RAG = tuple(path for path in EXAMPLES if path.stem[:2] in ("11", "12"))
 
 
 def test_every_example_is_checked() -> None:
@@ -98,9 +115,22 @@ def test_every_example_is_checked() -> None:
 
 
 @pytest.mark.usefixtures("demo")
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", [path for path in EXAMPLES if path not in RAG], ids=lambda path: path.stem)
 def test_an_example_ends_cleanly_and_prints_what_it_says(example: Path, tmp_path: Path) -> None:
     CHECKS[example.stem](output_of(example, tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("demo")
+@pytest.mark.parametrize("example", RAG, ids=lambda path: path.stem)
+def test_an_example_with_both_demo_models_ends_cleanly(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(demo_embedder_folder().parents[1]), *filter(None, sys.path)]))
+    CHECKS[example.stem](output_of(example, tmp_path))
+    write_tiny_cross_encoder(tmp_path, "bert")
+    reranked = output_of(example, tmp_path, str(tmp_path))  # by random weights, in any order
+    assert len(re.findall(r"\(from .+, .+\)$", reranked, re.M)) == len(re.findall(r"^.+?\? ", reranked, re.M)) > 0
 
 
 @pytest.mark.usefixtures("demo")
@@ -115,8 +145,8 @@ def test_an_extraction_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> 
     assert 1 <= event["day"] <= 31 and 0 <= event["price"] <= 500 and len(event["title"]) <= 40
 
 
-def output_of(example: Path, folder: Path) -> str:
-    command = [sys.executable, str(example)]
+def output_of(example: Path, folder: Path, *arguments: str) -> str:
+    command = [sys.executable, str(example), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

@@ -61,6 +61,14 @@ class ExpectedReply:
             return None
         return ThinkingTracker(Block(marks.begin.encode(), marks.end.encode()), self.thinking, text_of)
 
+    @property
+    def reasoning_marks(self) -> tuple[str, str] | None:
+        """The marks around the reasoning at its beginning; the first is empty where the prompt opened the block."""
+        marks = self.tool_format.reasoning
+        if marks is None or self.thinking == "none":
+            return None
+        return ("" if self.thinking == "open" else marks.begin, marks.end)
+
     def _written_format(self) -> ToolFormat:
         """The format with calls that no JSON answer is taken for."""
         calls = self.tool_format.calls_beside_json

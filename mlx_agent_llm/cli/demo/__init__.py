@@ -1,5 +1,1 @@
-"""mlx-agent demo: LangChain agents that run at the same time on one engine."""
-
-from mlx_agent_llm.cli.demo.command import demo
-
-__all__ = ["demo"]
+"""mlx-agent demo: several agents with real tools on one engine, shown while they run."""

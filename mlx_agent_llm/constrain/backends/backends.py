@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from mlx_agent_llm.constrain.backends.cursor import GrammarCursor, LLGuidanceCursor, XGrammarCursor
 from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
 from mlx_agent_llm.constrain.backends.lark import lark_text
+from mlx_agent_llm.constrain.backends.lexemes import has_clear_lexemes, in_lexemes
 from mlx_agent_llm.constrain.backends.lexing import is_read_exactly, is_recursive
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
@@ -44,14 +45,13 @@ class Backends:
         lexer, reads the rest. Raises ConstraintError for a grammar that is too large. backend: the library to take
         instead, whether it reads the grammar exactly or not.
         """
-        grammar = reduced(grammar)
-        recursive = is_recursive(grammar)
-        if backend is None and recursive and not is_read_exactly(grammar):
-            grammar = joined(grammar)
-            backend = None if is_read_exactly(grammar) else "xgrammar"
+        whole = reduced(grammar)
+        recursive = is_recursive(whole)
+        if backend is None and recursive:
+            whole, backend = _readable(grammar, whole)
         if backend == "xgrammar":
-            return self._compile_with_xgrammar(ebnf_text(grammar))
-        return self._compile_with_llguidance(lark_text(grammar, is_recursive=recursive))
+            return self._compile_with_xgrammar(ebnf_text(whole))
+        return self._compile_with_llguidance(lark_text(whole, is_recursive=recursive))
 
     def _compile_with_llguidance(self, lark: str) -> MakeCursor:
         import llguidance
@@ -95,6 +95,17 @@ class Backends:
 
         table = _TokenTable(self._token_texts, self._end)
         return llguidance.LLTokenizer(llguidance.TokenizerWrapper(table), eos_token=self._end)
+
+
+def _readable(grammar: ContextFreeGrammar, whole: ContextFreeGrammar) -> tuple[ContextFreeGrammar, BackendName]:
+    """An equal grammar that llguidance reads exactly, or else one for xgrammar; `whole` is the reduced one."""
+    lexemes = reduced(in_lexemes(grammar))
+    if has_clear_lexemes(lexemes):
+        return lexemes, "llguidance"
+    if is_read_exactly(whole):
+        return whole, "llguidance"
+    longer = joined(whole)
+    return longer, "llguidance" if is_read_exactly(longer) else "xgrammar"
 
 
 class _TokenTable:

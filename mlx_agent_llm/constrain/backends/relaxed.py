@@ -8,9 +8,11 @@ from mlx_agent_llm.languages.regular import Language, concat, intersection, repe
 MAX_COUNT = 8
 
 
-def relaxed(language: Language) -> Language:
-    """A language that holds every text of this one; complements stay, which would become smaller."""
-    results: dict[Language, Language] = {}
+def relaxed(language: Language, results: dict[Language, Language]) -> Language:
+    """A language that holds every text of this one; complements stay, which would become smaller.
+
+    results: those of earlier calls, to which this one adds.
+    """
     waiting = [language]
     while waiting:  # not recursive: a trie is as deep as its texts are long
         node = waiting[-1]

@@ -104,6 +104,12 @@ class ModelRunner:
         """A context in which operations are built for the runner's device; not to be entered inside of itself."""
         return default_device.set_to(self._device)
 
+    def settled_layers(self) -> Layers:
+        """The layers, when no forward is under way: what is read from their pools has to be evaluated at once."""
+        if self._last_logits is not None:
+            mx.eval(self._last_logits)
+        return self._layers
+
     def reset(self) -> None:
         """Make the pools anew, after a fault that may have left them undefined."""
         self._drop_layers()  # first, because two sets may not fit

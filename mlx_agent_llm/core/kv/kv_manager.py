@@ -14,6 +14,7 @@ owner.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -63,13 +64,14 @@ class KVManager:
         self.block_size = block_size
         self.prefix_cache = prefix_cache
         self.stats = PrefixStats()
-        self._hashes = hashes = PrefixHashes(block_size)
+        self.hashes = hashes = PrefixHashes(block_size)
         self._blocks = CleanBlocks(self.pool)
         step = self.num_blocks_for(snapshot_tokens) * block_size if prefix_cache else None
         self.states = StateSlots(sizes.num_slots, step, hashes) if sizes.num_slots else None
         self.windows = None
         if sizes.num_window_blocks:
             self.windows = WindowBlocks(sizes.num_window_blocks, sizes.window, hashes, prefix_cache=prefix_cache)
+        self.left_behind: deque[Sequence[bytes]] | None = None  # the hashes of what requests left, where anyone asks
         self._groups: list[LayerGroup] = [group for group in (self.windows, self.states) if group is not None]
 
     def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
@@ -134,6 +136,8 @@ class KVManager:
     def free(self, request: Request) -> None:
         """Give back every block of the request; what was computed stays findable until it is evicted."""
         self._publish(request)
+        if self.left_behind is not None and request.kv.num_published_blocks:
+            self.left_behind.append(request.kv.block_hashes[: request.kv.num_published_blocks])
         self._release(request)
 
     def discard(self, request: Request) -> None:
@@ -193,8 +197,8 @@ class KVManager:
             return 1
         index = len(request.kv.block_table)
         missing = self.num_blocks_for(request.num_tokens) - index
-        while self.prefix_cache and missing > 0 and self._hashes.is_known(request, index):
-            block_id = self.pool.find(self._hashes.of(request, index))
+        while self.prefix_cache and missing > 0 and self.hashes.is_known(request, index):
+            block_id = self.pool.find(self.hashes.of(request, index))
             if block_id is None or not self.pool.is_used(block_id):
                 break
             missing, index = missing - 1, index + 1
@@ -262,8 +266,8 @@ class KVManager:
         """The next blocks that are there, from `first` on."""
         found: list[int] = []
         for index in range(first, (request.num_tokens - 1) // self.block_size):
-            is_known = self._hashes.is_known(request, index)
-            block_id = self.pool.find(self._hashes.of(request, index)) if is_known else None
+            is_known = self.hashes.is_known(request, index)
+            block_id = self.pool.find(self.hashes.of(request, index)) if is_known else None
             if block_id is None:
                 break
             found.append(block_id)
@@ -288,10 +292,10 @@ class KVManager:
         if not self.prefix_cache or not kv.may_publish:
             return
         for index in range(kv.num_published_blocks, kv.num_computed_tokens // self.block_size):
-            if not self._hashes.is_known(request, index):
+            if not self.hashes.is_known(request, index):
                 break
-            block_hash = self._hashes.of(request, index)
-            self.pool.set_hash(kv.block_table[index], block_hash, self._hashes.before(request, index))
+            block_hash = self.hashes.of(request, index)
+            self.pool.set_hash(kv.block_table[index], block_hash, self.hashes.before(request, index))
             kv.num_published_blocks = index + 1
 
     def _release(self, request: Request) -> None:

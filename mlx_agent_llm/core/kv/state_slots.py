@@ -6,6 +6,7 @@ hit and a fork cost a slot and no copy. Snapshots are taken at block borders, wh
 
 - every snapshot_tokens of a sequence, for whoever begins alike;
 - where a prompt parts from what others computed: the next one that parts there finds it;
+- where messages of a chat end, so that chats that begin with the same ones go on from there;
 - at the last border of a prompt, and at the last one of what is generated so far, instead of the one before it.
 
 Knows no arrays and no schedule.
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from mlx_agent_llm.core.kv.block_pool import BlockPool
 from mlx_agent_llm.core.kv.prefix_hashes import PrefixHashes
 from mlx_agent_llm.request import KVState, Request, StateSpan
+
+_BLOCKS_OF_A_MESSAGE = 4  # at least, from one end to the next: fewer are not worth a slot, and a call of their own
 
 
 class StateSlots:
@@ -137,5 +140,15 @@ class StateSlots:
         assert self._snapshot_tokens is not None
         step = self._snapshot_tokens
         prompt_end = (request.num_prompt_tokens - 1) // self._block_size * self._block_size
-        single = {border for border in (prompt_end, request.kv.branch) if after < border <= last}
-        return single | set(range((after // step + 1) * step, last + 1, step))
+        singles = (prompt_end, request.kv.branch, *self._message_borders(request))
+        regular = range((after // step + 1) * step, last + 1, step)
+        return {border for border in singles if after < border <= last} | set(regular)
+
+    def _message_borders(self, request: Request) -> list[int]:
+        """The last borders in messages, as far as they are apart."""
+        borders: list[int] = []
+        for end in request.message_ends:
+            border = end // self._block_size * self._block_size
+            if border - (borders[-1] if borders else 0) >= _BLOCKS_OF_A_MESSAGE * self._block_size:
+                borders.append(border)
+        return borders

@@ -27,9 +27,12 @@ class WindowBlocks:
 
     def agrees(self, request: Request, num_blocks: int) -> bool:
         """Whether every block is there that the token after num_blocks blocks sees."""
-        first = max(self._first_seen(num_blocks * self._block_size), len(request.kv.window_table))
-        seen = range(num_blocks - 1, first - 1, -1)
-        return all(self.pool.find(self._hashes.of(request, index)) is not None for index in seen)
+        seen = [index for index in self.seen_after(num_blocks) if index >= len(request.kv.window_table)]
+        return all(self.pool.find(self._hashes.of(request, index)) is not None for index in reversed(seen))
+
+    def seen_after(self, num_blocks: int) -> range:
+        """The blocks that the token after num_blocks blocks sees."""
+        return range(self._first_seen(num_blocks * self._block_size), num_blocks)
 
     def adopt(self, request: Request, num_blocks: int, num_found: int) -> None:
         """Share the blocks that the token after num_blocks blocks sees."""

@@ -45,7 +45,7 @@ class Stopping:
             return self.end(request, "stop", token_ids=(token_id,))
         text, is_stopped = output.text_stop.feed(output.detokenizer.add(token_id))
         if is_stopped:
-            return self._close(request, "stop", text, (token_id,))
+            return self._close(request, "stop", text, (token_id,), output.text_stop.found)
         if request.matcher is not None and request.matcher.is_finished:
             return self.end(request, "stop", text, (token_id,))
         if len(request.token_ids) >= output.max_num_tokens:
@@ -68,7 +68,8 @@ class Stopping:
         """The last delta, with the text that was held back; a stop string may still cut it."""
         output = self._open(request)
         rest, is_stopped = output.text_stop.feed(output.detokenizer.finish())
-        return self._close(request, reason, text + rest + ("" if is_stopped else output.text_stop.finish()), token_ids)
+        text += rest + ("" if is_stopped else output.text_stop.finish())
+        return self._close(request, reason, text, token_ids, output.text_stop.found)
 
     def fail(self, request: Request, error: MLXAgentError) -> Delta:
         """The last delta of a request that failed; nothing of its text is touched, which may be what is broken."""
@@ -92,7 +93,7 @@ class Stopping:
         request.token_ids += token_ids
         text, is_stopped = output.text_stop.feed("".join(map(output.detokenizer.add, token_ids)))
         if is_stopped:
-            delta = self._close(request, "stop", text, tuple(token_ids))
+            delta = self._close(request, "stop", text, tuple(token_ids), output.text_stop.found)
         else:
             delta = self.end(request, "length", text, tuple(token_ids))
         return delta._replace(forced_close=True)
@@ -103,17 +104,25 @@ class Stopping:
             shown = request.shown_tokens
             output = self._outputs[request.request_id] = _Output(
                 Detokenizer(self._token_bytes, shown, strip_leading_space=self._strip_leading_space),
-                TextStop(request.params.stop),
+                TextStop(request.params.stop, request.reasoning_marks),
                 self.end_token_ids(request),
                 min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len),
             )
         return output
 
-    def _close(self, request: Request, reason: FinishReason, text: str, token_ids: tuple[int, ...]) -> Delta:
+    def _close(
+        self,
+        request: Request,
+        reason: FinishReason,
+        text: str,
+        token_ids: tuple[int, ...],
+        stop_text: str | None = None,
+    ) -> Delta:
         self._outputs.pop(request.request_id, None)
         request.finish_reason = reason
         logprobs = None if request.params.logprobs is None else ()  # the loop fills in those of the tokens
-        return Delta(text, token_ids, reason, request.usage, request.timings, logprobs=logprobs)
+        usage, timings = request.usage, request.timings
+        return Delta(text, token_ids, reason, usage, timings, logprobs=logprobs, stop_text=stop_text)
 
 
 class _Output(NamedTuple):
@@ -132,30 +141,54 @@ class _Output(NamedTuple):
 class TextStop:
     """Finds stop strings in streamed text and holds back what may be the beginning of one.
 
-    The first stop string to be complete ends the text, however the text is cut into pieces.
+    The first stop string to be complete ends the text, however the text is cut into pieces; `found` is that one.
+    reasoning_marks: of a block at the beginning in which none is looked for; the first is empty in an open block.
     """
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self, stop: Sequence[str], reasoning_marks: tuple[str, str] | None = None) -> None:
         self._stop = tuple(stop)
+        self._marks = reasoning_marks
         self._held = ""
+        self.found: str | None = None
 
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is safe to show, and whether a stop string was found (nothing after it is shown)."""
         if not self._stop:
             return text, False
-        text = self._held + text
-        found = [(text.index(stop) + len(stop), text.index(stop)) for stop in self._stop if stop in text]
+        reasoning, text = self._split(self._held + text)
+        if self._marks is not None:
+            self._held = text
+            return reasoning, False
+        found = [(text.index(stop) + len(stop), text.index(stop), stop) for stop in self._stop if stop in text]
         if found:
             self._held = ""
-            return text[: min(found)[1]], True
+            _, end, self.found = min(found)
+            return reasoning + text[:end], True
         keep = max(_overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
-        return text[: len(text) - keep], False
+        return reasoning + text[: len(text) - keep], False
 
     def finish(self) -> str:
         """The text that turned out to be no stop string."""
         text, self._held = self._held, ""
         return text
+
+    def _split(self, text: str) -> tuple[str, str]:
+        """The text as reasoning and what follows; the marks are gone when that is decided."""
+        if self._marks is None:
+            return "", text
+        begin, end = self._marks
+        begun = text.lstrip() if begin else text
+        if not begun.startswith(begin):
+            self._marks = self._marks if begin.startswith(begun) else None
+            return "", text
+        self._marks = ("", end)
+        if end in text:
+            self._marks = None
+            position = text.index(end) + len(end)
+        else:
+            position = len(text) - _overlap(text, end)
+        return text[:position], text[position:]
 
 
 def _overlap(text: str, stop: str) -> int:

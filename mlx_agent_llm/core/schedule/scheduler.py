@@ -149,7 +149,8 @@ class Scheduler:
     def _admit(self, budget: int, settled: Mapping[Request, int], *, may_split_block: bool) -> list[Chunk]:
         """Start waiting requests in order, as long as their whole prompts fit beside those that already run.
 
-        One that waits for its parent, or for its grammar with nothing else to compute, is passed over. A fault is that
+        One that waits for its parent, for blocks that are read from the disk, or for its grammar with nothing else to
+        compute, is passed over. A fault is that
         of the request that meets it, alone.
         """
         if not self.waiting or self._is_full(budget):
@@ -162,9 +163,12 @@ class Scheduler:
             if self._is_full(budget):
                 break
             try:
+                if request.on_disk == "read":
+                    reserved += self._kv.num_missing_blocks(request)
+                    continue
                 if self._waits_for_parent(request, settled):
                     continue
-                if self.running and not self._fits(request, reserved):
+                if (self.running or reserved) and not self._fits(request, reserved):
                     break
                 length = self._kv.allocate(request, budget, may_split_block=may_split_block and not chunks)
             except Exception as fault:

@@ -1,5 +1,17 @@
-"""Embedding models: encoders in sentence-transformers' layout, from a name to vectors of batches of token ids."""
+"""Embedding models and cross-encoders: from a name to vectors or scores of batches of token ids."""
 
+from mlx_agent_llm.models.embedders.decoders import Decoder
 from mlx_agent_llm.models.embedders.loading import LoadedEmbedder, load_embedder
+from mlx_agent_llm.models.embedders.reranking import LoadedReranker, load_reranker
+from mlx_agent_llm.models.embedders.text_batch import TextBatch
+from mlx_agent_llm.models.embedders.text_tokenizer import TokenizedTexts
 
-__all__ = ["LoadedEmbedder", "load_embedder"]
+__all__ = [
+    "Decoder",
+    "LoadedEmbedder",
+    "LoadedReranker",
+    "TextBatch",
+    "TokenizedTexts",
+    "load_embedder",
+    "load_reranker",
+]

@@ -1,91 +1,59 @@
-"""What transformers' config.json and weight names mean for our encoder, an entry for each model_type."""
+"""Which encoder a config.json stands for, and what its weights are called in it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from mlx_agent_llm.config import check_range
-from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.embedders.encoder import ACTIVATIONS, EncoderShape
+import mlx.nn as nn
 
-MODEL_TYPES = ("bert", "camembert", "mpnet", "roberta", "xlm-roberta")
-_POSITIONS_AFTER_PADDING = {"camembert", "mpnet", "roberta", "xlm-roberta"}  # as fairseq counts them
-_PREFIX = re.compile(r"(?:bert|roberta|mpnet)\.")
-_UNUSED = re.compile(r"pooler\.|cls\.|lm_head\.|embeddings\.(?:position|token_type)_ids")
-_RENAMED = (
-    (re.compile(r"^embeddings\.LayerNorm\."), "embeddings_norm."),
-    (re.compile(r"^embeddings\."), ""),
-    (re.compile(r"^encoder\.relative_attention_bias\."), "position_bias."),
-    (re.compile(r"^encoder\.layer\."), "layers."),
-    (re.compile(r"\.attention\.self\.(query|key|value)\."), r".\1."),
-    (re.compile(r"\.attention\.attn\.q\."), ".query."),
-    (re.compile(r"\.attention\.attn\.k\."), ".key."),
-    (re.compile(r"\.attention\.attn\.v\."), ".value."),
-    (re.compile(r"\.attention\.(?:output\.dense|attn\.o)\."), ".attention_out."),
-    (re.compile(r"\.attention\.(?:output\.)?LayerNorm\."), ".attention_norm."),
-    (re.compile(r"\.intermediate\.dense\."), ".up."),
-    (re.compile(r"\.output\.dense\."), ".down."),
-    (re.compile(r"\.output\.LayerNorm\."), ".output_norm."),
-)
+from mlx_agent_llm.errors import UnsupportedModelError
+from mlx_agent_llm.models.embedders import bert_config, modernbert_config, nomic_config
+from mlx_agent_llm.models.embedders.encoder import Encoder
+from mlx_agent_llm.models.embedders.functions import Functions
+from mlx_agent_llm.models.embedders.modern_encoder import ModernEncoder
+from mlx_agent_llm.models.embedders.weights import Rename
+
+MODEL_TYPES = (*bert_config.MODEL_TYPES, "modernbert", "nomic_bert")
 
 
-def read_shape(config: Mapping[str, Any]) -> EncoderShape:
-    """The sizes that a config.json names; UnsupportedModelError for what this encoder does not compute."""
+class Architecture(NamedTuple):
+    """An encoder that can be made; make takes the device's functions, max_tokens is its longest text."""
+
+    make: Callable[[Functions], nn.Module]
+    rename: Rename
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    max_tokens: int
+
+
+def read_architecture(config: Mapping[str, Any]) -> Architecture:
+    """The encoder of a config.json; UnsupportedModelError for one that we do not compute."""
     model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
+    if model_type == "modernbert":
+        modern = modernbert_config.read_shape(config)
+        return Architecture(
+            lambda functions: ModernEncoder(modern, functions),
+            modernbert_config.rename_weight,
+            model_type,
+            modern.vocab_size,
+            modern.hidden_size,
+            modern.max_tokens,
+        )
+    if model_type == "nomic_bert":
+        shape, rename = nomic_config.read_shape(config), nomic_config.rename_weight
+    elif model_type in bert_config.MODEL_TYPES:
+        shape, rename = bert_config.read_shape(config), bert_config.rename_weight
+    else:
         raise UnsupportedModelError(
-            f"model_type={model_type!r} is no embedding model that is supported: {', '.join(MODEL_TYPES)}"
+            f"model_type={model_type!r} is no encoder that is supported: {', '.join(MODEL_TYPES)}"
         )
-    _check_variant(config)
-    follows_padding = model_type in _POSITIONS_AFTER_PADDING
-    try:
-        shape = EncoderShape(
-            vocab_size=config["vocab_size"],
-            hidden_size=config["hidden_size"],
-            num_layers=config["num_hidden_layers"],
-            num_heads=config["num_attention_heads"],
-            intermediate_size=config["intermediate_size"],
-            num_positions=config["max_position_embeddings"],
-            first_position=config.get("pad_token_id", 1) + 1 if follows_padding else 0,
-            num_token_types=0 if model_type == "mpnet" else config["type_vocab_size"],
-            num_position_buckets=config.get("relative_attention_num_buckets", 32) if model_type == "mpnet" else 0,
-            norm_eps=config.get("layer_norm_eps", 1e-12),
-            activation=config.get("hidden_act", "gelu"),
-        )
-    except KeyError as error:
-        raise ModelLoadError(f"config.json names no {error.args[0]}") from error
-    _check_sizes(shape)
-    return shape
-
-
-def rename_weight(name: str) -> str | None:
-    """Our name of a weight of transformers; None when an encoder has no use for it."""
-    name = _PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name
-    if _UNUSED.match(name):
-        return None
-    for pattern, replacement in _RENAMED:
-        name = pattern.sub(replacement, name)
-    return name
-
-
-def _check_variant(config: Mapping[str, Any]) -> None:
-    wanted = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-    for name, value in wanted.items():
-        if config.get(name, value) != value:
-            raise UnsupportedModelError(f"{name}={config[name]!r} is not supported: only {value!r}")
-    if (activation := config.get("hidden_act", "gelu")) not in ACTIVATIONS:
-        raise UnsupportedModelError(f"hidden_act={activation!r} is not supported: {', '.join(ACTIVATIONS)}")
-
-
-def _check_sizes(shape: EncoderShape) -> None:
-    try:
-        for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_tokens"):
-            check_range(name, getattr(shape, name), 1)
-    except ValueError as error:
-        raise ModelLoadError(f"config.json: {error}") from error
-    if shape.hidden_size % shape.num_heads:
-        raise ModelLoadError(
-            f"config.json: hidden_size={shape.hidden_size} must be a multiple of num_attention_heads={shape.num_heads}"
-        )
+    return Architecture(
+        lambda functions: Encoder(shape, functions),
+        rename,
+        model_type,
+        shape.vocab_size,
+        shape.hidden_size,
+        shape.max_tokens,
+    )

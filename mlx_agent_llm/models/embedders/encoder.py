@@ -1,44 +1,44 @@
-"""A bidirectional transformer with its norms after each sublayer: BERT, RoBERTa, XLM-RoBERTa and MPNet.
+"""A bidirectional transformer with its norms after each sublayer: BERT, RoBERTa, XLM-RoBERTa, MPNet and nomic-bert.
 
-They differ in where positions start, in token types, and in MPNet's relative position bias. Knows nothing of files.
+They differ in where positions start, in token types, in MPNet's relative position bias, and in nomic-bert's rotations
+and gates. Knows nothing of files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_llm.models.embedders.functions import Functions
+from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions
+from mlx_agent_llm.models.embedders.text_batch import TextBatch
 
 _MAX_DISTANCE = 128  # beyond it all relative positions share a bucket (T5, section 2.1)
-ACTIVATIONS: dict[str, Callable[[mx.array], mx.array] | None] = {
-    "gelu": None,  # the device's own
-    "gelu_new": nn.gelu_approx,
-    "gelu_pytorch_tanh": nn.gelu_approx,
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderShape:
-    """The sizes of an encoder; no token types and no position buckets are 0."""
+    """The sizes of an encoder; no token types and no position buckets are 0.
+
+    rotary_base: queries and keys are rotated by their positions, and there are no position embeddings.
+    """
 
     vocab_size: int
     hidden_size: int
     num_layers: int
     num_heads: int
     intermediate_size: int
-    num_positions: int  # rows of the position embeddings
+    num_positions: int  # rows of the position embeddings, if there are any
     first_position: int  # the row of a text's first token
     num_token_types: int
     num_position_buckets: int
     norm_eps: float
     activation: str
+    rotary_base: float | None = None
+    is_gated: bool = False
+    has_biases: bool = True  # of the products
 
     @property
     def max_tokens(self) -> int:
@@ -47,16 +47,14 @@ class EncoderShape:
 
 
 class Encoder(nn.Module):
-    """Token ids (B, L) and the number of real ones in each row (B,) -> hidden states (B, L, hidden_size).
-
-    What stands behind a row's length is padding: any valid ids, which no real token sees.
-    """
+    """A TextBatch (B, L) -> hidden states (B, L, hidden_size)."""
 
     def __init__(self, shape: EncoderShape, functions: Functions) -> None:
         super().__init__()
         self._shape = shape
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.position_embeddings = nn.Embedding(shape.num_positions, shape.hidden_size)
+        if shape.rotary_base is None:
+            self.position_embeddings = nn.Embedding(shape.num_positions, shape.hidden_size)
         if shape.num_token_types:
             self.token_type_embeddings = nn.Embedding(shape.num_token_types, shape.hidden_size)
         self.embeddings_norm = nn.LayerNorm(shape.hidden_size, shape.norm_eps)
@@ -64,23 +62,28 @@ class Encoder(nn.Module):
             self.position_bias = nn.Embedding(shape.num_position_buckets, shape.num_heads)
         self.layers = [_Layer(shape, functions) for _ in range(shape.num_layers)]
 
-    def __call__(self, tokens: mx.array, lengths: mx.array) -> mx.array:
+    def __call__(self, texts: TextBatch) -> mx.array:
         """See the class."""
-        num_tokens = tokens.shape[1]
-        hidden = self._embed(tokens)
-        real = mx.arange(num_tokens)[None, None, None] < lengths[:, None, None, None]  # (B, 1, 1, L)
-        bias = self._bias(num_tokens) if self._shape.num_position_buckets else None
+        hidden = self._embed(texts)
+        real = texts.are_real[:, None, None]  # (B, 1, 1, L)
+        bias = self._bias(texts.tokens.shape[1]) if self._shape.num_position_buckets else None
         for layer in self.layers:
             hidden = layer(hidden, real, bias)
         return hidden
 
-    def _embed(self, tokens: mx.array) -> mx.array:
-        first = self._shape.first_position
-        embedded = self.word_embeddings(tokens) + self.position_embeddings(mx.arange(first, first + tokens.shape[1]))
+    def _embed(self, texts: TextBatch) -> mx.array:
+        embedded = self.word_embeddings(texts.tokens)
+        if self._shape.rotary_base is None:
+            first = self._shape.first_position
+            embedded = embedded + self.position_embeddings(mx.arange(first, first + texts.tokens.shape[1]))
         if self._shape.num_token_types:
-            embedded = embedded + self.token_type_embeddings.weight[0]  # a text alone is all of the first type
+            embedded = embedded + self._type_embeddings(texts)
         normed: mx.array = self.embeddings_norm(embedded)
         return normed
+
+    def _type_embeddings(self, texts: TextBatch) -> mx.array:
+        types = self.token_type_embeddings.weight
+        return types[0] if len(types) == 1 else mx.where(texts.are_first[..., None], types[0], types[1])
 
     def _bias(self, num_tokens: int) -> mx.array:
         """(1, H, L, L): what each head adds to a score for the distance between query and key."""
@@ -93,32 +96,46 @@ class Encoder(nn.Module):
 class _Layer(nn.Module):
     def __init__(self, shape: EncoderShape, functions: Functions) -> None:
         super().__init__()
-        size = shape.hidden_size
-        self.query, self.key, self.value = nn.Linear(size, size), nn.Linear(size, size), nn.Linear(size, size)
-        self.attention_out = nn.Linear(size, size)
+        size, inner, has_biases = shape.hidden_size, shape.intermediate_size, shape.has_biases
+        self.query, self.key, self.value = (nn.Linear(size, size, has_biases) for _ in range(3))
+        self.attention_out = nn.Linear(size, size, has_biases)
         self.attention_norm = nn.LayerNorm(size, shape.norm_eps)
-        self.up = nn.Linear(size, shape.intermediate_size)
-        self.down = nn.Linear(shape.intermediate_size, size)
+        self.up = nn.Linear(size, inner, has_biases)
+        if shape.is_gated:
+            self.gate = nn.Linear(size, inner, has_biases)
+        self.down = nn.Linear(inner, size, has_biases)
         self.output_norm = nn.LayerNorm(size, shape.norm_eps)
-        self._num_heads = shape.num_heads
+        self._shape = shape
         self._attention = functions.attend
         self._activation = ACTIVATIONS[shape.activation] or functions.gelu
 
     def __call__(self, hidden: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
         hidden = self.attention_norm(hidden + self._attend(hidden, real, bias))
-        output: mx.array = self.output_norm(hidden + self.down(self._activation(self.up(hidden))))
+        output: mx.array = self.output_norm(hidden + self.down(self._widen(hidden)))
         return output
+
+    def _widen(self, hidden: mx.array) -> mx.array:
+        if self._shape.is_gated:
+            return self._activation(self.gate(hidden)) * self.up(hidden)
+        return self._activation(self.up(hidden))
 
     def _attend(self, hidden: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
         batch, num_tokens, size = hidden.shape
-        head_size = size // self._num_heads
+        head_size = size // self._shape.num_heads
         query, key, value = (
-            project(hidden).reshape(batch, num_tokens, self._num_heads, head_size).transpose(0, 2, 1, 3)
+            project(hidden).reshape(batch, num_tokens, self._shape.num_heads, head_size).transpose(0, 2, 1, 3)
             for project in (self.query, self.key, self.value)
         )
+        if self._shape.rotary_base is not None:
+            query, key = (rotate(x, self._shape.rotary_base) for x in (query, key))
         attended = self._attention(query, key, value, real, bias)
         projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).reshape(batch, num_tokens, size))
         return projected
+
+
+def rotate(x: mx.array, base: float) -> mx.array:
+    """Rotate (B, H, L, D) by the positions from 0 on, the first half of D with the second."""
+    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=0)
 
 
 def _position_buckets(distance: mx.array, num_buckets: int) -> mx.array:

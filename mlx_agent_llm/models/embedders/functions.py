@@ -104,5 +104,18 @@ def _polynomial(coefficients: Sequence[float], x: mx.array) -> mx.array:
     return total
 
 
+ACTIVATIONS: dict[str, Activation | None] = {
+    "gelu": None,  # the device's own
+    "gelu_new": nn.gelu_approx,
+    "gelu_pytorch_tanh": nn.gelu_approx,
+    "relu": nn.relu,
+    "silu": nn.silu,
+}
+"""By the names of transformers."""
 CPU = Functions(attend_in_products, gelu_in_products)
 GPU = Functions(attend_at_once, nn.gelu)
+
+
+def of_device(device: mx.Device) -> Functions:
+    """What a device computes with."""
+    return CPU if device.type == mx.cpu else GPU

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.embedders.pooling import POOLINGS
@@ -23,6 +23,13 @@ _POOLING_SWITCHES = {
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
+class TextOptions(NamedTuple):
+    """How texts are changed before they are computed; max_seq_length is None where the encoder's own length holds."""
+
+    max_seq_length: int | None
+    lower_case: bool
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a directory says of its model; `heads` are folders of Dense modules, None a Normalize, in order.
@@ -36,8 +43,7 @@ class Layout:
     heads: tuple[Path | None, ...]
     prompts: Mapping[str, str]
     default_prompt_name: str | None
-    max_seq_length: int | None
-    lower_case: bool
+    text_options: TextOptions
 
 
 def read_layout(path: Path) -> Layout:
@@ -54,16 +60,13 @@ def read_layout(path: Path) -> Layout:
             raise UnsupportedModelError(f"{path}/modules.json: the module {kind!r} is not supported")
     heads = tuple(folder if kind == "Dense" else None for kind, folder in zip(kinds[2:], folders[2:], strict=True))
     prompts, default = _read_prompts(path)
-    texts = _read_optional(folders[0] / "sentence_bert_config.json")
-    return Layout(
-        folders[0],
-        _read_pooling(folders[1]),
-        heads,
-        prompts,
-        default,
-        texts.get("max_seq_length"),
-        bool(texts.get("do_lower_case", False)),
-    )
+    return Layout(folders[0], _read_pooling(folders[1]), heads, prompts, default, read_text_options(folders[0]))
+
+
+def read_text_options(folder: Path) -> TextOptions:
+    """Read sentence_bert_config.json, if it is there."""
+    options = _read_optional(folder / "sentence_bert_config.json")
+    return TextOptions(options.get("max_seq_length"), bool(options.get("do_lower_case", False)))
 
 
 def _read_modules(path: Path) -> tuple[list[str], list[Path]]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.embedders import functions
-from mlx_agent_llm.models.embedders.architectures import read_shape, rename_weight
-from mlx_agent_llm.models.embedders.encoder import Encoder
-from mlx_agent_llm.models.embedders.layout import read_layout
+from mlx_agent_llm.models.embedders import architectures, decoders, functions
+from mlx_agent_llm.models.embedders.architectures import read_architecture
+from mlx_agent_llm.models.embedders.config_values import ConfigValues
+from mlx_agent_llm.models.embedders.decoders import Decoder
+from mlx_agent_llm.models.embedders.layout import Layout, read_layout
 from mlx_agent_llm.models.embedders.pooling import pool
 from mlx_agent_llm.models.embedders.source import find_embedder
+from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer
+from mlx_agent_llm.models.embedders.weights import check_finite, load_weights
 from mlx_agent_llm.models.json_file import read_json_object
+from mlx_agent_llm.models.loading import logits_width
 from mlx_agent_llm.models.placement import place_weights, resolve_device
-from mlx_agent_llm.models.safetensors import check_safetensors
 from mlx_agent_llm.process.default_device import default_device
 
 _DENSE_ACTIVATIONS: Mapping[str, Callable[[mx.array], mx.array]] = {
@@ -34,20 +37,18 @@ _DENSE_ACTIVATIONS: Mapping[str, Callable[[mx.array], mx.array]] = {
 
 
 class EmbeddingModel(nn.Module):
-    """An encoder, a pooling and what follows: token ids (B, L) and lengths (B,) -> vectors (B, D) in float32."""
+    """An encoder, a pooling and what follows: a TextBatch (B, L) -> vectors (B, D) in float32."""
 
-    def __init__(self, encoder: Encoder, pooling: tuple[str, ...], heads: Sequence[nn.Module]) -> None:
+    def __init__(self, encoder: nn.Module, pooling: tuple[str, ...], heads: Sequence[nn.Module]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.heads = list(heads)
+        self.heads = _Heads(heads)
         self._pooling = pooling
 
-    def __call__(self, tokens: mx.array, lengths: mx.array) -> mx.array:
+    def __call__(self, texts: TextBatch) -> mx.array:
         """See the class."""
-        vectors = pool(self._pooling, self.encoder(tokens, lengths), lengths)
-        for head in self.heads:
-            vectors = head(vectors)
-        return vectors.astype(mx.float32)
+        vectors: mx.array = self.heads(pool(self._pooling, self.encoder(texts), texts.lengths))
+        return vectors
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class LoadedEmbedder:
     prompts: what is written before a text, by name; default_prompt_name is the one for texts that name none.
     """
 
-    model: EmbeddingModel
+    model: EmbeddingModel | Decoder
     tokenizer: TextTokenizer
     name: str
     dimensions: int
@@ -74,21 +75,68 @@ def load_embedder(name: str, *, device: Device = "auto", dtype: DType = "auto") 
     """
     target = resolve_device(device)
     path = find_embedder(name)
-    config = read_json_object(path / "config.json")
-    read_shape(config)  # a chat model is told from an embedding model before its layout is looked at
+    _check_model_type(read_json_object(path / "config.json"))  # first: a chat model has no such layout
     layout = read_layout(path)
-    shape = read_shape(read_json_object(layout.encoder / "config.json"))
-    max_tokens = min(shape.max_tokens, layout.max_seq_length or shape.max_tokens)
-    tokenizer = TextTokenizer(layout.encoder, max_tokens, vocab_size=shape.vocab_size, lower_case=layout.lower_case)
+    config = read_json_object(layout.encoder / "config.json")
     with default_device.set_to(target):
-        encoder = Encoder(shape, functions.CPU if target.type == mx.cpu else functions.GPU)
-        _load_weights(encoder, layout.encoder, rename_weight)
-        heads = [_Normalize() if folder is None else _read_dense(folder) for folder in layout.heads]
-        model = EmbeddingModel(encoder, layout.pooling, heads)
-        place_weights(model, target, dtype)
-        _check_finite(model, path)
-        dimensions = int(model(mx.zeros((1, 1), mx.int32), mx.array([1])).shape[-1])  # known without evaluating it
+        make = _make_decoder if config.get("model_type") in decoders.MODEL_TYPES else _make_encoder
+        model, tokenizer, dimensions = make(layout, config, target, dtype)
     return LoadedEmbedder(model, tokenizer, name, dimensions, layout.prompts, layout.default_prompt_name, target)
+
+
+def _make_encoder(
+    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType
+) -> tuple[EmbeddingModel, TextTokenizer, int]:
+    found = read_architecture(config)
+    tokenizer = TextTokenizer(layout.encoder, found.max_tokens, found.vocab_size, layout.text_options)
+    encoder = found.make(functions.of_device(device))
+    load_weights(encoder, layout.encoder, found.rename)
+    model = EmbeddingModel(encoder, layout.pooling, _read_heads(layout))
+    place_weights(model, device, dtype)
+    check_finite(model, layout.encoder)
+    one = mx.array([1])
+    return model, tokenizer, int(model(TextBatch(one[None], one, one)).shape[-1])  # known without evaluating it
+
+
+def _make_decoder(
+    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType
+) -> tuple[Decoder, TextTokenizer, int]:
+    if layout.pooling != ("lasttoken",):
+        raise UnsupportedModelError(
+            f"{layout.encoder}: pooling {', '.join(layout.pooling)} of a causal model is not supported: lasttoken is"
+        )
+    context = decoders.check_causal(layout.encoder, config)
+    tokenizer = TextTokenizer(layout.encoder, context, ConfigValues(config).size("vocab_size"), layout.text_options)
+    model, heads = decoders.read_headless(layout.encoder, config), _Heads(_read_heads(layout))
+    for module in (model, heads):
+        place_weights(module, device, dtype)
+        check_finite(module, layout.encoder)
+    return Decoder(model, heads), tokenizer, int(heads(mx.zeros((1, logits_width(model)))).shape[-1])
+
+
+def _check_model_type(config: Mapping[str, Any]) -> None:
+    if config.get("model_type") not in (types := (*architectures.MODEL_TYPES, *decoders.MODEL_TYPES)):
+        raise UnsupportedModelError(
+            f"model_type={config.get('model_type')!r} is no embedding model that is supported: {', '.join(types)}"
+        )
+
+
+def _read_heads(layout: Layout) -> list[nn.Module]:
+    return [_Normalize() if folder is None else _read_dense(folder) for folder in layout.heads]
+
+
+class _Heads(nn.Module):
+    """Hidden states (S, W) -> vectors (S, D) in float32."""
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.heads = list(heads)
+
+    def __call__(self, vectors: mx.array) -> mx.array:
+        vectors = vectors.astype(mx.float32)
+        for head in self.heads:
+            vectors = head(vectors)
+        return vectors.astype(mx.float32)
 
 
 class _Normalize(nn.Module):
@@ -127,30 +175,5 @@ def _read_dense(folder: Path) -> _Dense:
         )
     except KeyError as error:
         raise ModelLoadError(f"{folder}: config.json names no {error.args[0]}") from error
-    _load_weights(dense, folder, lambda name: name)
+    load_weights(dense, folder, lambda name: name)
     return dense
-
-
-def _load_weights(module: nn.Module, folder: Path, rename: Callable[[str], str | None]) -> None:
-    """Fill a module from model*.safetensors; a weight that is missing, unknown or misshapen is a ModelLoadError."""
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        raise ModelLoadError(f"{folder}: no model*.safetensors")
-    weights = list[tuple[str, mx.array]]()
-    for file in files:
-        check_safetensors(file)
-        arrays = mx.load(str(file))
-        assert isinstance(arrays, dict)
-        weights += [(ours, array) for name, array in arrays.items() if (ours := rename(name)) is not None]
-    try:
-        module.load_weights(weights)
-    except ValueError as error:
-        raise ModelLoadError(f"{folder}: the weights are not those of config.json: {error}") from error
-
-
-def _check_finite(model: nn.Module, path: Path) -> None:
-    parameters = tree_flatten(model.parameters())
-    assert isinstance(parameters, list)
-    for name, array in parameters:
-        if not mx.all(mx.isfinite(array)).item():
-            raise ModelLoadError(f"{path}: the weight {name!r} holds values that are not finite")

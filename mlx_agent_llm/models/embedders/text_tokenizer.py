@@ -9,34 +9,54 @@ from typing import Any, NamedTuple
 from transformers import AutoTokenizer
 
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.models.embedders.layout import TextOptions
 
 
 class TokenizedTexts(NamedTuple):
-    """The ids of each text, with those that the model puts around it, and how many texts were longer."""
+    """The ids of each text or pair, with those that the model puts around it, and how many were longer.
+
+    num_first: how many of each one's ids are of the first token type; those of a pair's second text may be of another.
+    """
 
     token_ids: list[list[int]]
+    num_first: list[int]
     num_truncated: int
 
 
 class TextTokenizer:
     """A fast tokenizer of transformers, with truncation set once: setting it at each call is no business of threads."""
 
-    def __init__(self, path: Path, max_tokens: int, *, vocab_size: int, lower_case: bool = False) -> None:
+    def __init__(self, path: Path, max_tokens: int, vocab_size: int, options: TextOptions) -> None:
         tokenizer = _read(path)
         self._backend: Any = tokenizer.backend_tokenizer
         if self._backend.get_vocab_size() > vocab_size:
             raise ModelLoadError(
                 f"{path}: {self._backend.get_vocab_size()} tokens, but embeddings for {vocab_size} only"
             )
-        self.max_tokens: int = min(max_tokens, tokenizer.model_max_length)
-        self._lower_case = lower_case
+        self.max_tokens: int = min(max_tokens, options.max_seq_length or max_tokens, tokenizer.model_max_length)
+        self._lower_case = options.lower_case
+        self._has_types = "token_type_ids" in tokenizer.model_input_names
         self._backend.no_padding()
         self._backend.enable_truncation(self.max_tokens)
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenize texts; those that are too long lose their end, as in sentence-transformers."""
+        return self._tokenize([text.lower() for text in texts] if self._lower_case else list(texts))
+
+    def tokenize_pairs(self, pairs: Sequence[tuple[str, str]]) -> TokenizedTexts:
+        """Tokenize two texts as one each; of a pair that is too long, the longer one of both loses its end."""
+        return self._tokenize([(a.lower(), b.lower()) for a, b in pairs] if self._lower_case else list(pairs))
+
+    def _tokenize(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> TokenizedTexts:
+        encodings = self._backend.encode_batch(texts)
+        token_ids = [encoding.ids for encoding in encodings]
+        num_first = [each.type_ids.count(0) if self._has_types else len(each.ids) for each in encodings]
+        return TokenizedTexts(token_ids, num_first, sum(bool(each.overflowing) for each in encodings))
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text; of one that is cut, those of all its pieces."""
         encodings = self._backend.encode_batch([text.lower() for text in texts] if self._lower_case else list(texts))
-        return TokenizedTexts([each.ids for each in encodings], sum(bool(each.overflowing) for each in encodings))
+        return [sum(len(piece.ids) for piece in (each, *each.overflowing)) for each in encodings]
 
 
 def _read(path: Path) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field
+from referencing import Registry
 
 from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.errors import ConstraintError, RequestError, UnsupportedSchemaError
@@ -238,3 +239,34 @@ def test_large_schemas_of_the_usual_kind_are_no_problem() -> None:
     schema_grammar(
         {"type": "object", "properties": {f"p{index}": {"type": ["string", "null"]} for index in range(500)}}
     )
+
+
+@pytest.mark.parametrize(
+    ("schema", "documents", "problem"),
+    [
+        ({"$id": 5}, {}, r"schema is not valid JSON Schema: its \$id must be a string"),
+        ({"properties": {"a": {"$id": 5, "type": "string"}}}, {}, r"schema/properties/a is not valid JSON Schema"),
+        ({"$ref": "d"}, {"d": {"$id": 5}}, r"documents\['d'\] is not valid JSON Schema"),
+        ({"$ref": "d"}, {"d": {"$defs": [1]}}, r"documents\['d'\] is not valid JSON Schema"),
+        ({"$ref": "#a", "$defs": [1]}, {}, r"\$ref='#a' cannot be resolved"),
+    ],
+)
+def test_what_has_not_the_form_of_a_schema_is_an_error_that_names_it(
+    schema: dict[str, Any], documents: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConstraintError, match=problem):
+        schema_grammar(schema, documents=documents)
+
+
+def test_a_document_is_searched_for_names_once_however_many_references_lead_into_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[Registry[Any]] = []
+    crawl = Registry.crawl
+    monkeypatch.setattr(Registry, "crawl", lambda registry: (searched.append(registry), crawl(registry))[1])
+    names = [f"n{i}" for i in range(20)]
+    library = {"$defs": {name: {"$id": f"https://example.com/{name}", "type": "integer"} for name in names}}
+    properties = {name: {"$ref": f"https://example.com/{name}"} for name in names}
+    for _ in range(3):
+        schema_grammar({"properties": properties}, documents={"https://example.com/library": library})
+    assert len(searched) == 1

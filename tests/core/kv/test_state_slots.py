@@ -62,6 +62,19 @@ def test_long_prompts_leave_a_state_every_so_often() -> None:
         kv.free(one)
 
 
+def test_chats_leave_a_state_at_the_last_border_within_each_message_of_some_length() -> None:
+    kv = manager()
+    first = request([*range(70)])
+    first.message_ends = [3, 22, 30, 41, 69]
+    assert compute(kv, first) == 70
+    assert [span.end for span in first.kv.state_spans] == [20, 40, 68, 70]
+    for num_common, found in [(69, 68), (67, 40), (39, 20), (19, 0)]:
+        other = request([*range(num_common), 99], num_common)
+        compute(kv, other)
+        assert other.num_cached_tokens == found
+        kv.free(other)
+
+
 def test_of_what_is_generated_only_the_last_state_is_kept() -> None:
     kv, one = manager(), request([*range(9)])
     compute(kv, one)

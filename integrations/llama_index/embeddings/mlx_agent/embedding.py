@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 
 from mlx_agent_llm import Embedder
-from mlx_agent_llm.embedder.on_first_use import EmbedderOnFirstUse
+from mlx_agent_llm.embedder.on_first_use import OnFirstUse
 
 
 class MLXAgentEmbedding(BaseEmbedding):
@@ -24,7 +25,7 @@ class MLXAgentEmbedding(BaseEmbedding):
     embed_batch_size: int = Field(default=256, gt=0, le=2048, description="Texts that are handed over at once.")
 
     _given: Embedder | None = PrivateAttr(default=None)
-    _own: EmbedderOnFirstUse = PrivateAttr(default_factory=EmbedderOnFirstUse)
+    _own: OnFirstUse[Embedder] = PrivateAttr(default_factory=OnFirstUse)
 
     def __init__(self, model_name: str | None = None, embedder: Embedder | None = None, **fields: Any) -> None:
         if embedder is not None:
@@ -73,4 +74,6 @@ class MLXAgentEmbedding(BaseEmbedding):
         return vectors
 
     def _embedder(self) -> Embedder:
-        return self._own.open(self.model_name, self.dimensions) if self._given is None else self._given
+        if self._given is not None:
+            return self._given
+        return self._own.open(partial(Embedder.load, self.model_name, dimensions=self.dimensions))

@@ -87,9 +87,8 @@ class Document:
     def __init__(self, schema: dict[str, Any] | bool, documents: Documents = NO_DOCUMENTS) -> None:
         self._main = _Parsed(_read(content_key("schema", schema)))
         self._schema = self._main.schema
-        self._documents = {
-            uri: _parsed_document(content_key("document", document)) for uri, document in documents.items()
-        }
+        self._library = _library(tuple((uri, content_key("document", one)) for uri, one in documents.items()))
+        self._documents = self._library.documents
         self._subschemas: dict[int, Subschema] = {}
         self._parts: dict[tuple[int, tuple[str, ...]], Subschema] = {}
 
@@ -97,12 +96,9 @@ class Document:
         """The formula of the whole schema."""
         dialect = dialect_of(self._schema)
         resource = _specification(dialect).create_resource(self._schema)
-        uri = resource.id() or ""
-        registry: Registry[Any] = Registry().with_resources(
-            (address, _specification(dialect_of(document.schema)).create_resource(document.schema))
-            for address, document in self._documents.items()
-        )
-        return self._formula(self._schema, registry.with_resource(uri, resource).resolver(uri), _Place("", dialect))
+        uri = _identifier(resource, "") or ""
+        registry = self._library.registry.with_resource(uri, resource)
+        return self._formula(self._schema, registry.resolver(uri), _Place("", dialect))
 
     def child(self, parent: Subschema, *steps: str | int) -> Formula:
         """The formula of the subschema at these steps of a subschema."""
@@ -117,7 +113,7 @@ class Document:
         resolver = parent.resolver
         if isinstance(schema, dict) and not schema.keys().isdisjoint(("$id", "id")):
             resource = _specification(parent.dialect).create_resource(schema)
-            resolver = resolver if resource.id() is None else resolver.in_subresource(resource)
+            resolver = resolver if _identifier(resource, pointer) is None else resolver.in_subresource(resource)
         return self._formula(schema, resolver, _Place(pointer, parent.dialect))
 
     def part(self, subschema: Subschema, keywords: dict[str, Any]) -> Formula:
@@ -139,7 +135,7 @@ class Document:
             raise UnsupportedSchemaError(parent.pointer, keyword, reason)
         try:
             resolved = parent.resolver.lookup(reference)
-        except (Unresolvable, ValueError):  # ValueError: not even a URI
+        except (Unresolvable, ValueError, AttributeError, TypeError):  # not even a URI, or nothing like a schema
             raise ConstraintError(
                 f"schema{parent.pointer}: {keyword}={reference!r} cannot be resolved within the schema and `documents`"
             ) from None
@@ -207,16 +203,40 @@ class _Parsed:
         return {value for value in values if isinstance(value, str)}
 
 
+class _Library(NamedTuple):
+    """Further documents by their addresses, and where references into them are looked up."""
+
+    documents: dict[str, _Parsed]
+    registry: Registry[Any]
+
+
 @lru_cache(maxsize=64)
-def _parsed_document(text: str) -> _Parsed:
-    """Kept for all schemas that come with it."""
-    return _Parsed(_read(text))
+def _library(texts: tuple[tuple[str, str], ...]) -> _Library:
+    """Kept, with the names within its documents, for all schemas that come with them."""
+    documents = {address: _Parsed(_read(text)) for address, text in texts}
+    registry: Registry[Any] = Registry()
+    for address, document in documents.items():
+        resource = _specification(dialect_of(document.schema)).create_resource(document.schema)
+        try:
+            registry = registry.with_resource(address, resource).crawl()
+        except (AttributeError, TypeError, ValueError):  # it takes the form of what it meets for granted
+            reason = "a keyword that holds schemas, or an $id, has not the form that it must have"
+            raise ConstraintError(f"documents[{address!r}] is not valid JSON Schema: {reason}") from None
+    return _Library(documents, registry)
 
 
 def _read(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise ConstraintError(f"schema has {len(text)} characters, more than {MAX_CHARACTERS}")
     return json.loads(text.partition(":")[2])
+
+
+def _identifier(resource: Resource[Any], pointer: str) -> str | None:
+    """The URI that a schema gives itself."""
+    try:
+        return resource.id()
+    except AttributeError:
+        raise ConstraintError(f"schema{pointer} is not valid JSON Schema: its $id must be a string") from None
 
 
 def _specification(dialect: Dialect) -> Specification[Any]:

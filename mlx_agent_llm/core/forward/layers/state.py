@@ -28,10 +28,10 @@ class StateLayer(Layer):
     """One recurrent layer's states, by slots: load comes before a forward, store after it."""
 
     def __init__(self, shape: StateShape) -> None:
-        self._num_arrays = len(shape.arrays)
+        self.num_arrays = len(shape.arrays)
         self._places: dict[int, _Place] = {}
         self._num_rows = 0
-        self._rows = ArraysCache(self._num_arrays)
+        self._rows = ArraysCache(self.num_arrays)
         self._chunks: list[_Chunk] = []
 
     def make_mask(self, num_tokens: int) -> None:
@@ -75,6 +75,14 @@ class StateLayer(Layer):
         self._num_rows, self._chunks = 0, []
         return made
 
+    def read_slot(self, slot: int) -> list[mx.array]:
+        """The state in a slot, (1, ...) each; nothing where there is none."""
+        return self._places[slot].read() if slot in self._places else []
+
+    def write_slot(self, slot: int, arrays: list[mx.array]) -> None:
+        """Put what read_slot returned into a slot."""
+        self._places[slot] = _Place(arrays, 0)
+
     def take_pools(self) -> tuple[mx.array, ...]:
         """Hand over the rows' states to a function that makes the next ones of them."""
         return tuple(self._rows.cache)
@@ -104,7 +112,7 @@ class StateLayer(Layer):
             self._chunks.append(self._begin(StateChunk(index, index + 1, source, target)))
 
     def _begin(self, span: StateChunk) -> _Chunk:
-        cache = ArraysCache(self._num_arrays)
+        cache = ArraysCache(self.num_arrays)
         if span.source is None:
             return _Chunk(span, cache, None)
         before = next((chunk for chunk in reversed(self._chunks) if chunk.span.target == span.source), None)

@@ -8,6 +8,7 @@ nobody used is compared with what was sampled all the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from weakref import proxy
 
 from mlx_agent_llm.core.schedule.speculation.ngram_index import NgramIndex
 from mlx_agent_llm.request import Request
@@ -22,7 +23,7 @@ class TextDrafter:
     """Follows one request's tokens, and finds those that may come next."""
 
     def __init__(self, request: Request) -> None:
-        self._request = request
+        self._request: Request = proxy(request)  # who keeps its drafter as long as it lives must not be kept by it
         self._token_ids = [*request.draft_text, *request.prompt_token_ids]
         self._index = NgramIndex(self._token_ids)
         self._index.grow()

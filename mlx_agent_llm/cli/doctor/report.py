@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from pathlib import Path
 
 import mlx.core as mx
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from mlx_agent_kernels import backend
 from mlx_agent_llm.chat import FoundFormat, found_format
-from mlx_agent_llm.cli.options import JSONFile
+from mlx_agent_llm.cli.options import console_beside, write_json
 from mlx_agent_llm.core.forward.fast.quantized_products import quantized_products
 from mlx_agent_llm.core.kv.memory import describe_default_pool
 from mlx_agent_llm.models import load_model
@@ -23,6 +23,8 @@ from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import blas, installation
 from mlx_agent_llm.process.device_memory import GIB, physical_bytes
 from mlx_agent_llm.process.memory_limits import describe_limits
+from mlx_agent_llm.request import SamplingDefaults
+from mlx_agent_llm.verify.comparison import Comparison
 from mlx_agent_llm.verify.report import Report
 from mlx_agent_llm.verify.report import verify as verify_device
 
@@ -31,19 +33,9 @@ PACKAGES = ("mlx-agent-llm", "mlx", "mlx-lm", "xgrammar", "llguidance", "transfo
 SLOW_GFLOPS = 20.0
 
 
-def doctor(
-    model: Annotated[
-        str | None, typer.Argument(help="Show how this model calls tools, too.", show_default="none")
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare every kernel and form with its reference here, and time them.")
-    ] = False,
-    json_file: JSONFile = None,
-) -> None:
-    """Show device, memory, BLAS, speed and versions, and give advice; exit code 1 if what is computed is wrong."""
-    if json_file is not None and not verify:
-        raise typer.BadParameter("it holds what --verify finds: give both", param_hint="--json")
-    console = Console()
+def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool) -> bool:
+    """Show all of it; False if what is computed is wrong."""
+    console = console_beside(json_file)
     gflops = matmul_gflops()
     console.print(_report(gflops))
     lines = advice(blas.status(), gflops, on_cpu=_on_cpu())
@@ -51,25 +43,29 @@ def doctor(
         loaded = load_model(model)
         found = found_format(loaded.tokenizer)
         console.print(f"{model}: {describe_tool_format(found)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(describe_sampling(loaded.sampling_defaults), markup=False, highlight=False, soft_wrap=True)
         lines += [found.warning] if found.warning else []
         for product in quantized_products(loaded.model):
             console.print(str(product), markup=False, highlight=False)
     for line in lines:
         console.print(line, style="yellow", markup=False)
-    if verify:
-        report = verify_device()
-        _show(console, report)
-        if json_file is not None:
-            json_file.write_text(json.dumps(report.as_json(), indent=2), encoding="utf-8")
-        if not report.is_good:
-            raise typer.Exit(1)
+    if not with_comparisons:
+        return True
+    report = verify_device(partial(_show_comparison, console))
+    _show_rest(console, report)
+    write_json(json_file, report.as_json())
+    return report.is_good
 
 
-def _show(console: Console, report: Report) -> None:
-    for name, dtype, error, tolerance, seconds in report.comparisons:
-        line = f"{dtype:<9}{name:<76}error {error:.1e} of {tolerance:.0e}, {1e3 * seconds:9.3f} ms"
-        style = None if error <= tolerance else "red"
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+def _show_comparison(console: Console, found: Comparison) -> None:
+    line = (
+        f"{found.dtype:<9}{found.name:<76}error {found.error:.1e} of {found.tolerance:.0e}, "
+        f"{1e3 * found.seconds:9.3f} ms"
+    )
+    console.print(line, style=None if found.is_close else "red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_rest(console: Console, report: Report) -> None:
     for line in report.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     wrong = [comparison.name for comparison in report.comparisons if not comparison.is_close]
@@ -84,6 +80,14 @@ def describe_tool_format(found: FoundFormat) -> str:
     kinds |= {"results": abilities.results, "a system turn": abilities.system}
     shown = ", ".join(name for name, is_shown in kinds.items() if is_shown) or "nothing of them"
     return f"tool format {found.tool_format.name} ({found.source}); its chat template shows {shown}"
+
+
+def describe_sampling(defaults: SamplingDefaults) -> str:
+    """How requests are sampled that do not say it."""
+    if defaults == SamplingDefaults():
+        return "sampling where a request says nothing: temperature=0.0, as its files recommend nothing else"
+    values = ", ".join(f"{name}={value}" for name, value in asdict(defaults).items())
+    return f"sampling where a request says nothing: {values}, as its files recommend"
 
 
 def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]:

@@ -1,0 +1,80 @@
+"""The drawings of the documentation: `python docs/drawings.py` writes docs/img."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+IMAGES = Path(__file__).parent / "img"
+INK, SHARED, OWN, HOST, DEVICE = "#333", "#7aa6da", "#e8c170", "#b5d6a7", "#d6a7c9"
+
+
+class Box(NamedTuple):
+    """A labelled rectangle; places and sizes are in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    color: str
+
+
+def svg(width: int, height: int, boxes: Sequence[Box], texts: Sequence[tuple[float, float, str]]) -> str:
+    """A drawing of boxes and lines of text."""
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">']
+    parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
+    for box in boxes:
+        middle = (box.x + box.width / 2, box.y + box.height / 2 + 4)
+        parts.append(
+            f'<rect x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}" rx="4" '
+            f'fill="{box.color}" stroke="{INK}"/>'
+        )
+        parts.append(
+            f'<text x="{middle[0]:g}" y="{middle[1]:g}" font-size="12" text-anchor="middle" fill="{INK}">'
+            f"{box.label}</text>"
+        )
+    parts += [f'<text x="{x:g}" y="{y:g}" font-size="13" fill="{INK}">{text}</text>' for x, y, text in texts]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def shared_blocks() -> str:
+    """Three agents, whose tables begin with the same blocks."""
+    boxes = [Box(170 + 90 * i, 20, 80, 30, f"block {i}", SHARED) for i in range(3)]
+    boxes += [Box(170 + 90 * i, 150, 80, 30, f"block {i}", OWN) for i in range(3, 6)]
+    texts = [(10, 40, "system prompt, tools"), (10, 170, "what each has of its own"), (10, 225, _CAPTION)]
+    for agent in range(3):
+        table = ", ".join(map(str, [0, 1, 2, 3 + agent]))
+        boxes.append(Box(20 + 190 * agent, 85, 175, 30, f"agent {agent + 1}: blocks {table}", "white"))
+    return svg(600, 240, boxes, texts)
+
+
+_CAPTION = "Blocks 0 to 2 are computed once, kept once, and read once a step for all three rows."
+
+
+def one_step() -> str:
+    """The two lanes of three steps: what the host does while the device computes."""
+    return svg(760, 190, list(_lanes()), [(10, 50, "host"), (10, 110, "device"), (80, 165, _STEP_CAPTION)])
+
+
+_STEP_CAPTION = (
+    "The forward of a step is dispatched before the last step's tokens are read: only the sampling waits for masks."
+)
+
+
+def _lanes() -> Iterator[Box]:
+    for step in range(3):
+        x = 80 + 220 * step
+        for offset, label in enumerate(("schedule", "tokens", "masks")):
+            yield Box(x + 66 * offset, 30, 62, 32, label, HOST)
+        yield Box(x + 40, 90, 150, 32, f"forward {step + 1}", DEVICE)
+        yield Box(x + 192, 90, 50, 32, "sample", DEVICE)
+
+
+DRAWINGS = {"blocks.svg": shared_blocks, "step.svg": one_step}
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    for name, draw in DRAWINGS.items():
+        (IMAGES / name).write_text(draw(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""mlx-agent extract: documents to JSON lines of one schema."""

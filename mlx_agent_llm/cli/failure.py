@@ -1,0 +1,14 @@
+"""What went wrong, in one line on the standard error."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from mlx_agent_llm.process import installation
+
+
+def tell(error: Exception) -> None:
+    """Print the error; where MLX cannot be loaded that is the reason, whatever could not be imported."""
+    problem = installation.problem() if isinstance(error, ImportError) else None
+    message = problem or f"{type(error).__name__}: {error}"
+    Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,89 @@
+"""mlx-agent serve: models behind OpenAI's and Anthropic's APIs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.server.service import Service
+    from mlx_agent_llm.server.settings import ServerSettings
+
+Model = Annotated[str | None, typer.Argument(help='"demo", a hub id, a local directory or a .gguf file.')]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAME=MODEL", help="A further model by a name of its own, loaded when asked for."),
+]
+MaxLoaded = Annotated[int | None, typer.Option(min=1, help="Models that stay loaded at a time; by default all.")]
+EmbedderName = Annotated[str | None, typer.Option("--embedder", help="An embedding model for /v1/embeddings.")]
+Host = Annotated[str, typer.Option(help="Another host than loopback needs --api-key-file.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--api-key-file", exists=True, dir_okay=False, help="API keys, one a line.")
+]
+Certificate = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="For TLS, with --private-key.")]
+PrivateKey = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="For TLS, with --certificate.")]
+DefaultMaxTokens = Annotated[int, typer.Option(min=1, help="Of answers whose request does not say.")]
+MaxOpen = Annotated[int, typer.Option(min=1, help="Requests of one key that are open at a time.")]
+DrainSeconds = Annotated[float, typer.Option(min=0.01, help="For open requests after SIGTERM.")]
+
+
+def serve(
+    model: Model = None,
+    models: Models = None,
+    max_loaded: MaxLoaded = None,
+    embedder: EmbedderName = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key_file: KeyFile = None,
+    certificate: Certificate = None,
+    private_key: PrivateKey = None,
+    default_max_tokens: DefaultMaxTokens = 4096,
+    max_open_requests: MaxOpen = 128,
+    drain_seconds: DrainSeconds = 30.0,
+) -> None:
+    """Serve models over HTTP, in the APIs of OpenAI and Anthropic."""
+    from mlx_agent_llm.server.app import Address, DrainingServer
+    from mlx_agent_llm.server.keys import Keys
+    from mlx_agent_llm.server.settings import ServerSettings
+
+    settings = ServerSettings(
+        default_max_tokens=default_max_tokens, max_open_requests=max_open_requests, drain_seconds=drain_seconds
+    )
+    address = Address(host, port, certificate, private_key)
+    keys = Keys() if api_key_file is None else Keys.read(api_key_file)
+    service = _service(_sources(model, models or []), max_loaded, embedder, settings)
+    try:
+        server = DrainingServer(service, address, keys)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(f"serving on http{'s' if certificate else ''}://{host}:{port}", err=True)
+    server.run()
+    if server.load_error is not None:
+        raise server.load_error
+
+
+def _service(
+    sources: dict[str, str], max_loaded: int | None, embedder: str | None, settings: ServerSettings
+) -> Service:
+    from mlx_agent_llm import Embedder, Engine
+    from mlx_agent_llm.server.served_models import ServedModels
+    from mlx_agent_llm.server.service import Service
+
+    loaded = None if embedder is None else Embedder.load(embedder)
+    return Service(ServedModels(sources, Engine.load, max_loaded), settings, loaded)
+
+
+def _sources(model: str | None, named: list[str]) -> dict[str, str]:
+    """Names and what they are loaded from, the default first."""
+    sources = {} if model is None else {model: model}
+    for text in named:
+        name, separator, source = text.partition("=")
+        if not separator or not name or not source or name in sources:
+            raise typer.BadParameter(f"--model {text} must be NAME=MODEL, each name once")
+        sources[name] = source
+    if not sources:
+        raise typer.BadParameter("give a MODEL, or --model NAME=MODEL")
+    return sources

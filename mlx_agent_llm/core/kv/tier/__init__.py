@@ -1,0 +1,1 @@
+"""Blocks of keys and values on disk, found by what they are of. Knows no requests, no pools and no MLX."""

@@ -1,0 +1,46 @@
+"""One forward of an encoder over the rows of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_agent_llm.embedder.calls import Row, Vectors
+from mlx_agent_llm.models.embedders import TextBatch
+from mlx_agent_llm.process.allocator import keep_freed_buffers
+from mlx_agent_llm.process.default_device import default_device
+
+_MAX_TOKENS = {mx.cpu: 256, mx.gpu: 16384}  # on a CPU what its cache holds
+
+
+class EncoderForward:
+    """Pads rows of about one length to one, and runs a model over them: a TextBatch (B, L) -> (B, D)."""
+
+    min_fill = 0.8
+
+    def __init__(self, model: nn.Module, device: mx.Device) -> None:
+        if device.type == mx.cpu:
+            keep_freed_buffers()
+        self._model: nn.Module | None = model
+        self._device = device
+        self.max_tokens = _MAX_TOKENS[device.type]
+
+    def __call__(self, rows: Sequence[Row]) -> Vectors:
+        """See the class."""
+        assert self._model is not None
+        lengths = np.array([len(row.token_ids) for row in rows], np.int32)
+        tokens = np.zeros((len(rows), lengths.max()), np.int32)
+        for row, (ids, length) in enumerate(zip((row.token_ids for row in rows), lengths, strict=True)):
+            tokens[row, :length] = ids
+        num_first = np.array([row.num_first for row in rows], np.int32)
+        with default_device.set_to(self._device):
+            vectors = self._model(TextBatch(mx.array(tokens), mx.array(lengths), mx.array(num_first)))
+        mx.eval(vectors)
+        return np.array(vectors)
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._model = None

@@ -1,0 +1,11 @@
+"""An engine's counts for Prometheus, under the names that dashboards for vLLM read. Needs the `metrics` extra."""
+
+try:
+    import prometheus_client  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError("metrics need prometheus-client: pip install 'mlx-agent-llm[metrics]'") from error
+
+from mlx_agent_llm.metrics.collector import EngineCollector
+from mlx_agent_llm.metrics.exposition import CONTENT_TYPE, exposition, serve_metrics
+
+__all__ = ["CONTENT_TYPE", "EngineCollector", "exposition", "serve_metrics"]

@@ -1,0 +1,87 @@
+"""EngineCollector: engines' stats as metrics, read when they are asked for and not kept twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mlx_agent_llm.core.histogram import HistogramCounts
+from mlx_agent_llm.core.stats import EngineStats
+from mlx_agent_llm.engine import Engine
+from mlx_agent_llm.metrics.families import COUNTERS, GAUGES, HISTOGRAMS
+from mlx_agent_llm.request import FinishReason
+
+_LABELS = ("model_name", "engine")
+_FINISHED: dict[FinishReason, str] = {  # as vLLM calls them
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "cancelled": "abort",
+    "error": "error",
+}
+
+
+class EngineCollector(Collector):
+    """What one or several engines count, for a Prometheus registry: `REGISTRY.register(EngineCollector(engine))`.
+
+    Every metric has the labels model_name and engine, which is the engine's place among them.
+    """
+
+    def __init__(self, *engines: Engine) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a metric, with a sample for each engine."""
+        stats = {(engine.model_name, str(i)): engine.stats() for i, engine in enumerate(self._engines)}
+        for gauge in GAUGES:
+            family = GaugeMetricFamily(gauge.name, gauge.help, labels=_LABELS)
+            yield _filled(family, {labels: gauge.read(one) for labels, one in stats.items()})
+        for counter in COUNTERS:
+            total = CounterMetricFamily(counter.name, counter.help, labels=_LABELS)
+            yield _filled(total, {labels: counter.read(one) for labels, one in stats.items()})
+        yield _requests(stats)
+        yield _phases(stats)
+        for histogram in HISTOGRAMS:
+            distribution = HistogramMetricFamily(histogram.name, histogram.help, labels=_LABELS)
+            for labels, one in stats.items():
+                counts = histogram.read(one)
+                distribution.add_metric(labels, _buckets(counts), counts.total)
+            yield distribution
+
+
+def _filled(
+    family: GaugeMetricFamily | CounterMetricFamily, values: dict[tuple[str, str], float]
+) -> GaugeMetricFamily | CounterMetricFamily:
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _requests(stats: dict[tuple[str, str], EngineStats]) -> Metric:
+    help_text = "Requests that ended, by the reason; those that were cancelled (abort) or failed (error) too."
+    family = CounterMetricFamily("vllm:request_success", help_text, labels=(*_LABELS, "finished_reason"))
+    for labels, one in stats.items():
+        for reason, count in one.requests.num_finished.items():
+            family.add_metric((*labels, _FINISHED[reason]), count)
+    return family
+
+
+def _phases(stats: dict[tuple[str, str], EngineStats]) -> Metric:
+    help_text = "Mean seconds of each phase of a step, over the last 1,000."
+    family = GaugeMetricFamily("mlx_agent:step_phase_seconds_mean", help_text, labels=(*_LABELS, "phase"))
+    for labels, one in stats.items():
+        for phase, seconds in one.mean_phase_times.items():
+            family.add_metric((*labels, phase), seconds)
+    return family
+
+
+def _buckets(counts: HistogramCounts) -> list[tuple[str, float]]:
+    """Prometheus counts each bucket with all below it."""
+    buckets: list[tuple[str, float]] = []
+    num_below = 0
+    for bound, count in zip((*map(str, counts.bounds), "+Inf"), counts.counts, strict=True):
+        num_below += count
+        buckets.append((bound, num_below))
+    return buckets

@@ -1,0 +1,39 @@
+"""The text that Prometheus reads, and the smallest server of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest, start_http_server
+
+from mlx_agent_llm.engine import Engine
+from mlx_agent_llm.metrics.collector import EngineCollector
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+"""The Content-Type header of what exposition returns."""
+
+
+def exposition(*engines: Engine) -> bytes:
+    """All metrics of these engines in Prometheus' text format; any thread may ask, and no step waits for it."""
+    return generate_latest(_registry(*engines))
+
+
+def serve_metrics(engine: Engine, port: int = 9400, host: str = "127.0.0.1") -> Callable[[], None]:
+    """Serve an engine's metrics at http://host:port/metrics from a thread of their own; returns what stops it.
+
+    Raises OSError where the port is taken.
+    """
+    server, thread = start_http_server(port, host, registry=_registry(engine))
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
+
+
+def _registry(*engines: Engine) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(EngineCollector(*engines))
+    return registry

@@ -1,0 +1,113 @@
+"""Anthropic's turns and their blocks, as the messages that the engine reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlx_agent_llm.server.api_error import APIError, invalid
+
+# What a coding client puts before its system prompt, with another value in each request.
+_PER_REQUEST = "x-anthropic-billing-header:"
+
+
+def read_history(
+    system: str | Sequence[Mapping[str, Any]] | None, messages: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The system's text and the turns; results of tools are turns of their own, in the order of their blocks.
+
+    A turn of the system in the middle stays there. A system block that clients number for billing is left out: nothing
+    in it is for the model, and with it no two requests would have a common prefix.
+    """
+    history: list[dict[str, Any]] = []
+    if system:
+        blocks = [{"type": "text", "text": system}] if isinstance(system, str) else system
+        texts = [_text_of(block, f"system[{index}]") for index, block in enumerate(blocks)]
+        if kept := [text for text in texts if not text.startswith(_PER_REQUEST)]:
+            history.append({"role": "system", "content": "\n\n".join(kept)})
+    for index, message in enumerate(messages):
+        history += _read_turn(message, f"messages[{index}]")
+    return history
+
+
+def has_billing_block(system: str | Sequence[Mapping[str, Any]] | None) -> bool:
+    """Whether a system prompt has a block that is left out."""
+    blocks = () if system is None or isinstance(system, str) else system
+    return any(str(block.get("text")).startswith(_PER_REQUEST) for block in blocks)
+
+
+def _read_turn(message: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
+    for name in message.keys() - {"role", "content"}:
+        raise invalid(f"unknown parameter: {place}.{name}", place, "unknown_parameter")
+    role, content = message.get("role"), message.get("content")
+    if role not in ("user", "assistant", "system"):
+        raise invalid(f"{place}.role={role!r} must be 'user', 'assistant' or 'system'", place)
+    if isinstance(content, str):
+        return [{"role": role, "content": content}]
+    if not isinstance(content, list) or not all(isinstance(block, Mapping) for block in content) or not content:
+        raise invalid(f"{place}.content must be a text or a list of blocks that is not empty", place)
+    places = [f"{place}.content[{index}]" for index in range(len(content))]
+    if role == "assistant":
+        return [_read_assistant(content, places)]
+    return list(_read_others(str(role), content, places))
+
+
+def _read_assistant(blocks: Sequence[Mapping[str, Any]], places: Sequence[str]) -> dict[str, Any]:
+    texts, thoughts, calls = [], [], []
+    for block, place in zip(blocks, places, strict=True):
+        match block.get("type"):
+            case "thinking":
+                thoughts.append(_field(block, "thinking", str, place))
+            case "tool_use":
+                name, arguments = _field(block, "name", str, place), _field(block, "input", dict, place)
+                function = {"name": name, "arguments": arguments}
+                calls.append({"id": _field(block, "id", str, place), "type": "function", "function": function})
+            case _:
+                texts.append(_text_of(block, place))
+    turn: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+    if thoughts:
+        turn["reasoning_content"] = "".join(thoughts)
+    return turn | ({"tool_calls": calls} if calls else {})
+
+
+def _read_others(role: str, blocks: Sequence[Mapping[str, Any]], places: Sequence[str]) -> Iterator[dict[str, Any]]:
+    texts: list[str] = []
+    for block, place in zip(blocks, places, strict=True):
+        if block.get("type") != "tool_result":
+            texts.append(_text_of(block, place))
+            continue
+        if texts:
+            yield {"role": role, "content": "\n".join(texts)}
+            texts = []
+        yield {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": _result_of(block, place)}
+    if texts:
+        yield {"role": role, "content": "\n".join(texts)}
+
+
+def _result_of(block: Mapping[str, Any], place: str) -> str:
+    """A result's text; that it is an error is for the model to know."""
+    content = block.get("content") or ""
+    if isinstance(content, list):
+        content = "\n".join(_text_of(part, f"{place}.content[{index}]") for index, part in enumerate(content))
+    if not isinstance(content, str):
+        raise invalid(f"{place}.content={content!r:.80} must be a text or a list of blocks", place)
+    return f"Error: {content}" if block.get("is_error") is True else content
+
+
+def _text_of(block: Any, place: str) -> str:
+    kind = block.get("type") if isinstance(block, Mapping) else None
+    if kind != "text":
+        raise invalid(f"{place}.type={kind!r} is not supported: the model reads text, and calls with their results")
+    return str(_field(block, "text", str, place))
+
+
+def _field(block: Mapping[str, Any], name: str, kind: type[str] | type[dict[str, Any]], place: str) -> Any:
+    value = block.get(name)
+    if not isinstance(value, kind):
+        raise _wrong_field(place, name, value, kind)
+    return value
+
+
+def _wrong_field(place: str, name: str, value: Any, kind: type) -> APIError:
+    words = "a text" if kind is str else "an object"
+    return invalid(f"{place}.{name}={value!r:.80} must be {words}", f"{place}.{name}", "invalid_value")

@@ -1,0 +1,74 @@
+"""The route of embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any, Literal
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mlx_agent_llm.embedder import Embedder
+from mlx_agent_llm.server.api_error import APIError, invalid
+from mlx_agent_llm.server.body import Fields, read_fields
+from mlx_agent_llm.server.service import Service, service_of
+
+
+class EmbeddingRequest(Fields):
+    """OpenAI's parameters; prompt_name is one of the model's prompts, "query" and "document" among them."""
+
+    model: str
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    prompt_name: str | None = None
+    user: str | None = None
+
+    def texts(self) -> list[str]:
+        """The texts to embed; token ids are those of another tokenizer, as clients of OpenAI's send them."""
+        texts = [self.input] if isinstance(self.input, str) else list(self.input)
+        if any(not isinstance(text, str) for text in texts):
+            raise invalid(
+                "input holds token ids, which are not this model's: send texts "
+                "(OpenAIEmbeddings(check_embedding_ctx_length=False) does)",
+                "input",
+                "invalid_value",
+            )
+        return [text for text in texts if isinstance(text, str)]
+
+
+async def embeddings(request: Request) -> Response:
+    """A vector for each text; a text that the model would not read whole is refused."""
+    service = service_of(request)
+    fields = await read_fields(request, EmbeddingRequest, service.settings)
+    embedder, texts = _embedder(service, fields.model), fields.texts()
+    if fields.dimensions not in (None, embedder.dimensions):
+        raise invalid(f"dimensions={fields.dimensions} must be the model's, {embedder.dimensions}", "dimensions")
+    counts = await asyncio.to_thread(embedder.count_tokens, texts, prompt_name=fields.prompt_name)
+    for index, count in enumerate(counts):
+        if count > embedder.max_tokens:
+            raise invalid(
+                f"input[{index}] of {count} tokens must be at most {embedder.max_tokens}", "input", "input_too_long"
+            )
+    vectors = await embedder.aembed(texts, prompt_name=fields.prompt_name)
+    data = [_entry(index, vector, fields.encoding_format) for index, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)}
+    return JSONResponse({"object": "list", "model": embedder.model_name, "data": data, "usage": usage})
+
+
+def _embedder(service: Service, model: str) -> Embedder:
+    embedder = service.embedder
+    if embedder is not None and model in (embedder.model_name, "default"):
+        return embedder
+    if any(model == served.name for served in service.models.models):
+        raise invalid(f"model={model!r} is a chat model: it does not embed", "model", "wrong_model_kind")
+    known = "none" if embedder is None else repr(embedder.model_name)
+    raise APIError(404, f"model={model!r} is not served; known embedding models: {known}", "model", "model_not_found")
+
+
+def _entry(index: int, vector: Any, encoding_format: str) -> dict[str, Any]:
+    values = vector.astype(np.float32)
+    embedding = base64.b64encode(values.tobytes()).decode() if encoding_format == "base64" else values.tolist()
+    return {"object": "embedding", "index": index, "embedding": embedding}

@@ -1,0 +1,112 @@
+"""mlx-agent extract: on a model that says what it is told to, and on the demo model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from mlx_agent_llm import Engine
+from mlx_agent_llm.cli.app import app
+from mlx_agent_llm.models import LoadedModel
+from mlx_agent_llm.testing import ScriptedModel
+from tests.support.engines import MakeEngine
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A schema and three documents, each of which names a city in its last word."""
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    for name, city in (("a.txt", "Rome"), ("b.md", "Paris"), ("c.txt", "Lima")):
+        (tmp_path / name).write_text(f"A letter from {city}")
+    return tmp_path
+
+
+def city_of(prompt: str) -> str:
+    letter = next(line for line in prompt.splitlines() if line.startswith("A letter"))
+    return json.dumps({"city": letter.removesuffix("<|im_end|>").split()[-1]})
+
+
+@pytest.fixture
+def run(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Run:
+    """run(*arguments): the exit code and what was printed; the schema and the output are given."""
+
+    def run_extract(*arguments: str, reply: Callable[[str], str] = city_of) -> tuple[int, str]:
+        monkeypatch.setattr(Engine, "load", lambda name: make_engine(ScriptedModel(reply), kv_cache_tokens=16384))
+        command = ["extract", str(folder / "schema.json"), *arguments, "--output", str(folder / "out.jsonl")]
+        result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+        return result.exit_code, result.output if result.exception is None else f"{result.output}{result.exception}"
+
+    return run_extract
+
+
+def lines(folder: Path) -> dict[str, object]:
+    read = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert len({line["document"] for line in read}) == len(read)
+    return {Path(line["document"]).name: line["value"]["city"] for line in read}
+
+
+def test_every_document_becomes_a_line(run: Run, folder: Path) -> None:
+    code, _ = run(str(folder))
+    assert code == 0
+    assert lines(folder) == {"a.txt": "Rome", "b.md": "Paris", "c.txt": "Lima"}
+
+
+def test_what_was_done_before_is_not_done_again(run: Run, folder: Path) -> None:
+    run(str(folder / "a.txt"))
+    code, printed = run(str(folder), reply=lambda prompt: '{"city": "another"}')
+    assert code == 0 and "1 documents were done before, 2 are left" in printed
+    assert lines(folder) == {"a.txt": "Rome", "b.md": "another", "c.txt": "another"}
+
+
+def test_a_line_that_was_cut_off_when_it_was_written_is_done_again(run: Run, folder: Path) -> None:
+    run(str(folder))
+    whole = (folder / "out.jsonl").read_text()
+    (folder / "out.jsonl").write_text(whole[:-5])
+    assert run(str(folder))[0] == 0
+    assert set(lines(folder)) == {"a.txt", "b.md", "c.txt"}
+
+
+def test_documents_that_cannot_be_read_are_told_and_skipped(run: Run, folder: Path) -> None:
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    (folder / "long.txt").write_text("A letter " + "x" * 9000)
+    code, printed = run(str(folder))
+    assert code == 3 and "2 were skipped" in printed
+    assert "latin.txt: 'utf-8' codec" in printed and "long.txt: prompt of" in printed
+    assert set(lines(folder)) == {"a.txt", "b.md", "c.txt"}
+
+
+def test_a_schema_that_no_grammar_enforces_is_refused_or_checked_as_it_is_asked_for(run: Run, folder: Path) -> None:
+    odd = {"type": "object", "properties": {"city": {"type": "string", "not": {"pattern": "^(?=R)"}}}}
+    (folder / "schema.json").write_text(json.dumps(odd | {"required": ["city"]}))
+    code, printed = run(str(folder))
+    assert code == 1 and "pattern" in printed
+    code, printed = run(str(folder), "--no-strict")
+    assert code == 3 and "1 were skipped" in printed  # the model says Rome at temperature 0 whatever is checked
+    assert set(lines(folder)) == {"b.md", "c.txt"}
+
+
+def test_nothing_to_read_and_an_output_of_others_are_told(run: Run, folder: Path) -> None:
+    assert run(str(folder / "nothing.txt"))[0] == 2
+    (folder / "empty").mkdir()
+    assert run(str(folder / "empty"))[0] == 2
+    (folder / "out.jsonl").write_text('{"another": "file"}\n')
+    code, printed = run(str(folder))
+    assert code == 2 and "did not write" in printed
+    assert (folder / "out.jsonl").read_text() == '{"another": "file"}\n'
+
+
+def test_the_demo_model_reads_documents_into_valid_json(
+    demo: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "load", lambda name: Engine(demo))
+    output = folder / "demo.jsonl"
+    command = ["extract", str(folder / "schema.json"), str(folder), "-o", str(output), "--max-tokens", "24"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    for line in output.read_text().splitlines():
+        jsonschema.validate(json.loads(line)["value"], SCHEMA)

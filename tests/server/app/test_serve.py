@@ -1,0 +1,187 @@
+"""A server that listens: how it begins, how it ends, and whom it lets listen."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mlx_agent_llm import Engine, ModelLoadError
+from mlx_agent_llm.server.app import Address, DrainingServer
+from mlx_agent_llm.server.keys import Keys
+from mlx_agent_llm.server.served_models import ServedModels
+from mlx_agent_llm.server.service import Service
+from mlx_agent_llm.server.settings import ServerSettings
+from tests.support.servers import ASK, listening, scripted_engine, url_of, wait_until
+
+BODY = {"model": "default", "messages": ASK, "stream": True, "max_tokens": 4000}
+LONG = "Hello. " * 500
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "mac.local"])
+def test_another_host_than_loopback_needs_a_key(host: str) -> None:
+    address = Address(host)
+    with pytest.raises(ValueError, match="api_key_file"):
+        address.check(Keys())
+    address.check(Keys(["key"]))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_loopback_needs_none(host: str) -> None:
+    Address(host).check(Keys())
+
+
+def test_a_certificate_needs_its_key() -> None:
+    with pytest.raises(ValueError, match="together"):
+        Address(certificate=Path("c.pem")).check(Keys())
+
+
+def test_health_says_that_the_model_loads_until_it_is_loaded() -> None:
+    may_load, engine = threading.Event(), scripted_engine(["Hello."])
+
+    def load(_: str) -> Engine:
+        may_load.wait(30)
+        return engine
+
+    server = DrainingServer(Service(ServedModels({"m": "m"}, load), ServerSettings()), Address(port=0))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        loading = httpx.get(f"{url_of(server)}/health")
+        assert (loading.status_code, loading.json()) == (503, {"status": "loading"})
+        may_load.set()
+        wait_until(lambda: httpx.get(f"{url_of(server)}/health").status_code == 200)
+    finally:
+        may_load.set()
+        server.should_exit = True
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server() -> None:
+    def load(source: str) -> Engine:
+        raise ModelLoadError(f"{source}: cannot be read")
+
+    server = DrainingServer(Service(ServedModels({"m": "m"}, load), ServerSettings()), Address(port=0))
+    server.run()
+    assert isinstance(server.load_error, ModelLoadError)
+
+
+def test_open_streams_end_by_themselves_within_the_bound() -> None:
+    with listening(["Hello. " * 20]) as server, httpx.stream("POST", _path(server), json=BODY) as response:
+        lines = response.iter_lines()
+        next(lines)
+        server.should_exit = True
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]" and '"finish_reason":"stop"' in rest[-2]
+
+
+def test_streams_that_take_longer_end_with_an_error_and_their_terminator() -> None:
+    begin = time.monotonic()
+    with listening(_never_ending, drain_seconds=0.3) as server:
+        with httpx.stream("POST", _path(server), json=BODY) as response:
+            lines = response.iter_lines()
+            next(lines)
+            server.should_exit = True
+            rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]" and "shutting_down" in rest[-2]
+    assert time.monotonic() - begin < 20
+
+
+@pytest.mark.long
+def test_a_signal_ends_a_process_and_no_key_is_in_its_log(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("secret-key\n")
+    code = f"""
+import mlx_agent_llm
+from mlx_agent_llm.server.app import Address, DrainingServer
+from mlx_agent_llm.server.keys import Keys
+from pathlib import Path
+from tests.support.servers import scripted_engine, service_of
+server = DrainingServer(service_of(scripted_engine(["Hello."])), Address(port=0), Keys.read(Path({str(keys)!r})))
+startup = server.startup
+async def told(sockets=None):
+    await startup(sockets)
+    print(server.port, flush=True)
+server.startup = told
+server.run()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        headers = {"authorization": "Bearer secret-key"}
+        assert httpx.post(url, json={**BODY, "stream": False}, headers=headers, timeout=60).status_code == 200
+        assert httpx.post(url, json=BODY, headers={"authorization": "Bearer wrong-key"}).status_code == 401
+        process.send_signal(signal.SIGTERM)
+        output = process.stdout.read().decode()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    assert "secret-key" not in output and "wrong-key" not in output
+
+
+@pytest.mark.long
+def test_many_clients_that_leave_send_nonsense_and_read_slowly_leave_nothing_behind() -> None:
+    import random
+
+    generator = random.Random(0)
+    engine = scripted_engine([LONG[:200]])
+
+    async def one(client: httpx.AsyncClient, until: float) -> int:
+        num_ended = 0
+        while time.monotonic() < until:
+            kind = generator.choice(["read", "read", "leave", "nonsense", "slow"])
+            if kind == "nonsense":
+                body = generator.choice([b"{", b"\xff", b'{"model": 1}', b"[]" * 1000])
+                response = await client.post("/v1/chat/completions", content=body, headers=JSON)
+                assert response.status_code == 400
+                continue
+            async with client.stream("POST", "/v1/chat/completions", json=BODY) as response:
+                assert response.status_code in (200, 429)
+                lines = [] if response.status_code == 200 else ["data: [DONE]"]
+                async for line in response.aiter_lines():
+                    lines.append(line)
+                    if kind == "leave" and generator.random() < 0.05:
+                        break
+                    if kind == "slow":
+                        await asyncio.sleep(0.01)
+                else:
+                    assert "data: [DONE]" in lines[-3:]
+                    num_ended += 1
+        return num_ended
+
+    async def all_of_them(url: str, seconds: float) -> int:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+            until = time.monotonic() + seconds
+            return sum(await asyncio.gather(*(one(client, until) for _ in range(64))))
+
+    with listening(engine) as server:
+        assert asyncio.run(all_of_them(url_of(server), 60)) > 64
+        wait_until(lambda: engine.stats().num_used_blocks == 0)
+        assert not server.service.open_replies._replies and not server.gate._num_open
+
+
+JSON = {"content-type": "application/json"}
+
+
+def _path(server: DrainingServer) -> str:
+    return f"{url_of(server)}/v1/chat/completions"
+
+
+def _never_ending(prompt: str) -> str:
+    time.sleep(0.002)
+    return LONG
+
+
+def test_settings_are_checked() -> None:
+    values: list[dict[str, Any]] = [{"max_n": 0}, {"drain_seconds": -1}, {"max_tools": 1.5}]
+    for value in values:
+        with pytest.raises(ValueError, match=next(iter(value))):
+            ServerSettings(**value)

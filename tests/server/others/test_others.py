@@ -1,0 +1,129 @@
+"""Embeddings, ranking, tokens, and what is said of models."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from mlx_agent_llm import Embedder
+from mlx_agent_llm.server.app import make_app
+from mlx_agent_llm.server.gate import Gate
+from tests.support.embedders import WORDS, write_tiny_encoder
+from tests.support.servers import ASK, ask, chat, client_of, scripted_engine, service_of
+
+
+class Ranked(NamedTuple):
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name
+    score: float
+
+
+class LengthRanker:
+    """The longest document answers best."""
+
+    model_name = "ranker"
+
+    async def arank(self, query: str, documents: Sequence[str], top_n: int | None = None) -> list[Ranked]:
+        order = sorted(range(len(documents)), key=lambda index: -len(documents[index]))
+        return [Ranked(index, float(len(documents[index]))) for index in order[:top_n]]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    folder: Path = tmp_path_factory.mktemp("encoder")
+    write_tiny_encoder(folder, "bert")
+    engine = scripted_engine(["Hello."])
+    with Embedder.load(str(folder), device="cpu") as embedder, engine:
+        service = service_of(engine)
+        service.embedder, service.reranker = embedder, LengthRanker()
+        yield make_app(service)
+
+
+def embedder_of(app: Gate) -> Embedder:
+    embedder: Embedder = app._app.state.service.embedder  # type: ignore[attr-defined]
+    return embedder
+
+
+async def embed(app: Gate, texts: Any, **options: Any) -> Any:
+    return await ask(app, "/v1/embeddings", {"model": "default", "input": texts, **options})
+
+
+async def test_vectors_are_the_embedders_own_in_both_encodings(app: Gate) -> None:
+    texts = [WORDS[3], " ".join(WORDS[5:9])]
+    numbers = (await embed(app, texts)).json()
+    coded = (await embed(app, texts, encoding_format="base64")).json()
+    expected = embedder_of(app).embed(texts)
+    for entry, code, vector in zip(numbers["data"], coded["data"], expected, strict=True):
+        np.testing.assert_allclose(entry["embedding"], vector, rtol=1e-5)
+        np.testing.assert_array_equal(
+            np.frombuffer(base64.b64decode(code["embedding"]), np.float32), np.float32(entry["embedding"])
+        )
+    assert numbers["usage"]["prompt_tokens"] == 3 + 6
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        ([1, 2, 3], {}, "check_embedding_ctx_length=False"),
+        ([[1, 2], [3]], {}, "check_embedding_ctx_length=False"),
+        ([], {}, "at least one text"),
+        (["w1"], {"dimensions": 7}, "must be the model's"),
+        (["w1"], {"prompt_name": "poem"}, "prompt_name"),
+        (["w1", " ".join(["w2"] * 400)], {}, "input[1] of"),
+        (["w1"], {"model": "scripted"}, "is a chat model"),
+    ],
+)
+async def test_what_cannot_be_embedded_is_refused_and_nothing_is_cut(
+    app: Gate, texts: Any, options: dict[str, Any], message: str
+) -> None:
+    response = await embed(app, texts, **options)
+    assert response.status_code == 400, response.text
+    assert message in response.json()["error"]["message"]
+
+
+async def test_an_embedder_does_not_chat(app: Gate) -> None:
+    response = await chat(app, model=embedder_of(app).model_name)
+    assert response.status_code == 400 and response.json()["error"]["code"] == "wrong_model_kind"
+
+
+async def test_documents_are_ranked(app: Gate) -> None:
+    body = {"model": "ranker", "query": "q", "documents": ["a", {"text": "ccc"}, "bb"], "top_n": 2}
+    results = (await ask(app, "/v1/rerank", {**body, "return_documents": True})).json()["results"]
+    assert results == [
+        {"index": 1, "relevance_score": 3.0, "document": {"text": "ccc"}},
+        {"index": 2, "relevance_score": 2.0, "document": {"text": "bb"}},
+    ]
+
+
+async def test_without_a_reranker_and_an_embedder_their_routes_say_so() -> None:
+    with scripted_engine(["Hello."]) as engine:
+        app = make_app(service_of(engine))
+        ranked = await ask(app, "/v1/rerank", {"model": "x", "query": "q", "documents": ["a"]})
+        embedded = await embed(app, ["a"])
+    assert ranked.status_code == embedded.status_code == 404
+
+
+async def test_tokens_of_a_chat_are_those_that_its_usage_counts(app: Gate) -> None:
+    counted = (await ask(app, "/v1/tokenize", {"model": "default", "messages": ASK})).json()["count"]
+    assert counted == (await chat(app)).json()["usage"]["prompt_tokens"]
+
+
+async def test_text_goes_to_tokens_and_back(app: Gate) -> None:
+    tokens = (await ask(app, "/v1/tokenize", {"model": "default", "prompt": "héllo"})).json()["tokens"]
+    back = await ask(app, "/v1/detokenize", {"model": "default", "tokens": tokens})
+    assert back.json() == {"prompt": "héllo"}
+    wrong = await ask(app, "/v1/detokenize", {"model": "default", "tokens": [99999]})
+    assert wrong.status_code == 400 and "tokens[0]=99999" in wrong.json()["error"]["message"]
+
+
+async def test_models_are_listed_with_what_they_can_do(app: Gate) -> None:
+    await chat(app)
+    async with client_of(app) as client:
+        listed = {entry["id"]: entry["capabilities"] for entry in (await client.get("/v1/models")).json()["data"]}
+        shown = (await client.get("/v1/models/default")).json()
+        unknown = await client.get("/v1/models/nobody")
+    assert "chat" in listed["default"] and "tools" in listed["scripted"]
+    assert listed[embedder_of(app).model_name] == ["embeddings"] and listed["ranker"] == ["rerank"]
+    assert shown["root"] == "scripted" and unknown.status_code == 404
