@@ -36,7 +36,7 @@ from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
-from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
+from mlx_agent_llm.core.schedule.speculation.speculation import Speculation, setting_for
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
 from mlx_agent_llm.core.tiering.tiering import Tier, Tiering
@@ -98,14 +98,19 @@ class EngineCore:
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
-        self._speculation = Speculation(config.speculation, self._jumps, stopping.end_token_ids, max_model_len)
+        self.speculation = Speculation(
+            setting_for(config.speculation, has_states=self.kv_manager.states is not None),
+            self._jumps,
+            stopping.end_token_ids,
+            max_model_len,
+        )
         self._reading = Reading(
             self._runner,
             self.kv_manager,
             self.scheduler,
             self._answers,
             self._fail_spoiled,
-            self._speculation,
+            self.speculation,
             self.meter,
         )
         self._tiering: Tiering | None = None
@@ -214,6 +219,7 @@ class EngineCore:
             self._runner.profile.backend,
             self._runner.quantized_products,
             computes_all_logits=self._runner.computes_all_logits,
+            speculation=self.speculation.setting,
             tier=None if self._tiering is None else self._tiering.stats(),
         )
 
@@ -248,11 +254,11 @@ class EngineCore:
 
     def _draft(self, in_flight: InFlight) -> bool:
         """Read the tokens in flight and draft what may follow them, if that is worth it; whether they were read."""
-        if not self._speculation.needs_tokens(in_flight.batch.sampled, self.scheduler.running):
+        if not self.speculation.needs_tokens(in_flight.batch.sampled, self.scheduler.running):
             return False
         with self._clock.phase("advance"):
             self._reading.advance(in_flight)
-            self._speculation.give(self.scheduler.running, self._answers.force, self._answers.fail)
+            self.speculation.give(self.scheduler.running, self._answers.force, self._answers.fail)
         return True
 
     def _schedule(self) -> Schedule | None:

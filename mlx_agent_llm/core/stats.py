@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlx_agent_llm.config import SpeculationSetting
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.fast.quantized_products import QuantizedProduct
 from mlx_agent_llm.core.kv.block_pool import BlockPool
@@ -26,6 +27,7 @@ class EngineStats:
     """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
     computes_all_logits: the model's LM head was not found, so it runs for every token and not for sampled ones alone.
+    speculation: what EngineConfig.speculation is for this model; one with recurrent layers has no drafts ("off").
     quantized_products: how many layers have weights of each quantized form, and whose product multiplies by them.
     kv_cache_bytes: memory for the KV of all layers, taken when the engine starts; window_cache_bytes of it are for
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
@@ -45,6 +47,7 @@ class EngineStats:
 
     attention_backend: str  # "metal", "cuda" or "reference"
     computes_all_logits: bool
+    speculation: SpeculationSetting
     quantized_products: tuple[QuantizedProduct, ...]
     num_waiting: int
     num_running: int
@@ -137,6 +140,7 @@ class StepMeter:
         quantized_products: tuple[QuantizedProduct, ...],
         *,
         computes_all_logits: bool,
+        speculation: SpeculationSetting,
         tier: TierStats | None,
     ) -> EngineStats:
         """All counts as they are now."""
@@ -146,6 +150,7 @@ class StepMeter:
         return EngineStats(
             attention_backend=attention_backend,
             computes_all_logits=computes_all_logits,
+            speculation=speculation,
             quantized_products=quantized_products,
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),

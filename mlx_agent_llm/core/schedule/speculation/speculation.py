@@ -15,8 +15,10 @@ from weakref import WeakKeyDictionary
 
 from mlx_agent_llm.config import SpeculationSetting
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward
+from mlx_agent_llm.core.schedule.speculation.drafter import Drafter
 from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
+from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import NO_DRAFT, Draft, Request
 
 _MAX_TOKENS = 32  # of a draft whose length is measured
@@ -33,16 +35,17 @@ class Speculation:
         end_token_ids: Callable[[Request], Collection[int]],
         max_model_len: int,
     ) -> None:
-        self._setting = setting
+        self.setting = setting
         self._jumps = jumps
         self._end_token_ids = end_token_ids
         self._max_model_len = max_model_len
+        self.make_drafter: Callable[[Request], Drafter] = TextDrafter
         self._costs = RowCosts()
-        self._drafters = WeakKeyDictionary[Request, TextDrafter]()
+        self._drafters = WeakKeyDictionary[Request, Drafter]()
 
     def follow(self, requests: Iterable[Request]) -> None:
         """Take in what requests have got, which may be done while a step is computed."""
-        if self._setting == "off":
+        if self.setting == "off":
             return
         for request in requests:
             if not request.is_finished:
@@ -53,7 +56,7 @@ class Speculation:
 
         They have to after a draft, and before one that is worth it if the token in flight is what would begin it.
         """
-        if self._setting == "off":
+        if self.setting == "off":
             return False
         if any(request.draft.token_ids for request in sampled):
             return True
@@ -87,16 +90,16 @@ class Speculation:
         """Learn from a step without prompts how long it took."""
         self._costs.observe(num_streams, num_draft_tokens, seconds)
 
-    def _drafter(self, request: Request) -> TextDrafter:
+    def _drafter(self, request: Request) -> Drafter:
         drafter = self._drafters.get(request)
         if drafter is None:
-            drafter = self._drafters[request] = TextDrafter(request)
+            drafter = self._drafters[request] = self.make_drafter(request)
         return drafter
 
     def _allot(self, requests: Sequence[Request]) -> list[int]:
         """How many tokens each request drafts."""
-        if isinstance(self._setting, int):
-            return [self._setting] * len(requests)
+        if isinstance(self.setting, int):
+            return [self.setting] * len(requests)
         counts, cost = [0] * len(requests), self._costs.of(len(requests))
         if not requests or not self._costs.is_tried(len(requests)):
             return counts
@@ -151,6 +154,21 @@ class Speculation:
             is_forced += [False] + [True] * (len(run) - 1)
         matcher.rollback(len(found))
         return Draft(tuple(found), tuple(is_forced))
+
+
+def setting_for(setting: SpeculationSetting, *, has_states: bool) -> SpeculationSetting:
+    """What a model allows: "auto" is "off" where recurrent layers' states would be left after tokens that were wrong.
+
+    A number of tokens is an UnsupportedModelError there.
+    """
+    if not has_states or setting == "off":
+        return setting
+    if isinstance(setting, int):
+        raise UnsupportedModelError(
+            f"speculation={setting} must be 'auto' or 'off' for a model with recurrent layers: their states cannot go "
+            "back to before a token that was wrong"
+        )
+    return "off"
 
 
 def _streams(running: Iterable[Request]) -> list[Request]:
