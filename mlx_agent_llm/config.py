@@ -67,7 +67,7 @@ class EngineConfig:
     compile: bool = True
     check_model: bool = True
     jump_forward: bool = True
-    speculation: SpeculationSetting = "auto"
+    speculation: SpeculationSetting = "off"
     tool_format: str = "auto"
     seed: int = 0
 
