@@ -30,20 +30,20 @@ bench: $(VENV)/.demo
 corpora: $(VENV)/.dev
 	$(BIN)/python -m tests.support.corpora
 
-# Into build/site; a link that leads nowhere, and a name that does not exist, fail it.
+# Into site/; a link that leads nowhere, and a name that does not exist, fail it.
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
 
 # Wheel and sdist, and whether the wheel alone, in an environment of its own, starts and answers.
 dist: $(VENV)/.dev
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -P -m build --outdir dist
 	$(BIN)/python -m pytest -q -m long tests/whole/test_dist.py
 
 venv: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The demo model's package carries a GGUF file; its own dependencies would build llama.cpp, which nobody needs here.

@@ -141,6 +141,18 @@ def test_every_tool_call_of_runs_with_different_seeds_validates(demo_engine: Eng
     assert len(outcomes) > len(TASKS), "the seeds made no difference"
 
 
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_demo_model_is_right_about_every_task_with_twenty_seeds(demo_engine: Engine) -> None:
+    numbers = dict(zip(TASKS, ("11.36", "95", "11.02", "120536", "32.19", "4879", "37.78"), strict=True))
+    team = [agent for seed in range(20) for agent in make_team(len(TASKS), seed)]
+    asyncio.run(run_team(team, demo_engine))
+    for agent in team:
+        number = numbers[agent.task]
+        assert agent.tool_calls[0]["result"].split()[0] == number, (agent.seed, agent.tool_calls)
+        assert number in agent.answer.replace(",", ""), (agent.seed, agent.answer)
+
+
 def test_two_teams_of_one_seed_are_alike_and_those_of_two_seeds_are_not() -> None:
     def seeds(seed: int) -> list[int]:
         return [agent.seed for agent in make_team(4, seed)]

@@ -12,14 +12,15 @@ from mlx_agent_llm.cli.demo.tools import TOOLS
 
 SYSTEM = "Answer each question with a tool. When its result is there, say the result in one sentence."
 
-TASKS = (  # which the demo model gets right (tests/cli/test_demo.py); many others, 12 times 11 among them, it does not
-    "What is 19 plus 23?",
+# The demo model gets these right with every seed that was tried (tests/cli/test_demo.py). Of sums it takes many for
+# miles, so that nobody is asked for one.
+TASKS = (
     "How many liters are 3 gallons?",
     "How many moons does Jupiter have?",
     "Convert 5 kilograms to pounds.",
     "What is the diameter of Saturn?",
     "Convert 20 miles to kilometers.",
-    "How many moons does Neptune have?",
+    "What is the diameter of Mercury?",
     "Convert 100 fahrenheit to celsius.",
 )
 
