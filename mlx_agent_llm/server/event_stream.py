@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -31,6 +31,11 @@ def frame(data: Any, event: str | None = None) -> bytes:
     """One event; event: its name, where the API has names."""
     name = b"" if event is None else b"event: " + event.encode() + b"\n"
     return name + b"data: " + json_bytes(data) + b"\n\n"
+
+
+def named_frames(events: Iterable[dict[str, Any]]) -> bytes:
+    """Events whose names are their types, one after the other."""
+    return b"".join(frame(event, event["type"]) for event in events)
 
 
 def failed_openai(error: APIError) -> bytes:

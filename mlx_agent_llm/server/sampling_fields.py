@@ -62,7 +62,7 @@ class StreamOptions(Fields):
 
 
 class SamplingFields(Fields):
-    """Those that mean what SamplingParams says of them."""
+    """Those that mean what SamplingParams says of them, and how many outputs come in which form."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -81,6 +81,14 @@ class SamplingFields(Fields):
     timeout: float | None = None
     cache_salt: str | None = None
     structured_outputs: StructuredOutputs | None = None
+    n: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether a stream ends with a chunk of its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
 
     def sampling(self) -> dict[str, Any]:
         """The fields of SamplingParams that are given, without the constraint."""

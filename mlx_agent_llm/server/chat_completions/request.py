@@ -12,7 +12,7 @@ from mlx_agent_llm.server.chat_completions.legacy import tool_choice_of, tools_o
 from mlx_agent_llm.server.chat_completions.messages import read_history
 from mlx_agent_llm.server.reasoning import thinking_of
 from mlx_agent_llm.server.replies import ChatCall
-from mlx_agent_llm.server.sampling_fields import SamplingFields, StreamOptions
+from mlx_agent_llm.server.sampling_fields import SamplingFields
 
 
 class ChatTemplateKwargs(Fields):
@@ -31,11 +31,8 @@ class ChatCompletionRequest(SamplingFields):
     messages: list[dict[str, Any]]
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    n: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -60,46 +57,38 @@ class ChatCompletionRequest(SamplingFields):
         """Whether calls are asked for, and answered, as functions."""
         return self.functions is not None
 
-    @property
-    def includes_usage(self) -> bool:
-        """Whether a stream ends with a chunk of its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
     def call(self) -> ChatCall:
         """The request in the engine's terms."""
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options needs stream=true", "stream_options")
+        wanted = None if self.structured_outputs is None else self.structured_outputs.constraint()
+        constraint = {} if wanted is None or isinstance(wanted, JSONSchema) else {"constraint": wanted}
         return ChatCall(
             read_history(self.messages),
-            self._options(),
-            {**self.sampling(), **self._logprobs(), **self._constraint()},
+            self._options(wanted if isinstance(wanted, JSONSchema) else None),
+            {**self.sampling(), **self._logprobs(), **constraint},
             self._max_tokens(),
             self.max_reasoning_tokens,
             1 if self.n is None else self.n,
         )
 
-    def _options(self) -> ReplyOptions:
+    def _options(self, schema: JSONSchema | None) -> ReplyOptions:
         options = ReplyOptions(
             tools=tools_of(self.tools, self.functions),
             tool_choice=tool_choice_of(self.tool_choice, self.function_call),
-            response_format=self._response_format(),
+            response_format=self._response_format(schema),
             enable_thinking=self._thinking(),
         )
         if self.parallel_tool_calls is not None or self.is_legacy:
             options["parallel_tool_calls"] = bool(self.parallel_tool_calls) and not self.is_legacy
         return options
 
-    def _response_format(self) -> Any:
-        wanted = None if self.structured_outputs is None else self.structured_outputs.constraint()
-        if not isinstance(wanted, JSONSchema):
+    def _response_format(self, schema: JSONSchema | None) -> Any:
+        if schema is None:
             return self.response_format
         if self.response_format is not None:
             raise invalid("response_format and structured_outputs mean the same: give one", "structured_outputs")
-        return wanted
-
-    def _constraint(self) -> dict[str, Any]:
-        wanted = None if self.structured_outputs is None else self.structured_outputs.constraint()
-        return {} if wanted is None or isinstance(wanted, JSONSchema) else {"constraint": wanted}
+        return schema
 
     def _thinking(self) -> bool | str | None:
         switch = None if self.chat_template_kwargs is None else self.chat_template_kwargs.enable_thinking

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from mlx_agent_llm.request import Delta, RequestOutput, TokenLogprob, Usage
@@ -53,7 +54,7 @@ class CompletionEncoder:
 
     def _logprobs(self, tokens: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
         texts = [self.logprobs.text(one.token_id) for one in tokens]
-        offsets = [offset + sum(map(len, texts[:index])) for index in range(len(texts))]
+        offsets = list(accumulate(map(len, texts), initial=offset))[:-1]
         top = [{self.logprobs.text(other): number(logprob) for other, logprob in one.top} for one in tokens]
         numbers = [number(one.logprob) for one in tokens]
         return {"tokens": texts, "token_logprobs": numbers, "top_logprobs": top, "text_offset": offsets}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.request import SamplingParams
 from mlx_agent_llm.server.api_error import invalid
-from mlx_agent_llm.server.sampling_fields import SamplingFields, StreamOptions
+from mlx_agent_llm.server.sampling_fields import SamplingFields
 from mlx_agent_llm.server.settings import ServerSettings
 
 
@@ -17,20 +17,12 @@ class CompletionRequest(SamplingFields):
     model: str
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int | None = None
-    n: int | None = None
     logprobs: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
     suffix: Literal[""] | None = None
     user: str | None = None
-
-    @property
-    def includes_usage(self) -> bool:
-        """Whether a stream ends with a chunk of its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
 
     def prompts(self) -> list[Prompt]:
         """Each prompt of the request."""

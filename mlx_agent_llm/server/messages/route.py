@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlx_agent_llm.server.api_error import APIError
 from mlx_agent_llm.server.body import read_fields
-from mlx_agent_llm.server.event_stream import EventStream, frame, while_connected
+from mlx_agent_llm.server.event_stream import EventStream, frame, named_frames, while_connected
 from mlx_agent_llm.server.messages.blocks import has_billing_block
 from mlx_agent_llm.server.messages.encoder import MessagesEncoder
 from mlx_agent_llm.server.messages.request import CountTokensRequest, MessagesRequest
@@ -49,14 +48,10 @@ async def count_tokens(request: Request) -> Response:
 
 
 async def _frames(replies: Replies, encoder: MessagesEncoder) -> AsyncIterator[bytes]:
-    yield _joined(encoder.begin())
+    yield named_frames(encoder.begin())
     async for _, event in replies:
-        if data := _joined(encoder.events(event)):
+        if data := named_frames(encoder.events(event)):
             yield data
-
-
-def _joined(events: Iterable[dict[str, Any]]) -> bytes:
-    return b"".join(frame(event, event["type"]) for event in events)
 
 
 def _failed(error: APIError) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_agent_llm.server.api_error import APIError
 from mlx_agent_llm.server.body import read_fields
-from mlx_agent_llm.server.event_stream import EventStream, frame, while_connected
+from mlx_agent_llm.server.event_stream import EventStream, named_frames, while_connected
 from mlx_agent_llm.server.gate import visit_of
 from mlx_agent_llm.server.logprob_content import LogprobWriter
 from mlx_agent_llm.server.replies import Replies
@@ -35,7 +35,7 @@ async def responses(request: Request) -> Response:
 
     frames = _frames(started.replies, encoder, remember)
     if fields.stream:
-        return EventStream(frames, lambda error: _joined(encoder.failed(error)), service.settings)
+        return EventStream(frames, lambda error: named_frames(encoder.failed(error)), service.settings)
     await while_connected(request.receive, _exhaust(frames))
     return JSONResponse(encoder.response)
 
@@ -102,9 +102,9 @@ def _begun(started: Started, fields: ResponseRequest) -> dict[str, Any]:
 
 
 async def _frames(replies: Replies, encoder: ResponseEncoder, remember: Callable[[], None]) -> AsyncIterator[bytes]:
-    yield _joined(encoder.begin())
+    yield named_frames(encoder.begin())
     async for _, event in replies:
-        data = _joined(encoder.events(event))
+        data = named_frames(encoder.events(event))
         if encoder.response["status"] != "in_progress":
             remember()  # before its client can ask for it
         if data:
@@ -114,7 +114,3 @@ async def _frames(replies: Replies, encoder: ResponseEncoder, remember: Callable
 async def _exhaust(frames: AsyncIterator[bytes]) -> None:
     async for _ in frames:
         pass
-
-
-def _joined(events: Iterable[dict[str, Any]]) -> bytes:
-    return b"".join(frame(event, event["type"]) for event in events)
