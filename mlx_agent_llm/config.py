@@ -10,7 +10,6 @@ Device = Literal["auto", "cpu", "gpu"]
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 SpeculationSetting = Literal["auto", "off"] | int
 
-
 MAX_DRAFT_TOKENS = 64
 
 

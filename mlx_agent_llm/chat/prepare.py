@@ -90,8 +90,7 @@ class PreparedChat:
     shown_tokens: the control tokens that the parser reads in the reply, with their texts, which the reply has to show.
     reasoning_marks: around reasoning at the reply's beginning, in which no stop text is looked for; the first is empty
     where the prompt opens the block. tracker, reasoning_end: what follows the reply's reasoning, and the tokens that
-    end it; None where there is none. message_ends: after how many tokens of the prompt the texts of messages end, as
-    far as they are found in it.
+    end it; None where there is none.
     """
 
     prompt_token_ids: list[int]
@@ -101,7 +100,15 @@ class PreparedChat:
     tracker: ThinkingTracker | None = None
     reasoning_end: tuple[int, ...] = ()
     reasoning_marks: tuple[str, str] | None = None
-    message_ends: Sequence[int] = ()
+    find_message_ends: Callable[[], Sequence[int]] = tuple
+
+    @property
+    def message_ends(self) -> Sequence[int]:
+        """After how many tokens of the prompt the texts of messages end, as far as they are found in it.
+
+        They are looked for when they are asked for, since most models have no use for them.
+        """
+        return self.find_message_ends()
 
     def limit_reasoning(self, max_tokens: int | None) -> ReasoningLimit | None:
         """The limit of the reasoning; RequestError for a bad one, and where the model does not reason."""
@@ -177,7 +184,7 @@ def prepare_chat(
         tracker,
         tuple(end),
         reply.reasoning_marks,
-        message_ends(tokenizer, prompt.text, prompt.token_ids, turns),
+        partial(message_ends, tokenizer, prompt.text, prompt.token_ids, turns),
     )
 
 

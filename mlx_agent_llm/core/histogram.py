@@ -13,16 +13,6 @@ class HistogramCounts(NamedTuple):
     counts: tuple[int, ...]  # one more than bounds
     total: float  # the sum of the values
 
-    @property
-    def num_values(self) -> int:
-        """How many values were counted."""
-        return sum(self.counts)
-
-    @property
-    def mean(self) -> float:
-        """The mean of the values; 0 before the first."""
-        return self.total / self.num_values if self.num_values else 0.0
-
 
 class Histogram:
     """Counts values between bounds, which ascend; one thread counts, and any thread may ask."""

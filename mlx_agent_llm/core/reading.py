@@ -101,5 +101,5 @@ class Reading:
         # Of a stream whose grammar forced tokens several were computed, and a prompt that ended was sampled from.
         num_streams = min(batch.num_tokens - batch.num_prompt_tokens, batch.num_streams)
         self._meter.requests.count_gap(seconds, num_streams)
-        if batch.num_prompt_tokens == 0:
+        if batch.num_prompt_tokens == 0 and self._speculation.setting != "off":
             self._speculation.observe(batch.num_streams, batch.num_draft_tokens, seconds)

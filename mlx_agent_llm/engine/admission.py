@@ -43,7 +43,9 @@ class Admission:
     ) -> None:
         self._tokenizer = tokenizer
         self._tool_format = config.tool_format
-        self._prompts = PromptEncoder(tokenizer, limits.vocab_size, config.tool_format)
+        self._prompts = PromptEncoder(
+            tokenizer, limits.vocab_size, config.tool_format, finds_message_ends=scheduler.keeps_message_ends
+        )
         self._limits = limits
         self._scheduler = scheduler
         self._constraints = constraints
@@ -86,8 +88,7 @@ class Admission:
             if params.constraint is not None:
                 raise RequestError("params.constraint cannot be combined with tools or response_format")
             params = replace(params, constraint=chat.constraint)
-        prompt = self._prompts.encode(chat.prompt_token_ids)._replace(message_ends=chat.message_ends)
-        checked = self._check(prompt, params)
+        checked = self._check(self._prompts.encode_chat(chat), params)
         return self._submission(checked, chat=chat, reasoning_limit=limit), chat
 
     def fork(self, parent: Submission, params: SamplingParams | None) -> Submission:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -15,8 +16,10 @@ class Draft(NamedTuple):
     is_forced: tuple[bool, ...] = ()
 
     @property
-    def places(self) -> list[int]:
+    def places(self) -> Sequence[int]:
         """After how many of the tokens one is sampled: before each that is not forced, and after the last."""
+        if not self.token_ids:  # as nearly always, and for each row of a step
+            return _AFTER_NONE
         return [place for place, is_forced in enumerate(self.is_forced) if not is_forced] + [len(self.token_ids)]
 
     def cut(self, count: int) -> Draft:
@@ -29,3 +32,4 @@ class Draft(NamedTuple):
 
 
 NO_DRAFT = Draft()
+_AFTER_NONE = (0,)

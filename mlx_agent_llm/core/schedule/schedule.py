@@ -17,11 +17,6 @@ class Chunk(NamedTuple):
     length: int
     is_sampled: bool  # it ends with the request's last token, or its draft's, after which the next one is sampled
 
-    @property
-    def num_sampled(self) -> int:
-        """How many of its tokens are sampled after."""
-        return len(self.request.draft.places) if self.is_sampled else 0
-
 
 @dataclass(frozen=True)
 class Schedule:

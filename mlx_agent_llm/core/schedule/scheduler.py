@@ -42,6 +42,11 @@ class Scheduler:
         self.num_preemptions = 0
         self._failures: list[Failure] = []
 
+    @property
+    def keeps_message_ends(self) -> bool:
+        """Whether states are kept where messages of a prompt end, as those of recurrent layers are."""
+        return self._kv.states is not None
+
     def check(self, num_prompt_tokens: int, max_tokens: int) -> None:
         """Raise ContextLengthError or CapacityError for a request that could never run; any thread may ask."""
         if num_prompt_tokens >= self._max_model_len:
@@ -150,8 +155,7 @@ class Scheduler:
         """Start waiting requests in order, as long as their whole prompts fit beside those that already run.
 
         One that waits for its parent, for blocks that are read from the disk, or for its grammar with nothing else to
-        compute, is passed over. A fault is that
-        of the request that meets it, alone.
+        compute, is passed over. A fault is that of the request that meets it, alone.
         """
         if not self.waiting or self._is_full(budget):
             return []
