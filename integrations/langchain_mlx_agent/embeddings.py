@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from langchain_core.embeddings import Embeddings
@@ -12,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_mlx_agent.errors import langchain_errors
 from mlx_agent_llm import Embedder
+from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.embedder.on_first_use import OnFirstUse
 
 
-class MLXAgentEmbeddings(BaseModel, Embeddings):
+class MLXAgentEmbeddings(Closing, BaseModel, Embeddings):
     """An embedding model in this process; queries and documents get the prompts that the model has for them.
 
     Setup:
@@ -75,14 +75,6 @@ class MLXAgentEmbeddings(BaseModel, Embeddings):
     async def aembed_query(self, text: str) -> list[float]:
         """Like embed_query."""
         return (await self._aembed([text], "query"))[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the embedder that was loaded here; the next call loads again. Leaves `embedder` alone."""

@@ -6,7 +6,6 @@ import asyncio
 import warnings
 from collections.abc import Set
 from dataclasses import asdict, fields
-from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
 from langchain_core.language_models import BaseChatModel, ModelProfile
@@ -18,13 +17,14 @@ from langchain_mlx_agent.request import OWN_OPTIONS
 from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.chat.foreign_names import REASONING_OPTIONS, advice_on, with_own_names
 from mlx_agent_llm.chat.sampling import openai_sampling_params
+from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
 from mlx_agent_llm.models.context import context_length
 
 _ALIASES = frozenset({"model_name", "stop_sequences"})
 
 
-class EngineChatModel(BaseChatModel):
+class EngineChatModel(Closing, BaseChatModel):
     """The parameters of a chat model, and the engines that it opens; what it answers is for the subclass."""
 
     engines: ClassVar[EngineRegistry] = SHARED_ENGINES
@@ -111,11 +111,6 @@ class EngineChatModel(BaseChatModel):
 
     def __enter__(self) -> Self:
         return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give back the engines loaded for this chat model; the next call loads again. Leaves `engine` alone."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from langchain_core.callbacks import Callbacks
@@ -14,10 +13,11 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_mlx_agent.errors import langchain_errors
 from mlx_agent_llm import RankedDocument, Reranker
+from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.embedder.on_first_use import OnFirstUse
 
 
-class MLXAgentReranker(BaseDocumentCompressor):
+class MLXAgentReranker(Closing, BaseDocumentCompressor):
     """Orders retrieved documents by a reranking model in this process.
 
     Setup:
@@ -76,14 +76,6 @@ class MLXAgentReranker(BaseDocumentCompressor):
         with langchain_errors():
             reranker = await asyncio.to_thread(self._open)  # which may load it
             return _ranked(documents, await reranker.arank(query, _texts(documents), self.top_n))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the reranker that was loaded here; the next call loads again. Leaves `reranker` alone."""

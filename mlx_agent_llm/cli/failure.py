@@ -6,6 +6,9 @@ from rich.console import Console
 
 from mlx_agent_llm.process import installation
 
+PART_DONE = 3
+"""The exit code where only a part could be done."""
+
 
 def tell(error: Exception) -> None:
     """Print the error; where MLX cannot be loaded that is the reason, whatever could not be imported."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import mlx.core as mx
 
+from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.config import check_range
 from mlx_agent_llm.embedder.calls import Call
 from mlx_agent_llm.embedder.decoder_forward import DecoderForward
@@ -39,7 +39,7 @@ class Loaded(Protocol):
         """Where it computes."""
 
 
-class ServedModel:
+class ServedModel(Closing):
     """One model whose thread batches the texts of all callers.
 
     kv_cache_tokens: the size of a causal model's pool of keys and values, which holds the longest text at least; None
@@ -64,14 +64,6 @@ class ServedModel:
     def close(self) -> None:
         """End open calls with EngineClosedError and stop the thread, as when nobody has the model any more."""
         self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _submit(self, texts: TokenizedTexts, width: int) -> Call:
         """Queue texts for vectors (number of texts, width)."""

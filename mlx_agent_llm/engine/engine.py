@@ -7,12 +7,12 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import mlx.nn as nn
 
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, fold_chat, found_format
+from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.forced import ForcedText
@@ -50,7 +50,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Engine:
+class Engine(Closing):
     """Serves many requests at once from one model in this process.
 
     Made by Engine.load or Engine.from_parts; close it, or use it in a `with` block. Every method may be called from any
@@ -207,14 +207,6 @@ class Engine:
         """
         self._finalizer()  # first: what waits for a grammar ends with EngineClosedError, and not with its compilation
         self._constraints.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _batch_call(
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None

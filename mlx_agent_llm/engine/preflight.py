@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.forward.probe import probe_model
-from mlx_agent_llm.core.kv.layer_shape import KVShape, LayerShape, state_bytes, token_bytes
+from mlx_agent_llm.core.kv.layer_shape import KVShape, LayerShape, as_computed, state_bytes, token_bytes
 from mlx_agent_llm.core.kv.memory import MIN_SLOTS, kv_bytes, pool_sizes
 from mlx_agent_llm.errors import CapacityError, UnsupportedModelError
 from mlx_agent_llm.models import UnreadModel
@@ -42,7 +42,7 @@ def check_memory(name: str, config: EngineConfig, max_model_len: int, device: mx
         shape = probe_model(unread.model)
     except UnsupportedModelError:
         return  # it is refused when it is loaded, in the words of what finds it first
-    layers = [_as_computed(layer, unread.dtype) for layer in shape.layers]
+    layers = as_computed(shape.layers, unread.dtype)
     need = MemoryNeed(
         others=mx.get_active_memory(),
         weights=unread.num_bytes,
@@ -61,10 +61,6 @@ def step_bytes(model: nn.Module, layers: Sequence[LayerShape], vocab_size: int, 
     item_bytes = max((layer.dtype.size for layer in layers if isinstance(layer, KVShape)), default=mx.float32.size)
     activations = config.max_tokens_per_step * width * item_bytes * _LAYER_COPIES
     return int(activations) + config.max_num_seqs * vocab_size * mx.float32.size * _LOGITS_COPIES
-
-
-def _as_computed(layer: LayerShape, dtype: mx.Dtype | None) -> LayerShape:
-    return layer._replace(dtype=dtype) if isinstance(layer, KVShape) and dtype is not None else layer
 
 
 def _pool_bytes(

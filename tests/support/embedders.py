@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordLevel
@@ -29,6 +34,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from mlx_agent_llm import ModelLoadError
 from tests.support.corpora import corpus
 
 CONFIGS = {
@@ -135,3 +141,16 @@ def write_modules(folder: Path, *kinds: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as a JSON file."""
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def check_that_weights_are_asked_for(load: Callable[[str], Any], folder: Path, name: str, own_name: str) -> None:
+    """A model without a weight, or with one that is not finite, is refused by the name that the weight has here."""
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    save_file({**weights, name: np.full_like(weights[name], np.nan)}, file)
+    with pytest.raises(ModelLoadError, match=rf"'{re.escape(own_name)}' holds values that are not finite"):
+        load(str(folder))
+    del weights[name]
+    save_file(weights, file)
+    with pytest.raises(ModelLoadError, match=re.escape(own_name.removeprefix("encoder."))):
+        load(str(folder))

@@ -16,13 +16,12 @@ from mlx_agent_llm.cli.chat.conversation import Conversation, Message
 from mlx_agent_llm.cli.chat.screen import Screen
 from mlx_agent_llm.cli.chat.slash_commands import run_command
 from mlx_agent_llm.cli.chat.tool_box import ToolBox, tools_of_file
+from mlx_agent_llm.cli.failure import PART_DONE
 from mlx_agent_llm.cli.schema_argument import read_schema
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.engine.chat_options import ChatOptions
 from mlx_agent_llm.errors import EngineClosedError, MLXAgentError
 from mlx_agent_llm.request import SamplingParams
-
-_PART_DONE = 3  # an exit code
 
 
 class Settings(NamedTuple):
@@ -60,7 +59,7 @@ def run_session(settings: Settings) -> None:
             _greet(screen, engine, box)
         num_failed = sum(not _take(line, conversation, engine, screen) for line in _lines(conversation))
     if num_failed and not is_typed:
-        raise typer.Exit(_PART_DONE)
+        raise typer.Exit(PART_DONE)
 
 
 def _beginning(settings: Settings) -> list[Message]:

@@ -25,12 +25,11 @@ from rich.text import Text
 
 from mlx_agent_llm.chat import ChatOutput
 from mlx_agent_llm.cli.extract.documents import done_documents, find_documents, line_of, read_documents
+from mlx_agent_llm.cli.failure import PART_DONE
 from mlx_agent_llm.cli.schema_argument import read_schema
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.errors import EngineClosedError, MLXAgentError, UnsupportedSchemaError
 from mlx_agent_llm.request import JSONSchema, SamplingParams
-
-_PART_DONE = 3  # an exit code
 
 
 class Settings(NamedTuple):
@@ -64,7 +63,7 @@ def run(settings: Settings) -> None:
     console.print(f"{len(left) - work.num_skipped} are in {settings.output}", markup=False, highlight=False)
     if work.num_skipped:
         console.print(f"{work.num_skipped} were skipped: call again to try those", style="yellow", highlight=False)
-        raise typer.Exit(_PART_DONE)
+        raise typer.Exit(PART_DONE)
 
 
 class _Work:

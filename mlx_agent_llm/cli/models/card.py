@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 from rich.table import Table
 
 from mlx_agent_llm.chat import found_format
 from mlx_agent_llm.cli.models.fit import CONTEXTS, Size, num_agents
 from mlx_agent_llm.cli.options import console_beside, write_json
-from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.forward.probe import probe_model
-from mlx_agent_llm.core.kv.layer_shape import KVShape, LayerShape, state_bytes, token_bytes
+from mlx_agent_llm.core.kv.layer_shape import KVShape, LayerShape, as_computed, state_bytes, token_bytes
 from mlx_agent_llm.models import inspect_model, resolve_device
 from mlx_agent_llm.process.device_memory import GIB, device_bytes, usable_bytes
 
@@ -35,8 +33,8 @@ def card_of(name: str) -> dict[str, Any]:
     device = resolve_device("auto")
     unread = inspect_model(name)
     shape = probe_model(unread.model)
-    layers = [_as_computed(layer, unread.dtype) for layer in shape.layers]
-    context = EngineConfig().max_model_len or unread.max_model_len
+    layers = as_computed(shape.layers, unread.dtype)
+    context = unread.max_model_len
     size = size_of(layers, unread.num_bytes)
     tools = found_format(unread.tokenizer)
     memory = usable_bytes(device)
@@ -65,10 +63,6 @@ def size_of(layers: Sequence[LayerShape], weight_bytes: int) -> Size:
     windows = [layer for layer in layers if isinstance(layer, KVShape) and layer.window is not None]
     of_sequence = state_bytes(layers) + sum(layer.num_bytes * (layer.window or 0) for layer in windows)
     return Size(weight_bytes, weight_bytes, token_bytes(unbounded), of_sequence)
-
-
-def _as_computed(layer: LayerShape, dtype: mx.Dtype | None) -> LayerShape:
-    return layer._replace(dtype=dtype) if isinstance(layer, KVShape) and dtype is not None else layer
 
 
 def _kind(layer: LayerShape) -> str:

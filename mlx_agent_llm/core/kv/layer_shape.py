@@ -55,6 +55,11 @@ class StateShape(NamedTuple):
 LayerShape = KVShape | StateShape
 
 
+def as_computed(shapes: Sequence[LayerShape], dtype: mx.Dtype | None) -> list[LayerShape]:
+    """The shapes of a model that computes attention in this type, None being the one that they have."""
+    return [shape._replace(dtype=dtype) if isinstance(shape, KVShape) and dtype else shape for shape in shapes]
+
+
 def token_bytes(shapes: Sequence[LayerShape]) -> int:
     """Bytes that all layers store for a token."""
     return sum(shape.num_bytes for shape in shapes if isinstance(shape, KVShape))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,8 @@ from langchain_core.runnables import RunnableLambda
 
 from langchain_mlx_agent import MLXAgentReranker
 from mlx_agent_llm import RequestError, Reranker
-from tests.support.embedders import write_tiny_cross_encoder
 
 DOCUMENTS = [Document(f"w{index} " * (index + 1), metadata={"page": index}, id=str(index)) for index in range(6)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reranker")
-    write_tiny_cross_encoder(folder, "bert")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reranker(folder: Path) -> Iterator[Reranker]:
-    with Reranker.load(str(folder)) as reranker:
-        yield reranker
 
 
 async def test_documents_come_back_in_their_order_with_their_scores(reranker: Reranker) -> None:
@@ -83,8 +68,8 @@ def test_parameters_that_contradict_each_other_are_refused(reranker: Reranker) -
         MLXAgentReranker(reranker=reranker, top_k=1)  # type: ignore[call-arg]
 
 
-def test_a_model_that_was_closed_loads_again(folder: Path) -> None:
-    with MLXAgentReranker(model=str(folder), top_n=1) as compressor:
+def test_a_model_that_was_closed_loads_again(reranker_folder: Path) -> None:
+    with MLXAgentReranker(model=str(reranker_folder), top_n=1) as compressor:
         before = compressor.compress_documents(DOCUMENTS, "w1")
         compressor.close()
         assert compressor.compress_documents(DOCUMENTS, "w1") == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +18,11 @@ from llama_index.core.schema import NodeWithScore, TextNode
 
 from llama_index.postprocessor.mlx_agent import MLXAgentRerank
 from mlx_agent_llm import RequestError, Reranker
-from tests.support.embedders import write_tiny_cross_encoder
 
 NODES = [
     NodeWithScore(node=TextNode(text=f"w{index} " * (index + 1), metadata={"page": f"w{index}"}), score=0.5)
     for index in range(6)
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reranker")
-    write_tiny_cross_encoder(folder, "bert")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reranker(folder: Path) -> Iterator[Reranker]:
-    with Reranker.load(str(folder)) as reranker:
-        yield reranker
 
 
 def test_class() -> None:
@@ -113,8 +98,8 @@ def test_parameters_that_contradict_each_other_are_refused(reranker: Reranker) -
         MLXAgentRerank(reranker=reranker, top_n=0)
 
 
-def test_a_model_that_was_closed_loads_again(folder: Path) -> None:
-    rerank = MLXAgentRerank(str(folder), top_n=1)
+def test_a_model_that_was_closed_loads_again(reranker_folder: Path) -> None:
+    rerank = MLXAgentRerank(str(reranker_folder), top_n=1)
     before = rerank.postprocess_nodes(NODES, query_str="w1")
     rerank.close()
     assert rerank.postprocess_nodes(NODES, query_str="w1") == before

@@ -10,13 +10,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from mlx_agent_llm import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.embedders import TextBatch, load_reranker
 from tests.support.embedders import (
     CROSS_ENCODERS,
     WORDS,
+    check_that_weights_are_asked_for,
     write_json,
     write_modules,
     write_tiny_cross_encoder,
@@ -100,13 +100,4 @@ def test_what_is_no_cross_encoder_of_one_score_is_refused_by_name(tmp_path: Path
 
 def test_weights_that_are_missing_or_not_finite_are_refused_by_name(tmp_path: Path) -> None:
     write_tiny_cross_encoder(tmp_path, "xlm-roberta")
-    file = tmp_path / "model.safetensors"
-    weights = load_file(file)
-    name = "classifier.out_proj.bias"
-    save_file({**weights, name: np.full_like(weights[name], np.nan)}, file)
-    with pytest.raises(ModelLoadError, match=r"'head\.out\.bias' holds values that are not finite"):
-        load_reranker(str(tmp_path))
-    del weights[name]
-    save_file(weights, file)
-    with pytest.raises(ModelLoadError, match=r"head\.out\.bias"):
-        load_reranker(str(tmp_path))
+    check_that_weights_are_asked_for(load_reranker, tmp_path, "classifier.out_proj.bias", "head.out.bias")
