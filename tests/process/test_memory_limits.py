@@ -6,8 +6,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_agent_llm import Engine
+from mlx_agent_llm.engine import worker
 from mlx_agent_llm.models import from_parts
-from mlx_agent_llm.process import device_memory, memory_limits
+from mlx_agent_llm.process import device_memory
 from mlx_agent_llm.process.device_memory import GIB
 from mlx_agent_llm.process.memory_limits import MemoryLimits, describe_limits
 from mlx_agent_llm.testing import ByteTokenizer, tiny_model
@@ -86,12 +87,14 @@ def test_elsewhere_than_on_metal_nothing_is_set(cache_limit: None, monkeypatch: 
 
 
 @pytest.mark.skipif(mx.cuda.is_available(), reason="CUDA's kernels cannot pass for Metal's")
-def test_they_are_set_as_long_as_an_engine_is_open(wired: FakeWired) -> None:
+def test_they_are_set_as_long_as_an_engine_is_open(wired: FakeWired, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = MemoryLimits()  # the process's own may be in the hands of an engine that other tests share
+    monkeypatch.setattr(worker, "memory_limits", limits)
     assert describe_limits() == "12.0 GiB wired, 0.8 GiB of freed buffers, while an engine is open"
     first, second = (Engine(from_parts(tiny_model(), ByteTokenizer())) for _ in range(2))
     for engine in (first, second):
         engine.generate(["a"])  # now its thread runs for sure
         assert (wired.limit, cache()) == (WIRED, CACHE)
         engine.close()
-    assert memory_limits.memory_limits._num_inside == 0
+    assert limits._num_inside == 0
     assert (wired.limit, cache()) == (0, OWN_CACHE)

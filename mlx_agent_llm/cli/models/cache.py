@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,10 @@ def remove_model(name: str, *, is_sure: bool) -> None:
         raise ModelLoadError(f"{name!r} is not in the hub's cache: `mlx-agent models list` shows what is")
     if not is_sure:
         typer.confirm(f"Delete {name}, {found.size_on_disk / 1e9:.2f} GB?", abort=True)
-    deletion = scan_cache_dir().delete_revisions(*(revision.commit_hash for revision in found.revisions))
+    alone = replace(
+        scan_cache_dir(), repos=frozenset({found})
+    )  # copies have revisions of the same names
+    deletion = alone.delete_revisions(*(revision.commit_hash for revision in found.revisions))
     deletion.execute()
     Console().print(f"{deletion.expected_freed_size / 1e9:.2f} GB are free again", highlight=False)
 
