@@ -72,9 +72,7 @@ def remove_model(name: str, *, is_sure: bool) -> None:
         raise ModelLoadError(f"{name!r} is not in the hub's cache: `mlx-agent models list` shows what is")
     if not is_sure:
         typer.confirm(f"Delete {name}, {found.size_on_disk / 1e9:.2f} GB?", abort=True)
-    alone = replace(
-        scan_cache_dir(), repos=frozenset({found})
-    )  # copies have revisions of the same names
+    alone = replace(scan_cache_dir(), repos=frozenset({found}))  # copies have revisions of the same names
     deletion = alone.delete_revisions(*(revision.commit_hash for revision in found.revisions))
     deletion.execute()
     Console().print(f"{deletion.expected_freed_size / 1e9:.2f} GB are free again", highlight=False)
