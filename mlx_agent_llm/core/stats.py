@@ -36,6 +36,8 @@ class EngineStats:
     num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
+    tool_format: how the model calls tools, by name, and from where that is known (as in Engine.tool_format, whose
+    warning this is); "" in what the core itself counts, which knows nothing of chats.
     """
 
     attention_backend: str  # "metal", "cuda" or "reference"
@@ -76,6 +78,9 @@ class EngineStats:
     mean_phase_times: Mapping[Phase, float]
     num_preemptions: int
     num_memory_reliefs: int
+    tool_format: str = ""
+    tool_format_source: str = ""
+    tool_format_warning: str = ""
 
 
 class StepMeter:

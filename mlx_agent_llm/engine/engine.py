@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -190,9 +191,15 @@ class Engine:
         return found_format(self.tokenizer, self.config.tool_format)
 
     def stats(self) -> EngineStats:
-        """Queue, blocks, prefix hits, batch sizes and times so far."""
+        """Queue, blocks, prefix hits, batch sizes and times so far, and how the model calls tools."""
         self._worker.owner.check()
-        return self._worker.core.stats()
+        found = self.tool_format
+        return replace(
+            self._worker.core.stats(),
+            tool_format=found.tool_format.name,
+            tool_format_source=found.source,
+            tool_format_warning=found.warning,
+        )
 
     def close(self) -> None:
         """Stop, and give back the memory of the weights, unless somebody else holds them too, and of the KV pools.
