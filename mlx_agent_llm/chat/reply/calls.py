@@ -165,8 +165,9 @@ class NamedCall:
 
     def spaced_like(self, other: NamedCall | JSONCall) -> NamedCall:
         """The same with the separators of another call, where the arguments of both are JSON."""
-        are_alike = isinstance(other, NamedCall) and isinstance(other.style, JSONArguments)
-        return replace(self, style=other.style) if are_alike and isinstance(self.style, JSONArguments) else self
+        if isinstance(other, NamedCall) and isinstance(other.style, JSONArguments):
+            return replace(self, style=other.style) if isinstance(self.style, JSONArguments) else self
+        return self
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,9 @@ class JSONCall:
 
     def spaced_like(self, other: NamedCall | JSONCall) -> JSONCall:
         """The same with the separators of another call of this kind."""
-        are_alike = isinstance(other, JSONCall)
-        return replace(self, outer=other.outer, separators=other.separators) if are_alike else self
+        if isinstance(other, JSONCall):
+            return replace(self, outer=other.outer, separators=other.separators)
+        return self
 
     def _id_and_close(self, end: str) -> Node:
         """What may follow the arguments."""
