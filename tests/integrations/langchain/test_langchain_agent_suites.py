@@ -1,7 +1,7 @@
 """LangChain's and LangGraph's own tests of agents, with our class in place of their fake models.
 
-They run as they come, over a model that wants to say what the fake would. What does not pass stands here with its reason,
-and nothing else may.
+They run as they come, over a model that wants to say what the fake would. What does not pass stands here with its
+reason, and nothing else may.
 """
 
 from __future__ import annotations
