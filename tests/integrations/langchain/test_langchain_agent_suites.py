@@ -78,6 +78,8 @@ SUITES: dict[str, tuple[list[str], int, dict[str, str]]] = {
             "test_inference_to_native_output": OPENAI,
             "test_inference_to_tool_output": OPENAI,
             "test_strict_mode": OPENAI,
+            "test_responses_integration_matrix": OPENAI,
+            "test_return_direct_integration_matrix": OPENAI,
             "test_create_agent_jump": OTHERS,
             "test_simple_agent_graph": OTHERS,
             "test_agent_graph_with_jump_to_end_as_after_agent": OTHERS,
