@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
+from mlx_agent_llm.chat.derive.bodies import locate
 from mlx_agent_llm.chat.derive.gate import passes
 from mlx_agent_llm.chat.derive.probes import PLAIN, RICH, Arguments, PlaceOfText, Probing
 from mlx_agent_llm.chat.derive.reasoning import ShownReasoning, find_reasoning
@@ -14,6 +15,7 @@ from mlx_agent_llm.chat.derive.syntax import blanks_around, derive_syntax
 from mlx_agent_llm.chat.derive.text_marks import derive_text_marks
 from mlx_agent_llm.chat.families import MARKS_OF_REASONING, TOOL_FORMATS, find_by_signs
 from mlx_agent_llm.chat.families.generic_json import GENERIC_JSON
+from mlx_agent_llm.chat.reply.calls import JSONCall, NamedCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
 
@@ -130,10 +132,18 @@ def _as_given(way: Probing, given: ToolFormat) -> Iterator[tuple[Source, ToolFor
 
 
 def _adapted(family: ToolFormat, way: Probing) -> ToolFormat:
-    """A family with the blanks around calls that the template writes, and as many calls as it shows."""
+    """A family with the blanks around and within calls that the template writes, and as many calls as it shows."""
+    located = locate(way.one, way.probe.first)
+    calls = family.calls if located is None else _spaced(family.calls, located.body)
     leading, trailing = blanks_around(way.calls_alone(way.one))
-    most = family.calls.most if way.two else 1
-    return replace(family, calls=replace(family.calls, leading=leading, trailing=trailing, most=most))
+    most = family.calls.most if way.two or family.in_channels else 1  # there each call is a message of its own
+    return replace(family, calls=replace(calls, leading=leading, trailing=trailing, most=most))
+
+
+def _spaced(syntax: CallSyntax, rendered: NamedCall | JSONCall) -> CallSyntax:
+    """The syntax with the separators of JSON that the template writes."""
+    others = tuple(replace(one, body=one.body.spaced_like(rendered)) for one in syntax.others)
+    return replace(syntax, body=syntax.body.spaced_like(rendered), others=others)
 
 
 def _derived(expected: ToolFormat, syntax: CallSyntax, way: Probing) -> ToolFormat:

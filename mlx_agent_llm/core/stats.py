@@ -43,6 +43,8 @@ class EngineStats:
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.
     requests: how requests ended, how long they took and how many tokens they had.
+    tool_format: how the model calls tools, by name, and from where that is known (as in Engine.tool_format, whose
+    warning this is); "" in what the core itself counts, which knows nothing of chats.
     """
 
     attention_backend: str  # "metal", "cuda" or "reference"
@@ -88,6 +90,9 @@ class EngineStats:
     num_memory_reliefs: int
     tier: TierStats | None
     requests: RequestStats
+    tool_format: str = ""
+    tool_format_source: str = ""
+    tool_format_warning: str = ""
 
 
 class StepMeter:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack
 
@@ -196,9 +197,15 @@ class Engine(Closing):
         return found_format(self.tokenizer, self.config.tool_format)
 
     def stats(self) -> EngineStats:
-        """Queue, blocks, prefix hits, batch sizes and times so far."""
+        """Queue, blocks, prefix hits, batch sizes and times so far, and how the model calls tools."""
         self._worker.owner.check()
-        return self._worker.core.stats()
+        found = self.tool_format
+        return replace(
+            self._worker.core.stats(),
+            tool_format=found.tool_format.name,
+            tool_format_source=found.source,
+            tool_format_warning=found.warning,
+        )
 
     def close(self) -> None:
         """Stop, and give back the memory of the weights, unless somebody else holds them too, and of the KV pools.

@@ -71,6 +71,37 @@ def test_calls_in_a_form_that_nobody_knows_are_derived_from_the_template(call: s
     assert Pushdown(reply.grammar()).accepts(written)
 
 
+COMPACT = "c.function.arguments | tojson(separators=(',', ':'))"
+SPACINGS = {
+    "a family, compact within": (
+        f'<tool_call>\n{{"name": "{{{{ c.function.name }}}}", "arguments": {{{{ {COMPACT} }}}}}}\n</tool_call>\n',
+        "qwen3",
+        '{"name": "add", "arguments": {"a":1,"b":"x"}}',
+    ),
+    "a family, all compact": (
+        f'<tool_call>\n{{"name":"{{{{ c.function.name }}}}","arguments":{{{{ {COMPACT} }}}}}}\n</tool_call>\n',
+        "qwen3",
+        '{"name":"add","arguments":{"a":1,"b":"x"}}',
+    ),
+    "derived": (f"<<go>>{{{{ c.function.name }}}}|{{{{ {COMPACT} }}}}<</go>>", "derived", '{"a":1,"b":"x"}'),
+}
+
+
+@pytest.mark.parametrize(("call", "name", "written"), SPACINGS.values(), ids=SPACINGS)
+def test_json_is_written_with_the_blanks_that_the_template_writes_and_read_with_any(
+    call: str, name: str, written: str
+) -> None:
+    found = found_format(byte_tokenizer(template(call)))
+    assert found.tool_format.name == name and not found.warning
+    text = found.tool_format.write_calls([ToolCall("1", "add", {"a": 1, "b": "x"}, "")])
+    assert written in text
+    reply = Pushdown(ExpectedReply(found.tool_format, plan_tools(TOOLS, "required"), None, "none").grammar())
+    spaced = text.replace('1,"b":', '1, "b": ')
+    assert reply.accepts(text) and not reply.accepts(spaced)
+    for read in (text, spaced):
+        assert [one.arguments for one in parse_reply(found.tool_format, read, TOOLS).tool_calls] == [{"a": 1, "b": "x"}]
+
+
 UNREADABLE = {
     "arguments lost": "<do>{{ c.function.name }}{{ c.function.arguments | length }}</do>",
     "no mark": "{{ c.function.name }} {{ c.function.arguments | tojson }}",
@@ -96,7 +127,10 @@ def test_an_engine_says_what_was_found_and_warns_of_what_is_wrong(caplog: pytest
         Engine.from_parts(RandomLogitsModel(tokenizer.vocab_size), tokenizer, config) as engine,
     ):
         assert engine.tool_format.source == "generic"
+        stats = engine.stats()
     assert "cannot be read back" in caplog.text
+    assert (stats.tool_format, stats.tool_format_source) == ("generic_json", "generic")
+    assert "cannot be read back" in stats.tool_format_warning
 
 
 def test_a_format_that_contradicts_the_template_is_named() -> None:

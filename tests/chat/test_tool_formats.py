@@ -449,6 +449,26 @@ def test_what_models_write_in_other_ways_is_read_too(name: str, text: str) -> No
     assert plain(message.tool_calls) == [("add", {"a": 1})], message
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_harmony_writes_several_calls_and_before_them_thoughts_and_a_preamble(choice: str) -> None:
+    header, following = "<|channel|>commentary to=functions.", "<|end|><|start|>assistant"
+    calls = following.join(f'{header}add <|constrain|>json<|message|>{{"a": {number}}}' for number in (1, 2))
+    thought = f"<|channel|>analysis<|message|>Two sums.{following}"
+    preamble = f"<|channel|>commentary<|message|>Adding.{following}" if choice == "auto" else ""
+    reply = Pushdown(ExpectedReply(TOOL_FORMATS["harmony"], plan_tools(TOOLS, choice), None, "auto").grammar())
+    assert reply.accepts(thought + preamble + calls)
+    message = parse_reply(TOOL_FORMATS["harmony"], thought + preamble + calls + "<|call|>", TOOLS)
+    assert plain(message.tool_calls) == [("add", {"a": 1}), ("add", {"a": 2})]
+    assert (message.reasoning, message.content) == ("Two sums.", "Adding." if choice == "auto" else "")
+
+
+def test_a_preamble_and_the_answer_are_lines_of_the_text() -> None:
+    text = "<|channel|>commentary<|message|>Wait.<|end|><|start|>assistant<|channel|>final<|message|>Done."
+    reply = Pushdown(ExpectedReply(TOOL_FORMATS["harmony"], plan_tools(TOOLS, "auto"), None, "none").grammar())
+    assert reply.accepts(text)
+    assert parse_reply(TOOL_FORMATS["harmony"], text, TOOLS).content == "Wait.\nDone."
+
+
 def test_python_literals_of_every_kind_are_read() -> None:
     others = """items=["a", 'b'], nested={'inner': "", "on": True}, flag=None"""
     text = r"""[use(text='it\'s "x" \x41\u00e9\n\ud83d\ude00', """ + others + ")]"

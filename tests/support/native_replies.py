@@ -274,16 +274,16 @@ FAMILIES = {
         lambda name, arguments, index: (
             f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{compact(arguments)}"
         ),
+        between="<|end|><|start|>assistant",
         think=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
         takes_text=False,
-        most=1,
     ),
     "gpt-oss, to first": Family(
         "openai-gpt-oss-120b",
         lambda name, arguments, index: f" to=functions.{name}<|channel|>commentary json<|message|>{compact(arguments)}",
+        between="<|end|><|start|>assistant",
         think=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
         takes_text=False,
-        most=1,
     ),
     "gemma 4": Family(
         "google-gemma-4-31B-it",

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import enum
 import ipaddress
+import pathlib
 import uuid
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -26,6 +27,7 @@ from pydantic import (
     Json,
     NaiveDatetime,
     PastDate,
+    SecretStr,
     StrictInt,
     StringConstraints,
     create_model,
@@ -131,6 +133,11 @@ ENFORCED: dict[str, Any] = {
     "bytes": Annotated[bytes, Field(max_length=3)],
     "base64": Base64Bytes,
     "any": Any,
+    "ipv4": ipaddress.IPv4Address,
+    "path": pathlib.Path,
+    "secret": SecretStr,
+    "sequence": Sequence[int],
+    "list of pairs": Annotated[list[tuple[int, str]], Field(max_length=2)],
     "a set of two": Annotated[set[int], Field(min_length=2)],
 }
 REFUSED: dict[str, tuple[Any, str]] = {

@@ -110,6 +110,7 @@ CALLS = {
     + "<start_function_call>call:{{ f.name }}{{ bare(a, '<escape>') }}<end_function_call>{% endfor %}",
     "gemma4": BARE + EACH + "<|tool_call>call:{{ f.name }}{{ bare(a, '<|\"|>') }}<tool_call|>{% endfor %}",
     "harmony": EACH
+    + "{{ '<|end|><|start|>assistant' if not loop.first }}"
     + "<|channel|>commentary to=functions.{{ f.name }} <|constrain|>json<|message|>{{ a | tojson }}{% endfor %}"
     + "{# <|start|>assistant #}",
 }

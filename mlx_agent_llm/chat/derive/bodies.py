@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from mlx_agent_llm.chat.derive.tags import find_tags
 from mlx_agent_llm.chat.reply.arguments.literal_arguments import KeywordArguments, Literals
 from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
 from mlx_agent_llm.chat.reply.calls import JSONArguments, JSONCall, NamedCall
+from mlx_agent_llm.request.constraints import SEPARATORS
 
 _DECODER = json.JSONDecoder()
 KEYWORDS = KeywordArguments(Literals(quotes=('"', "'"), has_escapes=True, keys_are_quoted=True))
@@ -54,7 +56,11 @@ def _json_call(text: str, call: Call, start: int) -> Located | None:
         ids = [key for key in others if value[key] in IDS and order.index(key) > order.index(arguments_key)]
         if set(others) != {*numbers, *ids} or len(others) > 1 or order.index(name_key) > order.index(arguments_key):
             return None
-        body = JSONCall(name_key, arguments_key, next(iter(numbers), None), next(iter(ids), None))
+        written = text[begin:end]
+        comma = ", " if f', "{arguments_key}"' in written else ","
+        colon = ": " if f'"{name_key}": ' in written else ":"
+        spacing = (comma, colon), _separators(written, call[1])
+        body = JSONCall(name_key, arguments_key, next(iter(numbers), None), next(iter(ids), None), *spacing)
         return Located(body, begin, end)
     return None
 
@@ -68,8 +74,8 @@ def _named_call(text: str, call: Call, found: int) -> Located | None:
         return Located(NamedCall("", KEYWORDS), found, end + 1) if end >= 0 else None
     for begin, end, value in _objects(text, after):
         if value == arguments:
-            between = text[after:begin]
-            return Located(NamedCall(_with_places(between), JSONArguments()), found, end)
+            style = JSONArguments(_separators(text[begin:end], value))
+            return Located(NamedCall(_with_places(text[after:begin]), style), found, end)
     return None
 
 
@@ -92,6 +98,14 @@ def _objects(text: str, start: int) -> Iterator[tuple[int, int, dict[str, Any]]]
         except ValueError:
             continue
         yield begin, end, value
+
+
+def _separators(text: str, value: Any) -> tuple[str, str]:
+    """What stands between the members of a JSON value and after their names; the usual ones where that differs."""
+    for comma, colon, is_ascii in itertools.product((", ", ","), (": ", ":"), (False, True)):
+        if json.dumps(value, separators=(comma, colon), ensure_ascii=is_ascii) in text:
+            return comma, colon
+    return SEPARATORS
 
 
 def _with_places(between: str) -> str:

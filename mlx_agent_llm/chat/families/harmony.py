@@ -7,7 +7,10 @@ from mlx_agent_llm.chat.reply.channel_reader import MESSAGE, START
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax, Reasoning
 
-# <|channel|>commentary to=functions.f <|constrain|>json<|message|>{...}, ended by the end token <|call|>
+_NEXT = f"<|end|>{START}"
+
+# <|channel|>commentary to=functions.f <|constrain|>json<|message|>{...}, ended by the end token <|call|>, or by _NEXT
+# and another one
 HARMONY = ToolFormat(
     name="harmony",
     signs=("<|channel|>", START),
@@ -15,15 +18,17 @@ HARMONY = ToolFormat(
     text_begin=f"<|channel|>final{MESSAGE}",
     not_in_text=("<|channel|>", "<|start|>", MESSAGE, "<|end|>", "<|return|>"),
     in_channels=True,
-    preamble=(f"<|channel|>commentary{MESSAGE}", f"<|end|>{START}"),
+    preamble=(f"<|channel|>commentary{MESSAGE}", _NEXT),
     calls=CallSyntax(
         NamedCall(f" <|constrain|>json{MESSAGE}", JSONArguments(), header_end=MESSAGE),
         marker="<|channel|>commentary to=functions.",
         begin="<|channel|>commentary to=functions.",
-        most=1,
+        separator=_NEXT,
         others=(
             CallSyntax(  # as the template writes earlier calls
-                NamedCall(f"<|channel|>commentary json{MESSAGE}", JSONArguments()), begin=" to=functions.", most=1
+                NamedCall(f"<|channel|>commentary json{MESSAGE}", JSONArguments()),
+                begin=" to=functions.",
+                separator=_NEXT,
             ),
         ),
     ),

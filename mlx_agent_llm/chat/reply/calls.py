@@ -12,9 +12,10 @@ from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
 from mlx_agent_llm.chat.reply.arguments.tagged_arguments import TaggedArguments
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, collect
 from mlx_agent_llm.chat.tools import Tool
-from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
+from mlx_agent_llm.constrain.schema import JSONNotation, SchemaRules, schema_rules, write_json
 from mlx_agent_llm.languages.context_free import Node, PatternNode, TextNode, choice, sequence
 from mlx_agent_llm.languages.regex import parse_full_match
+from mlx_agent_llm.request.constraints import SEPARATORS
 
 _ARGUMENTS_KEYS = ("arguments", "parameters")  # models take one for the other
 _ID = PatternNode(parse_full_match("[A-Za-z0-9_-]{1,40}"))
@@ -91,7 +92,9 @@ class ArgumentStyle(Protocol):
 
 @dataclass(frozen=True)
 class JSONArguments:
-    """A JSON object."""
+    """A JSON object; separators: what stands between its members, and after their names."""
+
+    separators: tuple[str, str] = SEPARATORS
 
     literals = ()
 
@@ -102,12 +105,12 @@ class JSONArguments:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of the object and of what ends the call."""
-        rules = schema_rules(tool.parameters, prefix, tool.strict)
+        rules = schema_rules(tool.parameters, prefix, tool.strict, notation=JSONNotation(self.separators))
         return replace(rules, root=sequence(rules.root, TextNode(end)))
 
     def write(self, arguments: Mapping[str, Any]) -> str:
         """The object."""
-        return write_json(arguments)
+        return write_json(arguments, self.separators)
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,19 @@ class NamedCall:
         """The rules of a tool's arguments and of what ends the call."""
         return self.style.rules(tool, prefix, end)
 
+    def spaced_like(self, other: NamedCall | JSONCall) -> NamedCall:
+        """The same with the separators of another call, where the arguments of both are JSON."""
+        if isinstance(other, NamedCall) and isinstance(other.style, JSONArguments):
+            return replace(self, style=other.style) if isinstance(self.style, JSONArguments) else self
+        return self
+
 
 @dataclass(frozen=True)
 class JSONCall:
     """A JSON object of the name and the arguments; with index_key the number of the call stands before them.
 
-    id_key: where the model may write an id after them. Read with its keys in any order, with an id or a type, with
+    id_key: where the model may write an id after them. outer: the separators around the name and the arguments; those
+    within the arguments are `separators`. Read with any blanks, with its keys in any order, with an id or a type, with
     "arguments" for "parameters", and within OpenAI's {"type": "function", "function": ...}.
     """
 
@@ -173,18 +183,22 @@ class JSONCall:
     arguments_key: str = "arguments"
     index_key: str | None = None
     id_key: str | None = None
+    outer: tuple[str, str] = SEPARATORS
+    separators: tuple[str, str] = SEPARATORS
     literals = ()
 
     @property
     def head(self) -> str:
         """What stands before the name."""
-        number = "" if self.index_key is None else f'"{self.index_key}": "{{index}}", '
-        return f'{{{number}"{self.name_key}": "'
+        comma, colon = self.outer
+        number = "" if self.index_key is None else f'"{self.index_key}"{colon}"{{index}}"{comma}'
+        return f'{{{number}"{self.name_key}"{colon}"'
 
     @property
     def between(self) -> str:
         """What stands between the name and the arguments."""
-        return f'", "{self.arguments_key}": '
+        comma, colon = self.outer
+        return f'"{comma}"{self.arguments_key}"{colon}'
 
     def read(self, cursor: Cursor, call: OpenCall) -> Reading[None]:
         """Read the object; its arguments are shown as they come when they stand after the name."""
@@ -209,19 +223,27 @@ class JSONCall:
 
     def rules(self, tool: Tool, prefix: str, end: str) -> SchemaRules:
         """The rules of a tool's arguments and of what ends the call."""
-        rules = schema_rules(tool.parameters, prefix, tool.strict)
+        rules = schema_rules(tool.parameters, prefix, tool.strict, notation=JSONNotation(self.separators))
         return replace(rules, root=sequence(rules.root, self._id_and_close(end)))
 
     def write(self, name: str, arguments: Mapping[str, Any], index: int) -> str:
         """The call as it is written."""
         head = self.head.replace("{index}", str(index))
-        return f"{head}{name}{self.between}{write_json(arguments)}}}"
+        return f"{head}{name}{self.between}{write_json(arguments, self.separators)}}}"
+
+    def spaced_like(self, other: NamedCall | JSONCall) -> JSONCall:
+        """The same with the separators of another call of this kind."""
+        if isinstance(other, JSONCall):
+            return replace(self, outer=other.outer, separators=other.separators)
+        return self
 
     def _id_and_close(self, end: str) -> Node:
         """What may follow the arguments."""
         if self.id_key is None:
             return TextNode("}" + end)
-        return choice([TextNode("}" + end), sequence(TextNode(f', "{self.id_key}": "'), _ID, TextNode('"}' + end))])
+        comma, colon = self.outer
+        given = sequence(TextNode(f'{comma}"{self.id_key}"{colon}"'), _ID, TextNode('"}' + end))
+        return choice([TextNode("}" + end), given])
 
     def _read_usual(self, cursor: Cursor, call: OpenCall) -> Reading[bool]:
         """Read up to the end of the arguments; False where the object is not as it is usually written."""

@@ -13,10 +13,13 @@ _RECIPIENT = re.compile(r"to=functions\.")
 
 
 class ChannelReader(ReplyReader):
-    """Reads messages with their headers; the recipient may stand before or after the channel."""
+    """Reads messages with their headers; the recipient may stand before or after the channel.
+
+    Texts of several messages, as of a preamble and the answer, stand on lines of their own.
+    """
 
     def _read(self) -> Reading[None]:
-        cursor = self._cursor
+        cursor, has_text = self._cursor, False
         while True:
             yield from cursor.match(START)
             begin = cursor.position
@@ -28,11 +31,13 @@ class ChannelReader(ReplyReader):
             if recipient is not None:
                 cursor.position = begin + recipient.end()
                 yield from self._read_call(begin)
-                yield from cursor.match("<|call|>")
+                _ = (yield from cursor.match("<|call|>")) or (yield from cursor.match("<|end|>"))
             elif "analysis" in header:
                 yield from trimmed(cursor.read_until("<|end|>"), lambda text: ChatDelta(reasoning=text))
             else:  # an answer may hold the names of marks, and ends the reply
                 ends = () if self._calls == "start" else ("<|end|>", "<|return|>")
+                yield from [ChatDelta(text="\n")] if has_text else []
+                has_text = True
                 yield from each(cursor.read_until(*ends), lambda text: ChatDelta(text=text))
             if not (yield from cursor.peek()):
                 return

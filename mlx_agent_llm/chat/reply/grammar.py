@@ -95,7 +95,8 @@ class ReplyGrammar:
         call, separator = self._call(syntax), sequence(*_with_places(syntax.separator + syntax.begin))
         more = [RepeatNode(sequence(separator, call), 0, most - 1)] if most > 1 else []
         # Line breaks may follow: where calls stand on lines of their own, one would ask for another call otherwise.
-        blanks = [PatternNode(_LINE_BREAKS)] if most > 1 or syntax.trailing else []
+        has_lines = (most > 1 or syntax.trailing) and not self._format.in_channels
+        blanks = [PatternNode(_LINE_BREAKS)] if has_lines else []
         return sequence(*_with_places(begin), call, *more, TextNode(syntax.section_end), *blanks)
 
     def _call(self, syntax: CallSyntax) -> RuleNode:

@@ -53,7 +53,7 @@ def check_every_choice(name: str, num_runs: int) -> None:
 
 async def answers(engine: Engine, choice: str, num_runs: int) -> list[tuple[ChatOutput, ChatOutput]]:
     """Whole replies, every tenth streamed a second time."""
-    params = [SamplingParams(max_tokens=90 - seed % 9, temperature=1.0, seed=seed) for seed in range(num_runs)]
+    params = [SamplingParams(max_tokens=60 - seed % 9, temperature=1.0, seed=seed) for seed in range(num_runs)]
     whole = await asyncio.gather(*(engine.achat(ASK, tools=TOOLS, tool_choice=choice, params=one) for one in params))
     streamed = await asyncio.gather(*(stream(engine, choice, one) for one in params[::10]))
     return list(

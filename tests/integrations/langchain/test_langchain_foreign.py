@@ -5,15 +5,12 @@ They run as they come, over a model without sense. What does not pass stands her
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 from tests.support.corpora import corpus
+from tests.support.foreign_suite import run_suite
 
 SENSE = "needs a model with sense"
 MEDIA = "images and sounds: the model reads text only"
@@ -84,35 +81,8 @@ SUITES: dict[str, tuple[list[str], dict[str, str]]] = {
 @pytest.mark.parametrize("name", SUITES)
 def test_all_but_what_is_listed_passes(name: str, tmp_path: Path) -> None:
     files, reasons = SUITES[name]
-    outcome = run_suite(corpus(name), files, tmp_path / "report.xml")
-    failed = {item for item, passed in outcome if not passed}
+    outcome = run_suite(corpus(name), files, tmp_path / "report.xml", ["-p", "foreign_models", "--noconftest"])
+    failed = {item for item, result in outcome if result != "passed"}
     assert failed - reasons.keys() == set()
     assert reasons.keys() - failed == set(), "it passes: it needs no reason any more"
-    assert sum(passed for _, passed in outcome) >= (15 if name == "langchain-ollama" else 30)
-
-
-def run_suite(folder: Path, files: list[str], report: Path) -> list[tuple[str, bool]]:
-    """The items of a suite by their functions' names, and whether each passed."""
-    own = Path(__file__).parents[3]
-    path = [own, own / "kernels", own / "integrations", own / "tests" / "support"]
-    plugins = [
-        "--noconftest",
-        "-p",
-        "foreign_models",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "asyncio_mode=auto",
-        "-c",
-        os.devnull,
-    ]
-    subprocess.run(
-        [sys.executable, "-m", "pytest", *plugins, "-q", "-W", "ignore", f"--junitxml={report}", "--rootdir=.", *files],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "OPENAI_API_KEY": "none"},
-        stdout=subprocess.DEVNULL,
-        timeout=500,
-        check=False,
-    )
-    cases = ET.parse(report).iter("testcase")
-    return [(str(case.get("name")).partition("[")[0], len(case) == 0) for case in cases]
+    assert sum(result == "passed" for _, result in outcome) >= (15 if name == "langchain-ollama" else 30)

@@ -154,6 +154,29 @@ def check_model(engine: Engine, name: str, seeds: range) -> None:
         assert_is_valid_or_refused(name, sample, seeds, (UnsupportedSchemaError, ConstraintError))
 
 
+PATTERNS = [r"^\p{Lu}$", r"^(?<year>\d{4})$", r"^\u{1F600}$", r"^[\w-.]$", r"^\cA$"]
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_that_python_does_not_know_are_written_and_checked_as_what_they_mean(
+    random_engine: Engine, pattern: str, method: Literal["json_schema", "function_calling"]
+) -> None:
+    schema = {
+        "title": "Answer",
+        "type": "object",
+        "properties": {"text": {"type": "string", "pattern": pattern}},
+        "required": ["text"],
+        "additionalProperties": False,
+    }
+    chat = ChatMLXAgent(engine=random_engine, temperature=1, max_tokens=120, seed=1)
+    said = chat.with_structured_output(schema, method=method).invoke("Hi")["text"]
+    assert len(said) == (4 if "year" in pattern else 1)
+    tool = {"type": "function", "function": {"name": "say", "parameters": schema}}
+    [call] = chat.bind_tools([tool], tool_choice="any", parallel_tool_calls=False).invoke("Hi").tool_calls
+    assert len(call["args"]["text"]) == len(said)
+
+
 def past(day: PastDate) -> str:
     """Note a day."""
     return str(day)

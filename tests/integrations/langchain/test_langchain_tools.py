@@ -75,6 +75,15 @@ def test_a_random_model_that_must_call_calls_validly_and_one_that_must_not_does_
         assert not free.tool_calls and not free.invalid_tool_calls
 
 
+def test_a_call_that_a_stop_text_cuts_is_invalid_and_never_half_of_one() -> None:
+    with scripted([ADD]) as chat:
+        message = chat.bind_tools([add]).invoke("Hi", stop=["23"])
+    [broken] = message.invalid_tool_calls
+    assert not message.tool_calls and message.content == ""
+    assert (broken["name"], broken["args"]) == ("add", '{"a": 19, "b": ')
+    assert broken["error"] == "the reply ended inside the call"
+
+
 def test_parallel_calls_can_be_forbidden() -> None:
     with scripted([ADD + "\n" + ADD]) as chat:
         assert len(chat.bind_tools([add]).invoke("Hi").tool_calls) == 2

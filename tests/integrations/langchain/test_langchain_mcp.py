@@ -1,0 +1,71 @@
+"""Tools of real MCP servers through langchain-mcp-adapters: calls are valid, and results of all kinds are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_mcp_adapters.client import MultiServerMCPClient
+
+from langchain_mlx_agent import ChatMLXAgent
+from mlx_agent_llm import Engine
+from tests.support.corpora import server_command
+from tests.support.langchain_chats import scripted
+
+pytestmark = pytest.mark.long
+
+
+async def tools_of(name: str, *arguments: str) -> dict[str, BaseTool]:
+    command, *rest = server_command(name)
+    connection: Any = {"command": command, "args": [*rest, *arguments], "transport": "stdio"}
+    return {tool.name: tool for tool in await MultiServerMCPClient({"server": connection}).get_tools()}
+
+
+RESULTS = {
+    "get-tiny-image": (
+        {},
+        r"Here's the image you requested:\n\[image: image/png, [\d,]+ bytes\]\nThe image above is",
+    ),
+    "get-resource-links": (
+        {"count": 2},
+        r"in this server:\n\[file: text/plain, demo://resource/dynamic/blob/1\]\n\[file: text/plain, demo://",
+    ),
+    "get-resource-reference": ({"resourceType": "Text", "resourceId": 1}, r"Resource 1:\nResource 1: This is a plai"),
+    "get-sum": ({"a": 19, "b": 23}, "is 42"),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+async def test_an_agent_reads_whatever_a_tool_of_a_server_gives(name: str) -> None:
+    arguments, expected = RESULTS[name]
+    prompts: list[str] = []
+
+    def reply(prompt: str) -> str:
+        prompts.append(prompt)
+        is_answered = "<tool_response>" in prompt.split("Go on.")[1]
+        call = json.dumps({"name": name, "arguments": arguments})
+        return "Done." if is_answered else f"<tool_call>{call}</tool_call>"
+
+    tools = await tools_of("@modelcontextprotocol/server-everything", "stdio")
+    with scripted(reply, max_tokens=200) as chat:
+        agent: Any = create_agent(chat, list(tools.values()))
+        answer = await agent.ainvoke({"messages": [HumanMessage("Go on.")]})
+    assert answer["messages"][-1].text == "Done."
+    assert re.search(expected, prompts[-1])
+
+
+async def test_a_server_takes_whatever_a_model_without_sense_calls(random_engine: Engine) -> None:
+    tools = await tools_of("mcp-server-time")
+    chat = ChatMLXAgent(engine=random_engine, temperature=1, max_tokens=300)
+    bound = chat.bind_tools(list(tools.values()), tool_choice="any", parallel_tool_calls=False)
+    for seed in range(6):
+        message = await bound.ainvoke("What time is it?", seed=seed)
+        [call] = message.tool_calls
+        tool = tools[call["name"]].model_copy(update={"handle_tool_error": True})
+        result = await tool.ainvoke({**call, "type": "tool_call"})
+        assert isinstance(result, ToolMessage) and "validation error" not in str(result.content).lower()
