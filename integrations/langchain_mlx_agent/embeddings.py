@@ -8,11 +8,14 @@ from typing import Self
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from tqdm import tqdm
 
 from langchain_mlx_agent.errors import langchain_errors
 from mlx_agent_llm import Embedder
 from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.embedder.on_first_use import OnFirstUse
+
+_SHOWN_TEXTS = 256  # between two steps of the bar
 
 
 class MLXAgentEmbeddings(Closing, BaseModel, Embeddings):
@@ -24,6 +27,7 @@ class MLXAgentEmbeddings(Closing, BaseModel, Embeddings):
     Key init args:
         model: "demo-embedder", a directory in sentence-transformers' layout or a hub id; loaded on first use.
         dimensions: vectors are cut to so many values, for models that were trained for it.
+        show_progress: whether embed_documents shows a bar on standard error.
         embedder: a running Embedder instead; it stays its owner's to close.
 
     Instantiate:
@@ -49,6 +53,8 @@ class MLXAgentEmbeddings(Closing, BaseModel, Embeddings):
     """What Embedder.load takes; with an embedder, that embedder's model."""
     dimensions: int | None = Field(default=None, ge=1)
     """The number of values of a vector; None keeps all."""
+    show_progress: bool = False
+    """Whether embed_documents shows a bar on standard error."""
     embedder: Embedder | None = Field(default=None, exclude=True, repr=False)
     """A running embedder."""
 
@@ -62,7 +68,14 @@ class MLXAgentEmbeddings(Closing, BaseModel, Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Vectors of documents; of no documents none."""
-        return self._embed(texts, "document") if texts else []
+        if not self.show_progress:
+            return self._embed(texts, "document") if texts else []
+        with tqdm(desc=f"embedding by {self.model}", total=len(texts), unit="text") as bar:
+            vectors = list[list[float]]()
+            for start in range(0, len(texts), _SHOWN_TEXTS):
+                vectors += self._embed(texts[start : start + _SHOWN_TEXTS], "document")
+                bar.update(len(vectors) - bar.n)
+        return vectors
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query."""

@@ -91,3 +91,11 @@ def test_a_model_that_was_closed_loads_again() -> None:
     embeddings.close()
     assert embeddings.embed_query("a") == before
     embeddings.close()
+
+
+def test_a_bar_shows_how_many_documents_are_done(embedder: Embedder, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"text {index}" for index in range(300)]
+    vectors = MLXAgentEmbeddings(embedder=embedder, show_progress=True).embed_documents(texts)
+    assert "300/300" in capsys.readouterr().err
+    np.testing.assert_allclose(vectors[299], MLXAgentEmbeddings(embedder=embedder).embed_query(texts[299]), atol=1e-5)
+    assert capsys.readouterr().err == ""
