@@ -222,10 +222,9 @@ class EngineCore:
     def _compute(self) -> Batch | None:
         """The step itself; returns what it dispatched."""
         in_flight, self._in_flight = self._in_flight, None
-        if self._tiering is not None:
-            with self._clock.phase("tier"):
-                self._tiering.step()
         with self._clock.phase("schedule"):
+            if self._tiering is not None:
+                self._tiering.step()
             schedule = self._schedule()
         forward = None if schedule is None else self._forward(schedule, in_flight)  # not yet waited for
         with self._clock.phase("advance"):

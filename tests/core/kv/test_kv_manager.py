@@ -129,7 +129,7 @@ def test_the_hash_of_a_block_depends_on_every_token_before_it() -> None:
     for position in range(12):
         tokens = list(range(12))
         tokens[position] = 77
-        hashes.add(kv._hashes.of(request(tokens), 2))
+        hashes.add(kv.hashes.of(request(tokens), 2))
     assert len(hashes) == 12
 
 
