@@ -231,10 +231,9 @@ class EngineCore:
         """The step itself; returns what it dispatched."""
         in_flight, self._in_flight = self._in_flight, None
         is_read = in_flight is not None and self._draft(in_flight)
-        if self._tiering is not None:
-            with self._clock.phase("tier"):
-                self._tiering.step()
         with self._clock.phase("schedule"):
+            if self._tiering is not None:
+                self._tiering.step()
             schedule = self._schedule()
         # Dispatched, and not yet waited for.
         forward = None if schedule is None else self._forward(schedule, None if is_read else in_flight)

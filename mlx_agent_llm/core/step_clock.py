@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 Phase = Literal[
-    "tier",  # blocks to the disk and back
-    "schedule",  # timeouts, and who runs, with its blocks
+    "schedule",  # timeouts, blocks to the disk and back, and who runs, with its blocks
     "batch",  # the schedule as host arrays, and their copies in MLX
     "forward",  # MLX: the forward's graph, built or looked up
     "wait",  # for the device, until the last step's tokens can be read

@@ -77,6 +77,6 @@ def test_the_engine_tells_its_mean_step_by_phase(make_engine: MakeEngine) -> Non
     engine.close()
     stats = engine.stats()
     assert tuple(stats.mean_phase_times) == PHASES
-    assert all((seconds > 0) == (phase != "tier") for phase, seconds in stats.mean_phase_times.items())
+    assert all(seconds > 0 for seconds in stats.mean_phase_times.values())
     within_the_step = sum(seconds for phase, seconds in stats.mean_phase_times.items() if phase != "deliver")
     assert within_the_step >= stats.mean_step_time * (1 - 1e-9)

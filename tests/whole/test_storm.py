@@ -45,6 +45,22 @@ def test_each_of_thousands_of_random_requests_is_answered_once_and_rightly_and_n
     assert engine.stats().num_preemptions >= 5 or seed not in (1, 3)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_so_is_each_where_what_is_left_behind_goes_to_the_disk_and_comes_back(
+    make_engine: MakeEngine, tmp_path: Path, seed: int
+) -> None:
+    before = open_resources()
+    faults = Faults(seed, **RATES)
+    config = CONFIGS[seed] | {"kv_tier": str(tmp_path / "kv"), "kv_tier_bytes": 50_000, "prefix_cache": True}
+    engine = make_engine(ExactModel(faults), **config)
+    rage(engine, faults, seed, 2000, make_engine)
+    assert open_resources() == before
+    stats = engine.stats().tier
+    assert stats is not None and stats.num_written_bytes > 0 and stats.fault is None
+
+
 def rage(engine: Engine, faults: Faults, seed: int, num_requests: int, make_engine: MakeEngine) -> Counter[str]:
     """Let the requests loose and check every answer; how often each kind of it was given."""
     ledger = Ledger()

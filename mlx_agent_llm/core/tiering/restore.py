@@ -36,7 +36,7 @@ class _Piece(NamedTuple):
     indices: Sequence[int]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """One prompt's way back. root: what its first block follows; border: of how many blocks."""
 
@@ -90,7 +90,7 @@ class Restore:
         for job in list(self._jobs):
             while job.reading and job.reading[0][1].done() and self._go_on(job) and is_idle:
                 pass
-            if all(request.is_finished for request in job.requests):
+            if job in self._jobs and all(request.is_finished for request in job.requests):
                 self._end(job)
 
     def drop(self) -> None:
