@@ -62,8 +62,13 @@ class Reading:
                 [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
             )
         logprobs = samples.read_logprobs(token_ids, batch.sampled)
-        for verdict in verify(batch.sampled, token_ids):
-            self._take(verdict, in_flight.receivers, token_ids, logprobs)
+        if any(batch.places):
+            for verdict in verify(batch.sampled, token_ids):
+                self._take(verdict, in_flight.receivers, token_ids, logprobs)
+        else:
+            for receiver, token_id, logprob in zip(in_flight.receivers, token_ids, logprobs, strict=True):
+                if receiver is not None:
+                    self._give(receiver, token_id, logprob)
         self._speculation.follow(batch.sampled)
 
     def _take(
@@ -83,13 +88,16 @@ class Reading:
         for row, place in zip(range(begin, begin + num_rows), draft.places, strict=False):
             if receivers[row] is None:
                 continue
-            request.num_in_flight = 0
-            if not request.is_finished:
-                # What was computed before it is sound; of one that was preempted meanwhile, what is computed again.
-                request.kv.num_trusted_tokens = min(len(request.token_ids), request.kv.num_computed_tokens)
-                self._answers.advance(request, token_ids[row], logprobs[row])
+            self._give(request, token_ids[row], logprobs[row])
             if not request.is_finished and place < num_right and (forced := forced_after(draft, place)):
                 self._answers.force(request, forced)
+
+    def _give(self, request: Request, token_id: int, logprob: TokenLogprob | None) -> None:
+        request.num_in_flight = 0
+        if not request.is_finished:
+            # What was computed before it is sound; of one that was preempted meanwhile, what is computed again.
+            request.kv.num_trusted_tokens = min(len(request.token_ids), request.kv.num_computed_tokens)
+            self._answers.advance(request, token_id, logprob)
 
     def _observe(self, batch: Batch) -> None:
         """Tell the pacer how long the step took whose tokens were read just now, if it came right after another."""

@@ -46,7 +46,7 @@ class BatchMaker:
         token_ids, sources = layout.token_ids(in_flight)
         sampled = layout.sampled
         rows = self._row_span(layout, tables, widths) if layout.num_rows else None
-        tokens = self._token_arrays(layout, token_ids, sources, [row.row for row in sampled], tables)
+        tokens = self._token_arrays(layout, token_ids, sources, sampled.rows, tables)
         window = None if self._window_tables is None else self._window_tables.arrays(layout)
         packed = pack(BatchArrays(tokens, rows, layout.prompt_tables(tables, widths), window))
         arrays, changes = packed.unpack(), schedule.changes
@@ -60,8 +60,8 @@ class BatchMaker:
             in_buckets=layout.in_buckets,
             num_prompt_tokens=sum(chunk.length for chunk in layout.chunks if _is_of_a_prompt(chunk)),
             has_in_flight=max(sources) >= 0,
-            sampled=tuple(row.request for row in sampled),
-            places=tuple(row.place for row in sampled),
+            sampled=tuple(sampled.requests),
+            places=tuple(sampled.places),
             copies=_slot_copies(changes.copies, self._block_size),
             states=None if states is None else states.batch(layout.chunks, layout.num_idle),
             packed=packed,
@@ -118,7 +118,7 @@ def _is_of_a_prompt(chunk: Chunk) -> bool:
     request, start, length, _ = chunk
     if start < request.num_prompt_tokens and request.num_output_tokens == 0:
         return True
-    return length > max(request.num_jumped_tokens, 1) + len(request.draft.token_ids)
+    return length > 1 and length > max(request.num_jumped_tokens, 1) + len(request.draft.token_ids)
 
 
 def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies | None:

@@ -18,12 +18,12 @@ from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
 from mlx_agent_llm.request import Request
 
 
-class SampledRow(NamedTuple):
-    """A packed token after which one is sampled, whose it is, and how many tokens of its request's draft end there."""
+class SampledRows(NamedTuple):
+    """The S packed tokens after which one is sampled, in their order; (S,) each."""
 
-    row: int
-    request: Request
-    place: int
+    rows: list[int]
+    requests: list[Request]  # whose they are
+    places: list[int]  # how many tokens of its request's draft end there
 
 
 class Layout(NamedTuple):
@@ -84,14 +84,16 @@ class Layout(NamedTuple):
         return range(len(self.chunks) - self.num_prompts, len(self.chunks))
 
     @property
-    def sampled(self) -> list[SampledRow]:
-        """The S sampled rows, in their order."""
-        found: list[SampledRow] = []
-        for chunk, end in zip(self.chunks, self.ends, strict=True):
-            if chunk.is_sampled:
-                draft = chunk.request.draft
-                last = end - 1 - len(draft.token_ids)
-                found += [SampledRow(last + place, chunk.request, place) for place in draft.places]
+    def sampled(self) -> SampledRows:
+        """What is sampled: after a sequence's last token, and after those of its draft."""
+        found = SampledRows([], [], [])
+        for (request, _, _, is_sampled), end in zip(self.chunks, self.ends, strict=True):
+            if is_sampled:
+                draft = request.draft
+                for place in draft.places:
+                    found.rows.append(end - 1 - len(draft.token_ids) + place)
+                    found.requests.append(request)
+                    found.places.append(place)
         return found
 
     def slot_mapping(self, tables: IntArray, block_size: int, padding_block: int) -> IntArray:

@@ -58,8 +58,8 @@ class Functions(NamedTuple):
 
 
 def attend_at_once(query: mx.array, key: mx.array, value: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
-    """Attention by MLX's own kernel."""
-    mask = real if bias is None else mx.where(real, bias.astype(query.dtype), mx.array(-math.inf, query.dtype))
+    """Attention by MLX's own kernel, which takes half as long with a mask that is added as with one of booleans."""
+    mask = mx.where(real, mx.array(0.0) if bias is None else bias, -math.inf).astype(query.dtype)
     return mx.fast.scaled_dot_product_attention(query, key, value, scale=query.shape[-1] ** -0.5, mask=mask)
 
 
