@@ -23,6 +23,7 @@ from mlx_agent_llm.core.forward.device import METAL
 from mlx_agent_llm.core.forward.fast.adaptation import adapt
 from mlx_agent_llm.core.forward.fast.fused_blocks import fuse_blocks
 from mlx_agent_llm.core.forward.layers import full
+from mlx_agent_llm.core.forward.layers.gathered import GatheredLayer
 from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.request import Request
@@ -53,6 +54,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "capped scores": lambda: tiny("gemma2"),
     "windows and keys of other layers": lambda: tiny("gemma3n"),
 }
+ATTENDED_BY_MODULES: dict[str, Callable[[], nn.Module]] = {
+    "an index": lambda: tiny("deepseek_v32"),
+    "chunks": lambda: tiny("llama4"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +68,8 @@ def heads_that_kernels_serve(monkeypatch: pytest.MonkeyPatch) -> None:
 class Steps:
     """A core whose batches were recorded while it computed them on the CPU."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, is_alone: bool = False) -> None:
+        self._is_alone = is_alone
         self.core = make_core(model)
         packing = Packing(self.core._runner.packing.padding_block, max_row_chunk=8, costs=SharingCosts(0.1, 0.1))
         self.core._batch_maker = BatchMaker(self.core._runner._block_size, packing)
@@ -105,9 +111,9 @@ class Steps:
             return forward(batch, in_flight)
 
         self.runner.forward = recorded_forward  # type: ignore[method-assign]
-        add(self.core, range(100), range(50, 90))
+        add(self.core, range(100), *([] if self._is_alone else [range(50, 90)]))
         for step in range(9):
-            if step == 5:
+            if step == 5 and not self._is_alone:
                 add(self.core, [*range(32), *range(9)], [*range(32), 7])  # chunks beside rows, and what they share
             self.core.step()
         del self.runner.forward
@@ -118,6 +124,12 @@ def add(core: EngineCore, *prompts: Any) -> None:
         core.add(Request(object(), list(prompt), SamplingParams(max_tokens=10), 0, lambda delta: None))
 
 
+def copies_of_pools(steps: Steps, launches: Sequence[Launch]) -> list[str]:
+    pools = [pool for layer in steps.runner._layers.paged for pool in (layer.keys, layer.values) if pool.size]
+    least = min(pool.nbytes for pool in pools)
+    return [launch.name for launch in launches if launch.num_bytes >= least and "Scatter" in launch.name]
+
+
 def kind_of(batch: Batch) -> tuple[int, bool, bool]:
     return (0 if batch.rows is None else 1 + len(batch.rows.levels), bool(batch.prompts), bool(batch.num_padding))
 
@@ -125,19 +137,32 @@ def kind_of(batch: Batch) -> tuple[int, bool, bool]:
 @pytest.mark.parametrize("name", MODELS)
 def test_no_step_reads_or_writes_a_pool_while_another_launch_writes_there(name: str) -> None:
     steps = Steps(MODELS[name]())
-    pool_bytes = min(
-        pool.nbytes for layer in steps.runner._layers.paged for pool in (layer.keys, layer.values) if pool.size
-    )
     kinds = set()
     for first, second in steps.pairs():
         launches = steps.launches(first, second)
         assert sum(len(launch.written_inputs) for launch in launches) >= 2 * len(steps.runner._layers.paged)
         assert races(launches) == []
-        copies = [launch.name for launch in launches if launch.num_bytes >= pool_bytes and "Scatter" in launch.name]
-        assert copies == []
+        assert copies_of_pools(steps, launches) == []
         kinds |= {kind_of(first), kind_of(second)}
     assert {rows for rows, _, _ in kinds} >= {0, 1}
     assert {has_prompts for _, has_prompts, _ in kinds} == {False, True}
+
+
+@pytest.mark.parametrize("name", ATTENDED_BY_MODULES)
+def test_a_module_that_attends_itself_reads_what_is_written_and_is_read_before_the_next_write(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one sequence: several of a step write while others are read, each in blocks that are its own."""
+    steps = Steps(ATTENDED_BY_MODULES[name](), is_alone=True)
+    pairs = list(steps.pairs())
+    assert {kind_of(first)[1] for first, _ in pairs} == {False, True}
+    for pair in pairs:
+        launches = steps.launches(*pair)
+        assert sum(len(launch.written_inputs) for launch in launches) >= 2 * len(steps.runner._layers.paged)
+        assert races(launches) == []
+        assert copies_of_pools(steps, launches) == []
+    monkeypatch.setattr(GatheredLayer, "after_writes", lambda self, slots: slots)
+    assert all(races(steps.launches(*pair)) for pair in pairs)
 
 
 @pytest.mark.parametrize("name", ["unfused", "experts", "latents", "capped scores"])

@@ -16,7 +16,7 @@ import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.models.cache import CacheList
 
-from mlx_agent_kernels import write_kv
+from mlx_agent_kernels import write_pools
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.forward.layers.full import PagedLayer
 from mlx_agent_llm.core.forward.layers.layer import leaves_of
@@ -48,11 +48,19 @@ class GatheredLayer(PagedLayer):
         return position // self.window * self.window if self._is_chunked else max(position + 1 - self.window, 0)
 
     def write(self, slots: mx.array, *contents: mx.array) -> None:
-        """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots, not in place: MLX itself reads them."""
-        keys, values = contents
-        self.keys = write_kv(self.keys, slots, keys)
-        if values.size:  # MLX's scatter divides by the width, which an index of keys alone has none of
-            self.values = write_kv(self.values, slots, values)
+        """Put keys and values, (C, kv_heads, head_dim) each, into (C,) slots, after what was written before."""
+        pools = [pool for pool in (self.keys, self.values) if pool.size]  # an index of keys alone has no values
+        written, self.written = write_pools(pools, self.after_writes(slots), contents[: len(pools)])
+        self.keys, self.values = (*written, self.values)[:2]
+
+    def after_writes(self, slots: mx.array) -> mx.array:
+        """The same slots, there when the pools are written: zero is added, by which MLX orders what reads them."""
+        return slots if self.written is None else slots + self.written.astype(slots.dtype)
+
+    @property
+    def writes(self) -> list[mx.array]:
+        """What is there when all is written."""
+        return [pool for pool in (self.keys, self.values) if pool.size] if self.written is None else [self.written]
 
     def attend_heads(
         self, queries: mx.array, scale: float, sinks: mx.array | None = None, softcap: float | None = None
@@ -70,6 +78,8 @@ def run_by_sequences(call: Callable[..., Any], arguments: Sequence[Any], options
     """What a module makes of packed arguments with GatheredLayers among them: packed too."""
     bound = inspect.signature(call).bind(*arguments, **options)
     layers = gathered_layers(list(bound.arguments.values()))
+    for layer in layers:
+        layer.written = None  # earlier steps' are
     batch = layers[0].current_batch
     results = []
     for sequence in _sequences(batch):
@@ -78,8 +88,8 @@ def run_by_sequences(call: Callable[..., Any], arguments: Sequence[Any], options
         results.append(tree_map(turned, call(*part.args, **part.kwargs)))
     packed = joined(results, batch.num_padding)
     # What is written and not read yet is to be computed all the same, or the next steps' writes pile up on it.
-    pools = [pool for layer in layers for pool in (layer.keys, layer.values) if pool.size]
-    return tree_map(lambda array: mx.depends(array, pools) if isinstance(array, mx.array) else array, packed)
+    writes = [array for layer in layers for array in layer.writes]
+    return tree_map(lambda array: mx.depends(array, writes) if isinstance(array, mx.array) else array, packed)
 
 
 class _Sequence(NamedTuple):
@@ -132,7 +142,7 @@ class _SequenceCache:
         first, begin = layer.first_seen(self.offset), sequence.table_begin
         seen = slots.reshape(-1)[first - begin : sequence.seq_len - begin]
         self.offset = sequence.seq_len
-        self.keys, self.values = (array.swapaxes(0, 1)[None] for array in layer.read(seen))
+        self.keys, self.values = (array.swapaxes(0, 1)[None] for array in layer.read(layer.after_writes(seen)))
         return self.keys, self.values
 
 
