@@ -108,6 +108,8 @@ CHECKS: dict[str, Callable[[str], None]] = {
 }
 # These need the demo embedder, too.
 RAG = tuple(path for path in EXAMPLES if path.stem[:2] in ("11", "12"))
+# These take a third of a minute and more each.
+SLOW = tuple(path for path in EXAMPLES if path.stem[:2] in ("06", "07", "10"))
 
 
 def test_every_example_is_checked() -> None:
@@ -115,7 +117,14 @@ def test_every_example_is_checked() -> None:
 
 
 @pytest.mark.usefixtures("demo")
-@pytest.mark.parametrize("example", [path for path in EXAMPLES if path not in RAG], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path in SLOW else [])
+        for path in EXAMPLES
+        if path not in RAG
+    ],
+)
 def test_an_example_ends_cleanly_and_prints_what_it_says(example: Path, tmp_path: Path) -> None:
     CHECKS[example.stem](output_of(example, tmp_path))
 
