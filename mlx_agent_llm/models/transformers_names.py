@@ -11,11 +11,17 @@ from mlx_agent_llm.models.rotary_settings import flat_rotary_settings
 
 
 def in_mlx_lm_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with what mlx-lm's models would look for in vain; so is its text_config."""
-    said = _renamed(config) | flat_rotary_settings(config.get("rope_parameters"))
-    named = {**config, **{name: value for name, value in said.items() if config.get(name) is None}}
+    """A configuration with what mlx-lm's models would look for in vain, there and in its text_config."""
+    named = _completed(config, _renamed(config) | flat_rotary_settings(config.get("rope_parameters")))
     text_config = config.get("text_config")
-    return named | ({"text_config": in_mlx_lm_names(text_config)} if isinstance(text_config, Mapping) else {})
+    if isinstance(text_config, Mapping):
+        whole = {"tie_word_embeddings": config.get("tie_word_embeddings")}
+        named["text_config"] = _completed(in_mlx_lm_names(text_config), whole)
+    return named
+
+
+def _completed(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, **{name: value for name, value in said.items() if config.get(name) is None}}
 
 
 def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:

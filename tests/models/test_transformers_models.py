@@ -16,7 +16,7 @@ from mlx_agent_llm.models.rotary_settings import check_rotary_settings
 from mlx_agent_llm.models.transformers_names import in_mlx_lm_names
 from tests.models.test_loading import save_tokenizer
 from tests.support.model_types.configs import config_of
-from tests.support.transformers_models import DEFAULT, LINEAR, LLAMA3, PLAIN, SCALED, YARN, Rope, write_model
+from tests.support.transformers_models import DEFAULT, LINEAR, LLAMA3, PLAIN, SCALED, WRAPPED, YARN, Rope, write_model
 
 FEW = ("llama", "gemma3_text", "gpt_oss", "qwen3_moe")
 YARN_FLAT = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -46,6 +46,15 @@ def test_every_scaling_is_what_it_is_in_transformers(tmp_path: Path, model_type:
 @pytest.mark.parametrize("model_type", PLAIN)
 def test_every_type_is_what_it_is_in_transformers(tmp_path: Path, model_type: str) -> None:
     check(tmp_path, model_type, DEFAULT)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rope", [DEFAULT, YARN], ids=lambda rope: rope["rope_type"])
+@pytest.mark.parametrize("model_type", WRAPPED)
+def test_the_text_of_a_model_of_images_is_what_it_is_in_transformers(
+    tmp_path: Path, model_type: str, rope: Rope
+) -> None:
+    check(tmp_path, model_type, rope)
 
 
 @pytest.mark.long
@@ -84,9 +93,10 @@ def test_what_mlx_lm_reads_or_what_changes_nothing_is_not_refused() -> None:
 
 
 def test_flat_names_stand_beside_what_transformers_nests_and_are_never_overwritten() -> None:
-    nested = {"model_type": "mistral3", "text_config": {"model_type": "mistral", "rope_parameters": dict(YARN)}}
+    text_config = {"model_type": "mistral", "rope_parameters": dict(YARN)}
+    nested = {"model_type": "mistral3", "tie_word_embeddings": True, "text_config": text_config}
     text = in_mlx_lm_names(nested)["text_config"]
-    assert (text["rope_theta"], text["rope_scaling"]["type"]) == (5000.0, "yarn")
+    assert (text["rope_theta"], text["rope_scaling"]["type"], text["tie_word_embeddings"]) == (5000.0, "yarn", True)
     flat = {"model_type": "llama", "rope_theta": 1.0, "rope_scaling": LINEAR, "rope_parameters": dict(YARN)}
     assert in_mlx_lm_names(flat) == flat | {
         "rotary_emb_base": 5000.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 
 Rope = Mapping[str, Any]
 
@@ -86,6 +87,30 @@ PLAIN: dict[str, dict[str, Any]] = {
     "stablelm": {},
     "starcoder2": {},
 }
+# Models of text and images: what their text_config has beside _COMMON.
+WRAPPED: dict[str, dict[str, Any]] = {
+    "gemma3": _WINDOW | _TIED | {"query_pre_attn_scalar": 16, "sliding_window_pattern": 2},
+    "llama4": _HEADS | {"num_local_experts": 4, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2},
+    "llava": {"model_type": "llama"},
+    "mistral3": _HEADS | {"model_type": "mistral"},
+    "qwen2_vl": {},
+    "qwen3_5": _HEADS | _DELTA,
+    "qwen3_vl": _HEADS,
+}
+_MROPE = {
+    "qwen2_vl": {"mrope_section": [2, 3, 3]},
+    "qwen3_5": {"mrope_section": [1, 1, 2], "mrope_interleaved": True, "partial_rotary_factor": 0.5},
+    "qwen3_vl": {"mrope_section": [2, 3, 3]},
+}
+_VISION = {
+    **dict.fromkeys(("hidden_size", "intermediate_size", "embed_dim", "image_size"), 32),
+    **dict.fromkeys(("num_hidden_layers", "depth", "mlp_ratio"), 1),
+    **dict.fromkeys(("num_attention_heads", "num_heads"), 2),
+    "patch_size": 16,
+    "head_dim": 16,
+    "out_hidden_size": 64,
+}
+_VISION_TYPES = {"llava": "clip_vision_model", "mistral3": "pixtral"}
 DEFAULT: Rope = {"rope_type": "default", "rope_theta": 5000.0}
 LLAMA3: Rope = {
     "rope_type": "llama3",
@@ -101,28 +126,52 @@ LINEAR: Rope = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 4.0}
 
 def write_model(folder: Path, model_type: str, rope: Rope, token_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Save a model of a type, but for its tokenizer; its own logits of (1, T) token ids, (T, vocab)."""
-    config_class = CONFIG_MAPPING[model_type]
-    settings = _COMMON | (SCALED | PLAIN)[model_type]
-    own = config_class(**settings).to_dict()["rope_parameters"]
-    config = config_class(**settings, rope_parameters=_with(own, rope))
+    make_config = _wrapped_config if model_type in WRAPPED else _config
+    config = make_config(model_type, rope)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    family = AutoModelForImageTextToText if model_type in WRAPPED else AutoModelForCausalLM
+    model = family.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.15)
-        logits = model(torch.tensor(token_ids)).logits[0].float().numpy()
+        logits: npt.NDArray[np.float32] = model(input_ids=torch.tensor(token_ids)).logits[0].float().numpy()
     model.save_pretrained(folder)
     if model_type == "gpt_oss":
         _split_experts(folder)
+    if model_type in WRAPPED:
+        _say_vocabulary(folder)
     return logits
+
+
+def _config(model_type: str, rope: Rope) -> PreTrainedConfig:
+    config_class = CONFIG_MAPPING[model_type]
+    settings = _COMMON | (SCALED | PLAIN)[model_type]
+    own = config_class(**settings).to_dict()["rope_parameters"]
+    return config_class(**settings, rope_parameters=_with(own, rope))
+
+
+def _wrapped_config(model_type: str, rope: Rope) -> PreTrainedConfig:
+    config_class = CONFIG_MAPPING[model_type]
+    text = _COMMON | WRAPPED[model_type]
+    vision = _VISION | ({"model_type": _VISION_TYPES[model_type]} if model_type in _VISION_TYPES else {})
+    settings = {"vision_config": vision, "tie_word_embeddings": text["tie_word_embeddings"]}
+    own = config_class(**settings, text_config=dict(text)).text_config.to_dict()["rope_parameters"]
+    own = own | _MROPE.get(model_type, {})
+    return config_class(**settings, text_config=text | {"rope_parameters": _with(own, rope)})
 
 
 def _with(own: Mapping[str, Any], rope: Rope) -> dict[str, Any]:
     """Other rotary settings, where there are two kinds of layers those of the ones that see everything."""
     if "full_attention" in own:
         return {"full_attention": _with(own["full_attention"], rope), "sliding_attention": own["sliding_attention"]}
-    return {name: own[name] for name in ("partial_rotary_factor",) if name in own} | dict(rope)
+    return {name: own[name] for name in own if name.startswith(("partial_", "mrope_"))} | dict(rope)
+
+
+def _say_vocabulary(folder: Path) -> None:
+    """Where mlx-lm looks for it: Gemma 3 is published with one size of it, which transformers does not write."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": _COMMON["vocab_size"]}))
 
 
 def _split_experts(folder: Path) -> None:
