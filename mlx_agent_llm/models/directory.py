@@ -14,8 +14,10 @@ from mlx_agent_llm.errors import ModelLoadError
 from mlx_agent_llm.models.configuration import check_configuration, context_length, model_classes
 from mlx_agent_llm.models.json_file import read_json_object
 from mlx_agent_llm.models.recommended import from_generation_config
+from mlx_agent_llm.models.rotary_settings import check_rotary_settings
 from mlx_agent_llm.models.safetensors import check_safetensors
 from mlx_agent_llm.models.tokenizer import HFTokenizer
+from mlx_agent_llm.models.transformers_names import in_mlx_lm_names
 from mlx_agent_llm.request import SamplingDefaults
 
 
@@ -26,7 +28,7 @@ def read_directory(path: Path) -> tuple[nn.Module, HFTokenizer, int | None]:
     max_model_len = context_length(config, config.get("text_config"))
     end_tokens = _end_tokens(path, config)
     _check_shards(path)
-    return _read_model(path), _read_tokenizer(path, end_tokens), max_model_len
+    return _read_model(path, config), _read_tokenizer(path, end_tokens), max_model_len
 
 
 def read_context_length(path: Path) -> int | None:
@@ -41,13 +43,17 @@ def read_sampling_defaults(path: Path) -> SamplingDefaults:
     return from_generation_config(generation, read_json_object(generation) if generation.exists() else {})
 
 
-def _read_model(path: Path) -> nn.Module:
+def _read_model(path: Path, config: Mapping[str, Any]) -> nn.Module:
+    named = in_mlx_lm_names(config)
     try:
-        model: nn.Module = mlx_lm_utils.load_model(path, lazy=True, get_model_classes=model_classes)[0]
+        model: nn.Module = mlx_lm_utils.load_model(
+            path, lazy=True, model_config=named, get_model_classes=model_classes
+        )[0]
     except ModelLoadError:
         raise
     except Exception as error:  # any code of any model class of mlx-lm runs in there
         raise ModelLoadError(f"{path}: mlx-lm cannot load this model: {type(error).__name__}: {error}") from error
+    check_rotary_settings(path / "config.json", named, model_classes(config)[1], model)
     return model
 
 

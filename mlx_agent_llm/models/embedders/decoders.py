@@ -13,7 +13,9 @@ from mlx_lm import utils as mlx_lm_utils
 
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.configuration import check_configuration, context_length, model_classes
+from mlx_agent_llm.models.rotary_settings import check_rotary_settings
 from mlx_agent_llm.models.safetensors import check_safetensors
+from mlx_agent_llm.models.transformers_names import in_mlx_lm_names
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 # Some embedding models let a causal architecture see both ways, by these values or by code of their own.
@@ -44,20 +46,15 @@ def read_headless(path: Path, config: Mapping[str, Any]) -> nn.Module:
     """A model whose outputs are its last hidden states, (B, L, hidden_size); its weights are not yet evaluated."""
     for file in sorted(path.glob("model*.safetensors")):
         check_safetensors(file)
+    named = in_mlx_lm_names(config)
     try:
         model: nn.Module = mlx_lm_utils.load_model(
-            path, lazy=True, model_config=_flat_rope(config), get_model_classes=_headless_classes
+            path, lazy=True, model_config=named, get_model_classes=_headless_classes
         )[0]
     except Exception as error:  # any code of any model class of mlx-lm runs in there
         raise ModelLoadError(f"{path}: mlx-lm cannot load this model: {type(error).__name__}: {error}") from error
+    check_rotary_settings(path / "config.json", named, model_classes(config)[1], model)
     return model
-
-
-def _flat_rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers nests from its version 5 on, under the names that mlx-lm's models of all these types read."""
-    rope = config.get("rope_parameters") or {}
-    flat = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
-    return flat if rope.get("rope_type", "default") == "default" else flat | {"rope_scaling": rope}
 
 
 def _headless_classes(config: Mapping[str, Any]) -> tuple[type[nn.Module], type]:
