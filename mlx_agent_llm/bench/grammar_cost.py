@@ -1,103 +1,216 @@
-"""What compiling a grammar and filling one row's mask take, over the tool schemas, with either library."""
+"""Ours beside the JSON schema converters of the two grammar libraries, over real schemas and real vocabularies."""
 
 from __future__ import annotations
 
+import json
 import random
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
-from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
-from mlx_agent_llm.constrain.backends import BACKEND_NAMES, BackendName, CompiledConstraint, GrammarCompiler
-from mlx_agent_llm.constrain.grammars import constraint_grammar
-from mlx_agent_llm.errors import ConstraintError
-from mlx_agent_llm.models import LoadedModel
-from mlx_agent_llm.request.constraints import JSONSchema
+from mlx_agent_llm.bench import real_schemas
+from mlx_agent_llm.bench.grammar_walks import GrammarWalk
+from mlx_agent_llm.bench.json_compilers import SIDES, Side, vocabulary_of
+from mlx_agent_llm.bench.mutants import mutants
+from mlx_agent_llm.bench.real_schemas import FOLDER, Named, bundled
+from mlx_agent_llm.bench.result import Table
+from mlx_agent_llm.bench.schema_trial import Outcome, SideProcess, Task
+from mlx_agent_llm.constrain.schema import schema_grammar, write_json
+from mlx_agent_llm.constrain.violation import violation
+from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.models.tokenizer import HFTokenizer, Tokenizer
 
-NUM_WALKS, NUM_STEPS = 3, 200
-CLOSING = frozenset(b'"}],:0123456789')  # what ends strings, numbers and the rest
+NUM_SCHEMAS = 10  # of each corpus
+NUM_VALUES, NUM_MUTANTS, DEPTH = 2, 20, 6
+MAX_CHARACTERS = 4000  # of a text
+CORPORA: Mapping[str, Callable[[], Iterable[Named]]] = {
+    "tools": real_schemas.tools,
+    "mcp": real_schemas.mcp_tools,
+    "check-jsonschema": real_schemas.check_jsonschema,
+    "kubernetes": real_schemas.kubernetes,
+}
+TOKENIZERS = ("qwen3", "gptoss", "gemma3")
+
+
+class WrittenSchema(NamedTuple):
+    """A schema with texts of valid and of invalid values."""
+
+    corpus: str
+    schema: dict[str, Any]
+    valid: list[str]
+    invalid: list[str]
+
+
+class Sample(NamedTuple):
+    """Some schemas of each corpus with texts of them, and the corpora that are not there."""
+
+    schemas: list[WrittenSchema]
+    missing: list[str]
+
+
+class Trial(NamedTuple):
+    """What a side made of one schema."""
+
+    corpus: str
+    vocabulary: str
+    side: Side
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
-class GrammarCost:
-    """Seconds at the 50th and 99th percentile: to compile a schema, and to fill a mask on random walks through it."""
+class SideCost:
+    """What a side made of all schemas of a group, a corpus or a vocabulary.
 
-    backend: str
+    num_right: schemas all of whose texts are judged as jsonschema does; num_lost, num_wrong: valid texts that are
+    not let through, and invalid ones that are. Seconds, from the schema to its first mask and for a mask; None
+    where no schema is compiled.
+    """
+
+    group: str
+    side: Side
     num_schemas: int
-    num_refused: int  # with more states than xgrammar is given
+    num_compiled: int
+    num_right: int
+    num_lost: int
+    num_wrong: int
     num_masks: int
-    compile_p50: float
-    compile_p99: float
-    mask_p50: float
-    mask_p99: float
+    first_mask_p50: float | None = None
+    first_mask_p99: float | None = None
+    mask_p50: float | None = None
+    mask_p99: float | None = None
 
 
-def measure_grammars(loaded: LoadedModel) -> list[GrammarCost]:
-    """The cost of the library that is taken ("chosen"), and of each one for all schemas."""
-    tokenizer = loaded.tokenizer
-    compiler = GrammarCompiler(
-        tokenizer.token_bytes, loaded.vocab_size, tokenizer.eos_token_ids, tokenizer.special_token_texts
-    )
-    walker = _Walker(tokenizer.token_bytes, loaded.vocab_size)
-    for backend in BACKEND_NAMES:
-        compiler.compile(constraint_grammar(JSONSchema({"const": 0})), backend)  # imports it and reads the vocabulary
-    return [_measure(compiler, backend, walker) for backend in (None, *BACKEND_NAMES)]
-
-
-def describe(cost: GrammarCost) -> str:
-    """The cost as a line."""
-    refused = f", {cost.num_refused} refused" if cost.num_refused else ""
-    return (
-        f"{cost.num_schemas} tool schemas, {cost.backend}{refused}: compiled in {cost.compile_p50 * 1e3:.1f} ms (p50), "
-        f"{cost.compile_p99 * 1e3:.0f} ms (p99); a row's mask filled in {cost.mask_p50 * 1e6:.0f} us (p50), "
-        f"{cost.mask_p99 * 1e6:.0f} us (p99)"
-    )
-
-
-def _measure(compiler: GrammarCompiler, backend: BackendName | None, walker: _Walker) -> GrammarCost:
-    compile_seconds, mask_seconds, num_refused = list[float](), list[float](), 0
-    for schema in TOOL_SCHEMAS.values():
-        begin = time.perf_counter()
+def sample_schemas(num_schemas: int) -> Sample:
+    """At most so many schemas of each corpus, the same ones every time."""
+    written, missing = list[WrittenSchema](), list[str]()
+    for corpus, load in CORPORA.items():
         try:
-            compiled = compiler.compile(constraint_grammar(JSONSchema(schema)), backend)
-        except ConstraintError:
-            num_refused += 1
+            schemas = list(load())
+        except FileNotFoundError:
+            missing.append(corpus)
             continue
-        compile_seconds.append(time.perf_counter() - begin)
-        for seed in range(NUM_WALKS):
-            mask_seconds += walker.walk(compiled, random.Random(seed))
-    return GrammarCost(
-        backend or "chosen",
-        len(TOOL_SCHEMAS),
-        num_refused,
-        len(mask_seconds),
-        *np.percentile(compile_seconds, [50, 99]).tolist(),
-        *np.percentile(mask_seconds, [50, 99]).tolist(),
+        chosen = random.Random(0).sample(schemas, min(num_schemas, len(schemas)))
+        written += [_written(named, random.Random(named.name)) for named in chosen]
+    return Sample(written, missing)
+
+
+def real_tokenizers() -> Iterator[tuple[str, Tokenizer]]:
+    """The tokenizers of model families that are there."""
+    for name in TOKENIZERS:
+        folder = FOLDER / f"tokenizer-{name}" / "models"
+        if folder.is_dir():
+            yield name, HFTokenizer(PreTrainedTokenizerFast.from_pretrained(str(folder)))
+
+
+def try_schemas(schemas: Sequence[WrittenSchema], name: str, tokenizer: Tokenizer) -> Iterator[Trial]:
+    """Every side on every schema, one after the other, with the vocabulary of a tokenizer."""
+    vocabulary = vocabulary_of(name, tokenizer, tokenizer.vocab_size)
+    tasks = [
+        Task(
+            one.schema,
+            [_tokens(tokenizer, text) for text in one.valid],
+            [_tokens(tokenizer, text) for text in one.invalid],
+        )
+        for one in schemas
+    ]
+    for side in SIDES:
+        with SideProcess(side, vocabulary) as process:
+            for one, task in zip(schemas, tasks, strict=True):
+                yield Trial(one.corpus, name, side, process.run(task))
+
+
+def side_costs(trials: Sequence[Trial], group_of: Callable[[Trial], str]) -> list[SideCost]:
+    """The trials added up, for each group and side."""
+    groups = dict.fromkeys((group_of(trial), trial.side) for trial in trials)
+    return [
+        _cost(group, side, [one.outcome for one in trials if (group_of(one), one.side) == (group, side)])
+        for group, side in groups
+    ]
+
+
+def verdict_table(costs: Sequence[SideCost]) -> Table:
+    """How much of each corpus a side compiles, and judges rightly."""
+    return Table(
+        "schemas that are compiled, and that judge all texts rightly",
+        ("corpus", "side", "schemas", "compiled", "right", "valid lost", "invalid let through"),
+        [
+            (
+                one.group,
+                one.side,
+                *map(str, (one.num_schemas, one.num_compiled, one.num_right, one.num_lost, one.num_wrong)),
+            )
+            for one in costs
+        ],
     )
 
 
-class _Walker:
-    """Writes random texts of a grammar, now and then with a token that ends something."""
+def time_table(costs: Sequence[SideCost]) -> Table:
+    """What masks take with each vocabulary."""
+    return Table(
+        "from a schema to its first mask, and a mask",
+        ("vocabulary", "side", "compiled", "first ms p50", "p99", "mask us p50", "p99"),
+        [
+            (
+                one.group,
+                one.side,
+                f"{one.num_compiled} of {one.num_schemas}",
+                *(_scaled(seconds, 1e3) for seconds in (one.first_mask_p50, one.first_mask_p99)),
+                *(_scaled(seconds, 1e6) for seconds in (one.mask_p50, one.mask_p99)),
+            )
+            for one in costs
+        ],
+    )
 
-    def __init__(self, token_bytes: Sequence[bytes], vocab_size: int) -> None:
-        self._mask = np.zeros((1, (vocab_size + 31) // 32), np.int32)
-        self._is_closing = np.zeros(self._mask.size * 32, bool)
-        for token_id, data in enumerate(token_bytes):
-            self._is_closing[token_id] = bool(data) and CLOSING.issuperset(data)
 
-    def walk(self, compiled: CompiledConstraint, rng: random.Random) -> list[float]:
-        """The seconds that each mask took."""
-        matcher, seconds = compiled.matcher(), list[float]()
-        while not matcher.is_finished and len(seconds) < NUM_STEPS:
-            begin = time.perf_counter()
-            matcher.fill_mask(self._mask, 0)
-            seconds.append(time.perf_counter() - begin)
-            assert matcher.accept(self._choose(rng)), "a token of the mask is accepted"
-        return seconds
+def _written(named: Named, rng: random.Random) -> WrittenSchema:
+    """Texts that walk through our grammar of what it can keep, and mutants of them, sorted by what jsonschema says."""
+    schema, texts = bundled(named), dict[bool, list[str]]({True: [], False: []})
+    try:
+        walk = GrammarWalk(schema_grammar(schema, strict=False).grammar, DEPTH)
+    except RequestError:  # not even a part of it
+        return WrittenSchema(named.corpus, schema, [], [])
+    for _ in range(NUM_VALUES):
+        value = json.loads(walk.text(rng))
+        for one in (value, *islice(mutants(value, rng), NUM_MUTANTS)):
+            if len(text := write_json(one)) <= MAX_CHARACTERS:
+                texts[violation(schema, one) is None].append(text)
+    return WrittenSchema(named.corpus, schema, texts[True], texts[False])
 
-    def _choose(self, rng: random.Random) -> int:
-        allowed = np.flatnonzero(np.unpackbits(self._mask.view(np.uint8), bitorder="little"))
-        closing = allowed[self._is_closing[allowed]]
-        return int(rng.choice(closing if closing.size and rng.random() < 0.3 else allowed))
+
+def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    written = b"".join(tokenizer.token_bytes[token_id] for token_id in tokens)
+    assert written == text.encode(), "a tokenizer whose tokens are the text's bytes"
+    return tokens
+
+
+def _cost(group: str, side: Side, outcomes: Sequence[Outcome]) -> SideCost:
+    compiled = [outcome for outcome in outcomes if not outcome.refusal]
+    masks = [seconds for outcome in compiled for seconds in outcome.masks]
+    return SideCost(
+        group,
+        side,
+        len(outcomes),
+        len(compiled),
+        num_right=sum(not outcome.num_lost and not outcome.num_wrong for outcome in compiled),
+        num_lost=sum(outcome.num_lost for outcome in compiled),
+        num_wrong=sum(outcome.num_wrong for outcome in compiled),
+        num_masks=len(masks),
+        **_percentiles("first_mask", [outcome.first_mask for outcome in compiled]),
+        **_percentiles("mask", masks),
+    )
+
+
+def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    p50, p99 = np.percentile(seconds, [50, 99]).tolist()
+    return {f"{name}_p50": p50, f"{name}_p99": p99}
+
+
+def _scaled(seconds: float | None, scale: float) -> str:
+    return "" if seconds is None else f"{seconds * scale:,.1f}"

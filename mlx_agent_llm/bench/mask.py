@@ -1,12 +1,14 @@
-"""mask: what a grammar costs a decode step with none, one and all of the rows constrained, and what one takes alone."""
+"""mask: what a grammar costs a decode step with none, one and all rows constrained; ours beside other converters."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import NamedTuple
 
-from mlx_agent_llm.bench import ours
-from mlx_agent_llm.bench.grammar_cost import GrammarCost, describe, measure_grammars
+from mlx_agent_llm.bench import grammar_cost, ours
+from mlx_agent_llm.bench.grammar_cost import NUM_SCHEMAS, SideCost
+from mlx_agent_llm.bench.real_schemas import FOLDER
 from mlx_agent_llm.bench.result import Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.engine import Engine
@@ -39,9 +41,31 @@ def _measure(options: Options) -> Result:
         _run(engine, tokens, rows, rows)  # compiles the grammar and warms all up
         counts = sorted({0, 1, rows})
         runs = [[_run(engine, tokens, rows, count) for count in counts] for _ in range(options.repeats or 1)]
-    grammars = measure_grammars(loaded)
     best = [min(costs, key=lambda cost: cost.step_seconds) for costs in zip(*runs, strict=True)]
+    grammars = _grammars(loaded, options.schemas or NUM_SCHEMAS)
     return _result(loaded, rows, [_beside(cost, best[0]) for cost in best], grammars)
+
+
+class _Grammars(NamedTuple):
+    """What each side made of the corpora with the model's vocabulary, and of all schemas with every vocabulary."""
+
+    by_corpus: list[SideCost]
+    by_vocabulary: list[SideCost]
+    missing: list[str]
+
+
+def _grammars(loaded: LoadedModel, num_schemas: int) -> _Grammars:
+    sample = grammar_cost.sample_schemas(num_schemas)
+    name = f"{loaded.name} ({loaded.tokenizer.vocab_size:,})"
+    own = list(grammar_cost.try_schemas(sample.schemas, name, loaded.tokenizer))
+    trials = [*own]
+    for family, tokenizer in grammar_cost.real_tokenizers():
+        trials += grammar_cost.try_schemas(sample.schemas, f"{family} ({tokenizer.vocab_size:,})", tokenizer)
+    return _Grammars(
+        grammar_cost.side_costs(own, lambda trial: trial.corpus),
+        grammar_cost.side_costs(trials, lambda trial: trial.vocabulary),
+        sample.missing,
+    )
 
 
 def _run(engine: Engine, tokens: RandomTokens, rows: int, num_constrained: int) -> MaskCost:
@@ -65,7 +89,7 @@ def _beside(cost: MaskCost, free: MaskCost) -> MaskCost:
     return MaskCost(**(asdict(cost) | {"overhead": cost.step_seconds / free.step_seconds}))
 
 
-def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost], grammars: list[GrammarCost]) -> Result:
+def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost], grammars: _Grammars) -> Result:
     labels = [str(cost.constrained_rows) for cost in costs]
     return Result(
         title=f"mask: decode steps of {rows} rows, a vocabulary of {loaded.vocab_size}",
@@ -82,7 +106,8 @@ def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost], grammars: lis
             "rows": rows,
             "vocab_size": loaded.vocab_size,
             "ours": [asdict(cost) for cost in costs],
-            "grammars": [asdict(cost) for cost in grammars],
+            "by_corpus": [asdict(cost) for cost in grammars.by_corpus],
+            "by_vocabulary": [asdict(cost) for cost in grammars.by_vocabulary],
         },
         charts=[
             Bars(
@@ -94,9 +119,10 @@ def _result(loaded: LoadedModel, rows: int, costs: list[MaskCost], grammars: lis
         ],
         notes=[
             "Masks are filled while the forward runs: they cost a step only what exceeds it, and the sampling's mask.",
-            *map(describe, grammars),
+            *(f"{name} was left out: `make corpora` fetches it into {FOLDER}." for name in grammars.missing),
         ],
+        more=[grammar_cost.verdict_table(grammars.by_corpus), grammar_cost.time_table(grammars.by_vocabulary)],
     )
 
 
-MASK = Workload("mask", frozenset({"model", "rows", "repeats"}), _measure)
+MASK = Workload("mask", frozenset({"model", "rows", "repeats", "schemas"}), _measure)

@@ -32,18 +32,25 @@ class Spread:
 Chart = Bars | Spread
 
 
+@dataclass(frozen=True)
+class Table:
+    """Rows of text, as they are shown."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 def row_without_memory(label: str, columns: Sequence[str]) -> tuple[str, ...]:
     """The row of a side that had no memory for the work."""
     return (label, OUT_OF_MEMORY, *[""] * (len(columns) - 2))
 
 
 @dataclass(frozen=True)
-class Result:
-    """Table rows are text as it is shown; `numbers` is what JSON carries, unrounded; notes stand below the table."""
+class Result(Table):
+    """A table, and more below it; `numbers` is what JSON carries, unrounded; notes stand below all tables."""
 
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
     numbers: Mapping[str, Any]
     charts: Sequence[Chart]
     notes: Sequence[str] = ()
+    more: Sequence[Table] = ()

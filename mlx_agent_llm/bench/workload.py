@@ -21,7 +21,7 @@ class Options:
     model: reads the weights anew at each call, by default the demo model's. rows: requests at the same time, instead of
     the workload's own number. repeats: runs of each, the best of which counts. prompt_tokens: the long prompt's length.
     dtypes: what the weights are cast to, one run each. bits: what they are quantized to, 4 or 8 in groups of 64, or 16,
-    which leaves them as they are.
+    which leaves them as they are. schemas: of each corpus.
     """
 
     model: Load | None = None
@@ -30,9 +30,10 @@ class Options:
     prompt_tokens: int | None = None
     dtypes: tuple[DType, ...] | None = None
     bits: int | None = None
+    schemas: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rows", "repeats", "prompt_tokens"):
+        for name in ("rows", "repeats", "prompt_tokens", "schemas"):
             if getattr(self, name) is not None:
                 check_range(name, getattr(self, name), 1)
         if self.dtypes is not None and not self.dtypes:

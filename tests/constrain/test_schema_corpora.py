@@ -10,12 +10,12 @@ from itertools import islice
 
 import pytest
 
+from mlx_agent_llm.bench.grammar_walks import GrammarWalk
+from mlx_agent_llm.bench.mutants import mutants
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import ConstraintError, RequestError, UnsupportedSchemaError
-from tests.support.grammar_walks import GrammarWalk
-from tests.support.mutants import mutants
 from tests.support.schema_corpora import CORPORA, LEAST_COMPILED, Named, compile_schema, grammar_of
 
 NUM_SAMPLED = 12  # of a corpus, in the default run

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from mlx_agent_llm.bench.grammar_walks import random_text
 from mlx_agent_llm.constrain.schema.values.formats import STRING_FORMATS, language_of_format, widest_language_of_format
 from mlx_agent_llm.constrain.violation import violation, violations
 from mlx_agent_llm.languages.regular import complement, intersection
-from tests.support.grammar_walks import random_text
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 

@@ -16,10 +16,10 @@ from pydantic import (
     create_model,
 )
 
+from mlx_agent_llm.bench.grammar_walks import GrammarWalk
 from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.request.constraints import JSONSchema
-from tests.support.grammar_walks import GrammarWalk
 from tests.support.pydantic_models import ENFORCED, REFUSED, Cat, Colour, Movie, Point, Tree
 
 

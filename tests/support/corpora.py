@@ -129,6 +129,7 @@ FETCH: dict[str, Callable[[Pin], None]] = {
     "npm": _fetch_npm,
     "python-server": _install_python_server,
     "node-server": _install_node_server,
+    "openapi-server": _install_python_server,
 }
 
 

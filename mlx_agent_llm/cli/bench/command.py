@@ -39,6 +39,7 @@ def bench(
     bits: Annotated[
         int | None, typer.Option(help="decode: 4, 8 or 16; the weights are quantized first.", show_default="16")
     ] = None,
+    schemas: Annotated[int | None, typer.Option(min=1, help="mask: schemas of each corpus.", show_default="10")] = None,
     json_file: JSONFile = None,
     plot_file: PlotFile = None,
 ) -> None:
@@ -47,4 +48,4 @@ def bench(
         raise typer.BadParameter(f"{name!r} must be one of {', '.join(WORKLOADS)}", param_hint="NAME")
     from mlx_agent_llm.cli.bench.report import Given, measure
 
-    measure(name, Given(model, rows, repeats, prompt_tokens, dtype, bits), json_file, plot_file)
+    measure(name, Given(model, rows, repeats, prompt_tokens, dtype, bits, schemas), json_file, plot_file)

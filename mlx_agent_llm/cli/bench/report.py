@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple, cast, get_args
 
 import typer
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from mlx_agent_llm.bench import WORKLOADS, Options, Result
+from mlx_agent_llm.bench import WORKLOADS, Options
 from mlx_agent_llm.bench.machine import describe_machine
 from mlx_agent_llm.bench.random_model import RANDOM_MODELS, random_model
+from mlx_agent_llm.bench.result import Table
 from mlx_agent_llm.cli.options import console_beside, write_json
 from mlx_agent_llm.config import DType
 from mlx_agent_llm.models import LoadedModel, load_model
@@ -28,6 +29,7 @@ class Given(NamedTuple):
     prompt_tokens: int | None = None
     dtype: list[str] | None = None
     bits: int | None = None
+    schemas: int | None = None
 
 
 def measure(name: str, given: Given, json_file: Path | None, plot_file: Path | None) -> None:
@@ -38,7 +40,8 @@ def measure(name: str, given: Given, json_file: Path | None, plot_file: Path | N
     machine = describe_machine()
     caption = f"{machine['device']}, {machine['platform']}, {machine['date']}"
     console = console_beside(json_file)
-    console.print(table_of(result))
+    for one in (result, *result.more):
+        console.print(table_of(one))
     for note in (*result.notes, caption):
         console.print(note, markup=False, highlight=False)
     default = "random" if name == "decode" else "demo"
@@ -49,20 +52,22 @@ def measure(name: str, given: Given, json_file: Path | None, plot_file: Path | N
         write_plot(plot_file, result, caption)
 
 
-def table_of(result: Result) -> Table:
-    """The result as a table, its first column to the left and numbers to the right."""
-    table = Table(title=result.title)
-    for index, column in enumerate(result.columns):
-        table.add_column(column, justify="right" if index else "left")
-    for row in result.rows:
-        table.add_row(*row)
-    return table
+def table_of(table: Table) -> RichTable:
+    """A table as it is printed, its first column to the left and numbers to the right."""
+    printed = RichTable(title=table.title)
+    for index, column in enumerate(table.columns):
+        printed.add_column(column, justify="right" if index else "left")
+    for row in table.rows:
+        printed.add_row(*row)
+    return printed
 
 
 def _options(given: Given) -> Options:
     load = None if given.model is None else partial(_load, given.model)
     try:
-        return Options(load, given.rows, given.repeats, given.prompt_tokens, _dtypes(given.dtype), given.bits)
+        return Options(
+            load, given.rows, given.repeats, given.prompt_tokens, _dtypes(given.dtype), given.bits, given.schemas
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

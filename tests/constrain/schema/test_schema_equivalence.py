@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from mlx_agent_llm.bench.grammar_walks import GrammarWalk
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_grammar, schema_rules
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
-from tests.support.grammar_walks import GrammarWalk
 from tests.support.json_schema_suite import texts_of
 from tests.support.random_schemas import INSTANCES, rooted_schemas, unenforced_schemas
 from tests.support.search import examples

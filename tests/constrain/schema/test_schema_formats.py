@@ -15,8 +15,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from pydantic import AnyUrl, TypeAdapter
 
+from mlx_agent_llm.bench.grammar_walks import random_text
 from mlx_agent_llm.constrain.schema.values.formats import STRING_FORMATS, language_of_format
-from tests.support.grammar_walks import random_text
 
 EMAIL = re.compile(r"[a-z0-9_+-]+(\.[a-z0-9_+-]+)*@([a-z0-9]+(-[a-z0-9]+)*\.)+[a-z]{2,20}")
 HOST = re.compile(r"([a-z0-9]+(-[a-z0-9]+)*\.)*[a-z]{2,20}")

@@ -10,10 +10,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
+from mlx_agent_llm.bench.grammar_walks import GrammarWalk
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import schema_grammar, schema_rules
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
-from tests.support.grammar_walks import GrammarWalk
 from tests.support.json_schema_suite import texts_of
 
 STRING = {"type": "string"}
