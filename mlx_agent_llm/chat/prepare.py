@@ -20,7 +20,7 @@ from mlx_agent_llm.config import check_range
 from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.constrain.reasoning import ReasoningLimit, ThinkingTracker
 from mlx_agent_llm.errors import RequestError
-from mlx_agent_llm.request import Delta, Usage
+from mlx_agent_llm.request import Delta, FreeText, Usage
 from mlx_agent_llm.request.constraints import Constraint, JSONSchema
 
 if TYPE_CHECKING:
@@ -88,9 +88,8 @@ class PreparedChat:
     """A chat request, ready to be submitted; the parser belongs to one reply.
 
     shown_tokens: the control tokens that the parser reads in the reply, with their texts, which the reply has to show.
-    reasoning_marks: around reasoning at the reply's beginning, in which no stop text is looked for; the first is empty
-    where the prompt opens the block. tracker, reasoning_end: what follows the reply's reasoning, and the tokens that
-    end it; None where there is none.
+    free_text: makes what finds the text of one reply that stop texts may end; None where the reply has none.
+    tracker, reasoning_end: what follows the reply's reasoning, and the tokens that end it; None where there is none.
     """
 
     prompt_token_ids: list[int]
@@ -99,7 +98,7 @@ class PreparedChat:
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)
     tracker: ThinkingTracker | None = None
     reasoning_end: tuple[int, ...] = ()
-    reasoning_marks: tuple[str, str] | None = None
+    free_text: Callable[[], FreeText] | None = None
     find_message_ends: Callable[[], Sequence[int]] = tuple
 
     @property
@@ -183,7 +182,7 @@ def prepare_chat(
         _shown_tokens(tokenizer, found.markers),
         tracker,
         tuple(end),
-        reply.reasoning_marks,
+        reply.free_text if reply.has_free_text else None,
         partial(message_ends, tokenizer, prompt.text, prompt.token_ids, turns),
     )
 

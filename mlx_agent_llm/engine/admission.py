@@ -87,6 +87,8 @@ class Admission:
         if chat.constraint is not None:
             if params.constraint is not None:
                 raise RequestError("params.constraint cannot be combined with tools or response_format")
+            if chat.free_text is None:  # nothing of such a reply may be cut
+                params = replace(params, stop=(), stop_token_ids=())
             params = replace(params, constraint=chat.constraint)
         checked = self._check(self._prompts.encode_chat(chat), params)
         return self._submission(checked, chat=chat, reasoning_limit=limit), chat

@@ -58,6 +58,8 @@ class Engine(Closing):
     thread and any event loop. A prompt is text, token ids or chat messages; what is wrong with a request is raised
     before anything is computed, as a RequestError or a CapacityError, and concerns no other request.
     sampling_defaults: what the model's makers recommend, where a request says nothing.
+    max_request_tokens: the most that a request can have, prompt and output together: the context, or what the KV pool
+    holds where that is less.
     """
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig | None = None) -> None:
@@ -78,6 +80,7 @@ class Engine(Closing):
         self._worker = Worker(make_core, self.config.max_queue)
         limits = Limits(loaded.vocab_size, self.tokenizer.eos_token_ids, self.max_model_len)
         scheduler = self._worker.core.scheduler
+        self.max_request_tokens = scheduler.max_request_tokens
         self._admission = Admission(
             self.tokenizer, self.config, limits, scheduler, self._constraints, self.sampling_defaults, loaded.adapter
         )

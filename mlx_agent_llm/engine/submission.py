@@ -68,7 +68,7 @@ class Submission:
             request.grammar, request.budget = self.prepared.compiled, CloseInTime(self.prepared.closing)
         if self.chat is not None:
             request.shown_tokens = self.chat.shown_tokens
-            request.reasoning_marks = self.chat.reasoning_marks
+            request.free_text = self.chat.free_text
         if self.reasoning_limit is not None:
             request.matcher, request.grammar = self.reasoning_limit.applied_to(request.grammar)
         return request

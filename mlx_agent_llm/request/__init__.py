@@ -2,6 +2,7 @@
 
 from mlx_agent_llm.request.constraints import CheckedKeywords, Choice, Constraint, Grammar, JSONSchema, Regex
 from mlx_agent_llm.request.draft import NO_DRAFT, Draft
+from mlx_agent_llm.request.free_text import FreeText, TextPiece
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, ForcedTokens, Matcher
 from mlx_agent_llm.request.kv_state import KVState, StateSpan
 from mlx_agent_llm.request.output import Delta, FinishReason, RequestOutput, Timings, TokenLogprob, Usage
@@ -20,6 +21,7 @@ __all__ = [
     "Draft",
     "FinishReason",
     "ForcedTokens",
+    "FreeText",
     "Grammar",
     "JSONSchema",
     "KVState",
@@ -30,6 +32,7 @@ __all__ = [
     "SamplingDefaults",
     "SamplingParams",
     "StateSpan",
+    "TextPiece",
     "Timings",
     "TokenLogprob",
     "Usage",

@@ -70,8 +70,9 @@ class SamplingParams:
         place. They are of the model's own distribution, before penalties, bias, grammar, temperature and the cuts.
     seed: a request's tokens are a function of prompt, parameters and seed; None draws one from the engine.
     n: samples of each prompt; the i-th uses seed + i.
-    stop: texts that end the output and are not part of it. An empty one is an error.
-    stop_token_ids: token ids that end the output beside the model's own end tokens.
+    stop: texts that end the output and are not part of it. An empty one is an error. In a chat they are looked for in
+        free text alone: never in reasoning, in calls, in the marks around them, or in the JSON of a response_format.
+    stop_token_ids: token ids that end the output beside the model's own end tokens; no call and no JSON is cut by them.
     ignore_eos: the model's own end tokens do not end the output.
     priority: higher runs first. Waiting raises it by one level every 10 seconds, so that nobody starves: a request goes
         before every one of one level more that came 10 seconds after it.

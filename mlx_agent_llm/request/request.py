@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlx_agent_llm.request.draft import NO_DRAFT, Draft
+from mlx_agent_llm.request.free_text import FreeText
 from mlx_agent_llm.request.grammar import Budget, CompiledGrammar, Matcher
 from mlx_agent_llm.request.kv_state import KVState
 from mlx_agent_llm.request.output import Delta, FinishReason, Timings, TokenLogprob, Usage
@@ -32,7 +33,9 @@ class Request:
     budget: Budget | None = None
     draft_text: Sequence[int] = ()  # the tokens of a text that its output may quote
     shown_tokens: Mapping[int, bytes] = field(default_factory=dict)  # control tokens that its text shows, as what
-    reasoning_marks: tuple[str, str] | None = None  # around what no stop text ends; the first is "" in an open block
+    free_text: Callable[[], FreeText] | None = (
+        None  # makes what finds the text that stop texts may end; None: all of it
+    )
     submitted_at: float = field(default_factory=time.perf_counter)
     adapter: str | None = None  # the fingerprint of the adapter that the model runs with
     message_ends: Sequence[int] = ()  # after how many tokens of the prompt the messages of a chat end

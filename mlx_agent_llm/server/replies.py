@@ -76,9 +76,7 @@ async def start_replies(engine: Engine, call: ChatCall, settings: ServerSettings
 
 def default_max_tokens(engine: Engine, settings: ServerSettings) -> int:
     """How long a reply may be where a request does not say: at most half of what fits."""
-    num_kv_tokens = engine.stats().num_blocks * engine.config.block_size
-    fits = min(engine.max_model_len, num_kv_tokens) if num_kv_tokens else engine.max_model_len
-    return max(1, min(settings.default_max_tokens, fits // 2))
+    return max(1, min(settings.default_max_tokens, engine.max_request_tokens // 2))
 
 
 class Replies:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm import ChatOutput, Engine, EngineConfig, JSONSchema, SamplingParams
-from mlx_agent_llm.chat import TOOL_FORMATS, Tool, parse_reply, prepare_chat
+from mlx_agent_llm.chat import TOOL_FORMATS, Tool, fold_chat, parse_reply, prepare_chat
 from mlx_agent_llm.errors import InvalidOutputError, RequestError
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import RandomLogitsModel, ScriptedModel
@@ -324,3 +324,60 @@ def test_what_a_lenient_answer_beside_tools_does_not_keep_to_is_said() -> None:
     with pytest.raises(InvalidOutputError, match="non-unique") as caught:
         ask(THINKING, reply, tools=[ADD], response_format=JSONSchema(schema, strict=False))
     assert caught.value.text == reply
+
+
+# ---- stop texts
+
+CALLING = 'One moment.<tool_call>{"name": "say", "arguments": {"text": "One <tool_call> moment."}}</tool_call>'
+
+
+def stopped(reply: str, params: SamplingParams, **options: Any) -> ChatOutput:
+    """The reply of a model that wants to give it; whole and streamed it is the same."""
+    model = ScriptedModel([reply])
+    with Engine.from_parts(model, model.tokenizer, EngineConfig(kv_cache_tokens=16_384)) as engine:
+        whole = engine.chat(ASK, params=params, **options)
+        streamed = fold_chat(engine.stream_chat(ASK, params=params, **options))
+    assert (streamed.text, streamed.finish_reason) == (whole.text, whole.finish_reason)
+    assert [call.arguments for call in streamed.tool_calls] == [call.arguments for call in whole.tool_calls]
+    return whole
+
+
+def stops(*texts: str, **fields: Any) -> SamplingParams:
+    return SamplingParams(stop=texts, max_tokens=200, temperature=0, **fields)
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        (stops("<tool", '"', "}", "One m<"), "One moment."),
+        (stops("moment"), "One "),
+        (stops(stop_token_ids=[ord("}"), ord("q")]), "One moment."),
+        (stops(stop_token_ids=[ord("m")]), "One "),
+    ],
+)
+def test_what_ends_text_ends_no_call(params: SamplingParams, text: str) -> None:
+    output = stopped(CALLING, params, tools=[SAY])
+    assert (output.text, output.invalid_tool_calls) == (text, ())
+    assert bool(output.tool_calls) == (text == "One moment.")
+
+
+def test_half_of_a_mark_is_a_stop_text_where_no_call_follows() -> None:
+    output = stopped("One <tool more", stops("<tool"), tools=[SAY])
+    assert (output.text, output.finish_reason) == ("One ", "stop")
+
+
+@pytest.mark.parametrize("template", [PLAIN, THINKING])
+def test_a_stop_text_has_no_place_where_a_reply_has_no_free_text(template: str) -> None:
+    params = stops("{", "<", stop_token_ids=[ord('"')])
+    assert ask(template, '{"n": 2}', response_format=ANSWER, params=params).parsed == {"n": 2}
+    assert ask(template, CALLING, tools=[SAY], tool_choice="required", params=params).tool_calls
+
+
+def test_a_call_is_complete_at_every_budget_whatever_the_stop_text() -> None:
+    model = ScriptedModel([CALLING])
+    with Engine.from_parts(model, model.tokenizer, EngineConfig(kv_cache_tokens=16_384)) as engine:
+        for max_tokens in range(12, 100, 8):
+            params = SamplingParams(stop=["<to", '"', "}"], max_tokens=max_tokens, temperature=0)
+            output = engine.chat(ASK, tools=[SAY], params=params)
+            assert not output.invalid_tool_calls
+            assert all(isinstance(call.arguments["text"], str) for call in output.tool_calls)

@@ -204,6 +204,8 @@ def check_random_texts(
         reader = ExpectedReply(tool_format, plan, answer, thinking).reader()
         message = ParsedMessage.of(reader.feed(text) + reader.finish())
         assert not message.invalid_tool_calls, text
+        if answer is None:
+            assert free_text(ExpectedReply(tool_format, plan, None, thinking), text) == message.content.split(), text
         for one in message.tool_calls:
             (tool,) = (tool for tool in plan.callable if tool.name == one.name)
             Draft202012Validator(tool.parameters).validate(one.arguments)
@@ -215,6 +217,14 @@ def check_random_texts(
             assert list(json.loads(message.content)) == ["answer"], text
         kinds.add("calls" if message.tool_calls else "answer")
     return kinds
+
+
+def free_text(reply: ExpectedReply, text: str) -> list[str]:
+    """The words of what a stop text may end."""
+    if not reply.has_free_text:
+        return []
+    finder = reply.free_text()
+    return "".join(piece.text if piece.is_free else " " for piece in [*finder.feed(text), *finder.finish()]).split()
 
 
 # ---- streams

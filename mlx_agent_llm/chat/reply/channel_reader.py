@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from mlx_agent_llm.chat.output import ChatDelta
-from mlx_agent_llm.chat.reply.cursor import Reading, Waiting, collect
+from mlx_agent_llm.chat.reply.cursor import Cursor, Reading, Waiting, collect
 from mlx_agent_llm.chat.reply.reader import ReplyReader, each, trimmed
 
 START, MESSAGE = "<|start|>assistant", "<|message|>"
-_RECIPIENT = re.compile(r"to=functions\.")
+RECIPIENT = re.compile(r"to=functions\.")
 
 
 class ChannelReader(ReplyReader):
@@ -23,11 +23,11 @@ class ChannelReader(ReplyReader):
         while True:
             yield from cursor.match(START)
             begin = cursor.position
-            if not (yield from self._stands_at_header()):
+            if not (yield from stands_at_header(cursor)):
                 yield from each(cursor.read_until(), lambda text: ChatDelta(text=text))
                 return
             header, _ = yield from collect(cursor.read_until(MESSAGE))
-            recipient = _RECIPIENT.search(header)
+            recipient = RECIPIENT.search(header)
             if recipient is not None:
                 cursor.position = begin + recipient.end()
                 yield from self._read_call(begin)
@@ -42,8 +42,10 @@ class ChannelReader(ReplyReader):
             if not (yield from cursor.peek()):
                 return
 
-    def _stands_at_header(self) -> Waiting[bool]:
-        for begin in ("<|channel|>", " to="):
-            if (yield from self._cursor.starts_with(begin)):
-                return True
-        return False
+
+def stands_at_header(cursor: Cursor) -> Waiting[bool]:
+    """Whether the header of a message stands here; nothing is read."""
+    for begin in ("<|channel|>", " to="):
+        if (yield from cursor.starts_with(begin)):
+            return True
+    return False

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mlx_agent_llm.chat.output import ParsedMessage
 from mlx_agent_llm.chat.reply.channel_reader import ChannelReader
 from mlx_agent_llm.chat.reply.format import ToolFormat
+from mlx_agent_llm.chat.reply.free_text import ReplyText
 from mlx_agent_llm.chat.reply.grammar import ReplyGrammar
 from mlx_agent_llm.chat.reply.reader import ReplyReader, Where
 from mlx_agent_llm.chat.tools import Tool, ToolPlan
@@ -62,12 +63,13 @@ class ExpectedReply:
         return ThinkingTracker(Block(marks.begin.encode(), marks.end.encode()), self.thinking, text_of)
 
     @property
-    def reasoning_marks(self) -> tuple[str, str] | None:
-        """The marks around the reasoning at its beginning; the first is empty where the prompt opened the block."""
-        marks = self.tool_format.reasoning
-        if marks is None or self.thinking == "none":
-            return None
-        return ("" if self.thinking == "open" else marks.begin, marks.end)
+    def has_free_text(self) -> bool:
+        """Whether any of it is neither reasoning nor what a schema says."""
+        return self.response is None and self.plan.mode != "required"
+
+    def free_text(self) -> ReplyText:
+        """A new finder of the free text in such a reply."""
+        return ReplyText(self.tool_format, self.thinking, may_call=self.plan.mode == "auto")
 
     def _written_format(self) -> ToolFormat:
         """The format with calls that no JSON answer is taken for."""

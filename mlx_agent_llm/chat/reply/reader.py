@@ -16,7 +16,6 @@ from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.reasoning import Thinking
-from mlx_agent_llm.languages.regular import ANY_TEXT
 
 Where = Literal["nowhere", "start", "anywhere"]
 
@@ -107,26 +106,12 @@ class ReplyReader:
     def _read_calls_or_text(self) -> Reading[None]:
         """Read calls at the beginning and directly after other calls; whatever else stands there is all text."""
         begin = self._cursor.position
-        while (yield from self._stands_at_calls()):
+        while (yield from self._syntax.stands_at(self._cursor)):
             yield from self._read_section()
             yield from self._cursor.skip_blanks()
             begin = self._cursor.position
         self._cursor.position = begin
         yield from self._read_text_only()
-
-    def _stands_at_calls(self) -> Waiting[bool]:
-        if not self._syntax.opening:
-            yield from self._cursor.skip_blanks()
-            return (yield from self._cursor.starts_with(self._syntax.marker))
-        language, position = self._syntax.replies_with_calls, self._cursor.position
-        while language is not ANY_TEXT:
-            while position >= len(self._cursor.text) and not self._cursor.is_ended:
-                yield None
-            if position >= len(self._cursor.text) or language.is_empty():
-                return False
-            language = language.derive(self._cursor.text[position])
-            position += 1
-        return True
 
     def _read_text_and_calls(self) -> Reading[None]:
         bare = self._syntax.bare

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mlx_agent_llm.chat.reply.calls import JSONCall, NamedCall
+from mlx_agent_llm.chat.reply.cursor import Cursor, Waiting
 from mlx_agent_llm.languages.regex import parse_regex
 from mlx_agent_llm.languages.regular import ANY_TEXT, Language, concat, literal
 
@@ -84,6 +85,21 @@ class CallSyntax:
     def replies_with_calls(self) -> Language:
         """The replies that begin with a call, of a family whose calls stand at the beginning alone."""
         return parse_regex(self.opening) if self.opening else concat(literal(self.marker), ANY_TEXT)
+
+    def stands_at(self, cursor: Cursor) -> Waiting[bool]:
+        """Whether calls stand here, after blanks, which are read where the calls have a mark."""
+        if not self.opening:
+            yield from cursor.skip_blanks()
+            return (yield from cursor.starts_with(self.marker))
+        language, position = self.replies_with_calls, cursor.position
+        while language is not ANY_TEXT:
+            while position >= len(cursor.text) and not cursor.is_ended:
+                yield None
+            if position >= len(cursor.text) or language.is_empty():
+                return False
+            language = language.derive(cursor.text[position])
+            position += 1
+        return True
 
     @property
     def literals(self) -> tuple[str, ...]:

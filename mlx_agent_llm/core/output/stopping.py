@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mlx_agent_llm.core.output.detokenizer import Detokenizer
 from mlx_agent_llm.errors import GenerationError, MLXAgentError
-from mlx_agent_llm.request import Delta, FinishReason, Request
+from mlx_agent_llm.request import Delta, FinishReason, FreeText, Request, TextPiece
 
 
 class Stopping:
@@ -36,7 +36,7 @@ class Stopping:
         if request.matcher is not None and not request.matcher.accept(token_id):
             raise GenerationError(f"request {request.request_id}: the grammar rejected sampled token {token_id}")
         output = self._outputs.get(request.request_id) or self._open(request)
-        is_end = token_id in output.end_token_ids
+        is_end = token_id in output.end_token_ids and output.may_end_by(token_id, self._eos_token_ids)
         if request.budget is not None and not is_end:
             if not request.budget.take(token_id, output.num_left(request) - 1):
                 return self._force_close(request, request.budget.closing_tokens())
@@ -67,9 +67,8 @@ class Stopping:
     def end(self, request: Request, reason: FinishReason, text: str = "", token_ids: tuple[int, ...] = ()) -> Delta:
         """The last delta, with the text that was held back; a stop string may still cut it."""
         output = self._open(request)
-        rest, is_stopped = output.text_stop.feed(output.detokenizer.finish())
-        text += rest + ("" if is_stopped else output.text_stop.finish())
-        return self._close(request, reason, text, token_ids, output.text_stop.found)
+        rest, is_stopped = output.text_stop.finish(output.detokenizer.finish())
+        return self._close(request, "stop" if is_stopped else reason, text + rest, token_ids, output.text_stop.found)
 
     def fail(self, request: Request, error: MLXAgentError) -> Delta:
         """The last delta of a request that failed; nothing of its text is touched, which may be what is broken."""
@@ -104,7 +103,7 @@ class Stopping:
             shown = request.shown_tokens
             output = self._outputs[request.request_id] = _Output(
                 Detokenizer(self._token_bytes, shown, strip_leading_space=self._strip_leading_space),
-                TextStop(request.params.stop, request.reasoning_marks),
+                TextStop(request.params.stop, _free_text_of(request)),
                 self.end_token_ids(request),
                 min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len),
             )
@@ -133,6 +132,10 @@ class _Output(NamedTuple):
     end_token_ids: frozenset[int]
     max_num_tokens: int  # that max_tokens and the context allow, with those of the prompt
 
+    def may_end_by(self, token_id: int, eos_token_ids: Collection[int]) -> bool:
+        """Whether one of its end tokens ends it here: within a call the model's own alone, which the grammar allows."""
+        return token_id in eos_token_ids or not self.text_stop.is_in_calls
+
     def num_left(self, request: Request) -> int:
         """How many tokens more it may take."""
         return self.max_num_tokens - len(request.token_ids)
@@ -142,53 +145,66 @@ class TextStop:
     """Finds stop strings in streamed text and holds back what may be the beginning of one.
 
     The first stop string to be complete ends the text, however the text is cut into pieces; `found` is that one.
-    reasoning_marks: of a block at the beginning in which none is looked for; the first is empty in an open block.
+    free_text: says in which of the text they are looked for, all of one within the same stretch; None is in all of it.
     """
 
-    def __init__(self, stop: Sequence[str], reasoning_marks: tuple[str, str] | None = None) -> None:
+    def __init__(self, stop: Sequence[str], free_text: FreeText | None = None) -> None:
         self._stop = tuple(stop)
-        self._marks = reasoning_marks
+        self._free_text = free_text
         self._held = ""
         self.found: str | None = None
 
+    @property
+    def is_in_calls(self) -> bool:
+        """Whether what follows is no free text any more."""
+        return self._free_text is not None and self._free_text.has_calls
+
     def feed(self, text: str) -> tuple[str, bool]:
         """The text that is safe to show, and whether a stop string was found (nothing after it is shown)."""
-        if not self._stop:
-            return text, False
-        reasoning, text = self._split(self._held + text)
-        if self._marks is not None:
-            self._held = text
-            return reasoning, False
+        if self._free_text is None:
+            return self._look_at(text) if self._stop else (text, False)
+        return self._look_at_all(self._free_text.feed(text))
+
+    def finish(self, text: str = "") -> tuple[str, bool]:
+        """The same of the last text, and what turned out to be no stop string."""
+        shown, is_stopped = self.feed(text)
+        if self._free_text is not None and not is_stopped:
+            rest, is_stopped = self._look_at_all(self._free_text.finish())
+            shown += rest
+        return shown + self._release(), is_stopped
+
+    def _look_at_all(self, pieces: Sequence[TextPiece]) -> tuple[str, bool]:
+        shown = ""
+        for piece in pieces:
+            if not piece.is_free:
+                shown += self._release() + piece.text
+                continue
+            safe, is_stopped = self._look_at(piece.text)
+            shown += safe
+            if is_stopped:
+                return shown, True
+        return shown, False
+
+    def _look_at(self, text: str) -> tuple[str, bool]:
+        text = self._held + text
         found = [(text.index(stop) + len(stop), text.index(stop), stop) for stop in self._stop if stop in text]
         if found:
             self._held = ""
             _, end, self.found = min(found)
-            return reasoning + text[:end], True
-        keep = max(_overlap(text, stop) for stop in self._stop)
+            return text[:end], True
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
-        return reasoning + text[: len(text) - keep], False
+        return text[: len(text) - keep], False
 
-    def finish(self) -> str:
-        """The text that turned out to be no stop string."""
+    def _release(self) -> str:
         text, self._held = self._held, ""
         return text
 
-    def _split(self, text: str) -> tuple[str, str]:
-        """The text as reasoning and what follows; the marks are gone when that is decided."""
-        if self._marks is None:
-            return "", text
-        begin, end = self._marks
-        begun = text.lstrip() if begin else text
-        if not begun.startswith(begin):
-            self._marks = self._marks if begin.startswith(begun) else None
-            return "", text
-        self._marks = ("", end)
-        if end in text:
-            self._marks = None
-            position = text.index(end) + len(end)
-        else:
-            position = len(text) - _overlap(text, end)
-        return text[:position], text[position:]
+
+def _free_text_of(request: Request) -> FreeText | None:
+    """What finds the free text of a request that something but its grammar and the model may end."""
+    has_stops = request.params.stop or request.params.stop_token_ids
+    return request.free_text() if request.free_text is not None and has_stops else None
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -47,6 +47,12 @@ class Scheduler:
         """Whether states are kept where messages of a prompt end, as those of recurrent layers are."""
         return self._kv.states is not None
 
+    @property
+    def max_request_tokens(self) -> int:
+        """The most tokens that a request can have, prompt and output together: what the context and the pool hold."""
+        num_pool_tokens = self._kv.pool.num_blocks * self._kv.block_size  # 0 where no layer keeps all tokens
+        return min(self._max_model_len, num_pool_tokens) if num_pool_tokens else self._max_model_len
+
     def check(self, num_prompt_tokens: int, max_tokens: int) -> None:
         """Raise ContextLengthError or CapacityError for a request that could never run; any thread may ask."""
         if num_prompt_tokens >= self._max_model_len:

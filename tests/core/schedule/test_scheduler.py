@@ -477,3 +477,9 @@ def test_admitting_many_at_once_asks_a_few_times_for_each_what_it_misses(
     monkeypatch.setattr(KVManager, "num_missing_blocks", counted)
     assert len(run_step(scheduler).chunks) == num_requests
     assert len(calls) <= 2 * num_requests
+
+
+@pytest.mark.parametrize(("pool_tokens", "longest"), [(32, 32), (96, MAX_MODEL_LEN), (0, MAX_MODEL_LEN)])
+def test_a_request_can_have_what_the_context_and_the_pool_hold(pool_tokens: int, longest: int) -> None:
+    scheduler = Scheduler(EngineConfig(), KVManager(PoolSizes(pool_tokens // 16), 16, prefix_cache=True), MAX_MODEL_LEN)
+    assert scheduler.max_request_tokens == longest

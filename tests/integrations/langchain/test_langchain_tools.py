@@ -75,13 +75,14 @@ def test_a_random_model_that_must_call_calls_validly_and_one_that_must_not_does_
         assert not free.tool_calls and not free.invalid_tool_calls
 
 
-def test_a_call_that_a_stop_text_cuts_is_invalid_and_never_half_of_one() -> None:
-    with scripted([ADD]) as chat:
-        message = chat.bind_tools([add]).invoke("Hi", stop=["23"])
-    [broken] = message.invalid_tool_calls
-    assert not message.tool_calls and message.content == ""
-    assert (broken["name"], broken["args"]) == ("add", '{"a": 19, "b": ')
-    assert broken["error"] == "the reply ended inside the call"
+def test_a_stop_text_ends_the_text_before_a_call_and_never_a_call() -> None:
+    with scripted(["Sure. " + ADD]) as chat:
+        bound: Any = chat.bind_tools([add])
+        for stop in ("23", "tool_call", '"'):
+            message = bound.invoke("Hi", stop=[stop])
+            assert merged(list(bound.stream("Hi", stop=[stop]))).tool_calls[0]["args"] == {"a": 19, "b": 23}
+            assert (message.content, message.tool_calls[0]["args"]) == ("Sure.", {"a": 19, "b": 23})
+        assert (bound.invoke("Hi", stop=["ure"]).content, bound.invoke("Hi", stop=["ure"]).tool_calls) == ("S", [])
 
 
 def test_parallel_calls_can_be_forbidden() -> None:

@@ -2,10 +2,22 @@
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from tests.support.servers import ADD, ADD_CALL, ADD_TOOL, ASK, breaking, chat, events_of, serving, thinking_engine
+from tests.support.servers import (
+    ADD,
+    ADD_CALL,
+    ADD_TOOL,
+    ASK,
+    breaking,
+    chat,
+    events_of,
+    scripted_engine,
+    serving,
+    thinking_engine,
+)
 
 TWO_CALLS = f"""{ADD_CALL}
 <tool_call>{{"name": "say", "arguments": {{"text": "a </tool_call> \\"b\\"\\n  c\\t"}}}}</tool_call>"""
@@ -258,3 +270,10 @@ async def test_what_the_request_says_of_length_is_one_of_two_names() -> None:
     assert [answer["choices"][0]["message"]["content"] for answer in answers] == ["Hel", "Hel"]
     assert answers[0]["choices"][0]["finish_reason"] == "length"
     assert both.status_code == 400
+
+
+async def test_a_reply_without_a_length_may_be_half_of_what_fits_and_asks_for_no_statistics() -> None:
+    engine = scripted_engine(["x" * 400], kv_cache_tokens=512)
+    with patch.object(engine, "stats", side_effect=AssertionError("a snapshot for one number")), serving(engine) as app:
+        usage = (await chat(app)).json()["usage"]
+    assert usage["completion_tokens"] == engine.max_request_tokens // 2 == 256
