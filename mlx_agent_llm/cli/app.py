@@ -11,6 +11,7 @@ from mlx_agent_llm.cli.doctor.command import doctor
 from mlx_agent_llm.cli.extract.command import extract
 from mlx_agent_llm.cli.models.command import models
 from mlx_agent_llm.cli.serve import serve
+from mlx_agent_llm.cli.top.command import top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,4 +25,5 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(extract)
 app.command()(serve)
+app.command()(top)
 app.add_typer(models, name="models")

@@ -8,6 +8,7 @@ import typer
 
 from mlx_agent_llm.cli.options import JSONFile, PlotFile
 
+ALL = "all"
 WORKLOADS = (
     *("single", "batch", "agents", "turns", "mixed", "mask", "extract"),
     *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "speculate"),
@@ -15,7 +16,9 @@ WORKLOADS = (
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(WORKLOADS)}.")],
+    name: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(WORKLOADS)}; or {ALL}: what is compared with mlx-lm.")
+    ],
     model: Annotated[
         str | None,
         typer.Option(
@@ -39,12 +42,15 @@ def bench(
     bits: Annotated[
         int | None, typer.Option(help="decode: 4, 8 or 16; the weights are quantized first.", show_default="16")
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="all: fewer requests and shorter prompts, minutes on a CPU.")
+    ] = False,
     json_file: JSONFile = None,
     plot_file: PlotFile = None,
 ) -> None:
-    """Measure one workload: our engine beside mlx-lm where that does the like, otherwise ours alone."""
-    if name not in WORKLOADS:
-        raise typer.BadParameter(f"{name!r} must be one of {', '.join(WORKLOADS)}", param_hint="NAME")
+    """Measure one workload, or all: our engine beside mlx-lm where that does the like, otherwise ours alone."""
+    if name not in (*WORKLOADS, ALL):
+        raise typer.BadParameter(f"{name!r} must be one of {', '.join(WORKLOADS)} or {ALL}", param_hint="NAME")
     from mlx_agent_llm.cli.bench.report import Given, measure
 
-    measure(name, Given(model, rows, repeats, prompt_tokens, dtype, bits), json_file, plot_file)
+    measure(name, Given(model, rows, repeats, prompt_tokens, dtype, bits, quick or None), json_file, plot_file)
