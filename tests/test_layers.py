@@ -50,8 +50,8 @@ FLOORS = (
     ("server.others",),
     ("server.app",),
     ("bench",),
-    ("verify",),
-    ("cli.bench", "cli.chat", "cli.demo", "cli.doctor", "cli.extract", "cli.models", "cli.top"),
+    ("verify", "evaluate"),
+    ("cli.bench", "cli.chat", "cli.demo", "cli.doctor", "cli.eval", "cli.extract", "cli.models", "cli.top"),
     ("cli",),
 )
 # Lower floors that a folder knows nothing of all the same.

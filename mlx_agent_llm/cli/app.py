@@ -8,6 +8,7 @@ from mlx_agent_llm.cli.bench.command import bench
 from mlx_agent_llm.cli.chat.command import chat
 from mlx_agent_llm.cli.demo.command import demo
 from mlx_agent_llm.cli.doctor.command import doctor
+from mlx_agent_llm.cli.eval.command import evaluate
 from mlx_agent_llm.cli.extract.command import extract
 from mlx_agent_llm.cli.models.command import models
 from mlx_agent_llm.cli.serve import serve
@@ -23,6 +24,7 @@ app.command()(bench)
 app.command()(chat)
 app.command()(demo)
 app.command()(doctor)
+app.command("eval")(evaluate)
 app.command()(extract)
 app.command()(serve)
 app.command()(top)

@@ -60,9 +60,7 @@ def test_no_engine_and_no_step_are_said() -> None:
     assert "no step yet" in shown([[empty], [empty]], is_terminal=True)
 
 
-def test_an_engine_shows_itself_while_a_block_runs(
-    make_engine: MakeEngine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_engine_shows_itself_while_a_block_runs(make_engine: MakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
     engine = make_engine()
     with engine.live(seconds=0.05):
         engine.generate(["abc"], SamplingParams(max_tokens=4, ignore_eos=True))
