@@ -38,8 +38,8 @@ def overview(results: Mapping[str, Result]) -> Result:
     """The results' headlines as a table and two charts; their numbers stay whole."""
     headlines = {name: result.headline for name, result in results.items() if result.headline is not None}
     return Result(
-        title="all: seconds of the same work, the same weights and the same BLAS",
-        columns=("", "work", OURS, PEER, "times as fast"),
+        title="all: the same work, weights and BLAS",
+        columns=("seconds", OURS, PEER, "times as fast"),
         rows=[_row(name, headline) for name, headline in headlines.items()],
         numbers={
             "headlines": {name: headline._asdict() | {"ratio": headline.ratio} for name, headline in headlines.items()},
@@ -50,9 +50,10 @@ def overview(results: Mapping[str, Result]) -> Result:
 
 
 def _row(name: str, headline: Headline) -> tuple[str, ...]:
+    label, ours = f"{name}: {headline.what}", f"{headline.ours:.2f}"
     if headline.mlx_lm is None or headline.ratio is None:
-        return name, headline.what, f"{headline.ours:.2f}", OUT_OF_MEMORY, ""
-    return name, headline.what, f"{headline.ours:.2f}", f"{headline.mlx_lm:.2f}", f"{headline.ratio:.2f}x"
+        return label, ours, OUT_OF_MEMORY, ""
+    return label, ours, f"{headline.mlx_lm:.2f}", f"{headline.ratio:.2f}x"
 
 
 def _ratio_chart(headlines: Mapping[str, Headline]) -> Bars:

@@ -383,7 +383,7 @@ def test_headlines_become_one_table_and_whole_numbers_stay() -> None:
         "z": result(None),
     }
     found = overview.overview(results)
-    assert found.rows == [("x", "work", "2.00", "5.00", "2.50x"), ("y", "more work", "2.00", "out of memory", "")]
+    assert found.rows == [("x: work", "2.00", "5.00", "2.50x"), ("y: more work", "2.00", "out of memory", "")]
     assert found.numbers["headlines"]["x"] == {"what": "work", "ours": 2.0, "mlx_lm": 5.0, "ratio": 2.5}
     assert found.numbers["workloads"] == {name: {"a": 1} for name in "xyz"}
 
