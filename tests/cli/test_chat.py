@@ -187,6 +187,11 @@ def test_tools_of_an_mcp_server_are_called_and_a_broken_entry_is_named(
     assert "'odd' is left out" in errors and "a command or a url" in errors
 
 
+def test_the_option_that_brings_tools_is_named_where_nobody_could_be_asked(run: Run, tmp_path: Path) -> None:
+    code, _, errors = run([], "", "--mcp", str(tmp_path / "servers.json"))
+    assert code == 2 and "--mcp: nobody could be asked" in " ".join(errors.replace("│", " ").split())
+
+
 def test_a_file_without_servers_is_told(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "servers.json"
     file.write_text("[]")
