@@ -34,11 +34,11 @@ corpora: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
 
-# Wheel and sdist, and whether the wheel alone, in an environment of its own, starts and answers.
+# Wheel and sdist, and whether the wheel with each extra alone, in an environment of its own, does what the extra is for.
 dist: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -P -m build --outdir dist
-	$(BIN)/python -m pytest -q -m long tests/whole/test_dist.py
+	$(BIN)/python -m pytest -q -m long -o tmp_path_retention_policy=none tests/whole/test_dist.py
 
 venv: $(VENV)/.dev
 

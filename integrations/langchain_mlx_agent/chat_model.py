@@ -11,6 +11,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
@@ -32,11 +33,12 @@ from langchain_mlx_agent.structured import (
     traced_schema,
 )
 from langchain_mlx_agent.tools import Tools, bound_tools, openai_tool
+from langchain_mlx_agent.traced_streams import TracedStreams
 from mlx_agent_llm import ChatDelta, Engine, RequestError
 from mlx_agent_llm.chat import count_tokens
 
 
-class ChatMLXAgent(EngineChatModel):
+class ChatMLXAgent(TracedStreams, EngineChatModel):
     """A chat model over one engine in this process, made for many agents at a time.
 
     Setup:
@@ -250,7 +252,7 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors(), ExitStack() as stack:
-            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
+            request, begin = self._request(messages, stop, kwargs, run_manager), time.perf_counter()
             engine = self._open(request.model)
             load_seconds = time.perf_counter() - begin
             streams = [stack.enter_context(_stream_of(engine, request, options)) for options in request.samples]
@@ -266,7 +268,7 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
+            request, begin = self._request(messages, stop, kwargs, run_manager), time.perf_counter()
             engine = await self._aopen(request.model)
             seconds = time.perf_counter() - begin
             answers = [asyncio.ensure_future(_answer(engine, request, options, seconds)) for options in request.samples]
@@ -284,7 +286,7 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
-            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
+            request, begin = self._request(messages, stop, kwargs, run_manager), time.perf_counter()
             engine = self._open(request.model)
             reader = _reader(engine, request, time.perf_counter() - begin)
             with _stream_of(engine, request, request.only_sample) as deltas:
@@ -300,7 +302,7 @@ class ChatMLXAgent(EngineChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with langchain_errors():
-            request, begin = self._request(messages, stop, kwargs), time.perf_counter()
+            request, begin = self._request(messages, stop, kwargs, run_manager), time.perf_counter()
             engine = await self._aopen(request.model)
             reader = _reader(engine, request, time.perf_counter() - begin)
             async with _astream_of(engine, request, request.only_sample) as deltas:
@@ -308,8 +310,12 @@ class ChatMLXAgent(EngineChatModel):
                     if (chunk := reader.chunk(delta, request.stream_usage)) is not None:
                         yield chunk
 
-    def _request(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> ChatRequest:
+    def _request(
+        self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any], run: BaseRunManager | None
+    ) -> ChatRequest:
         own = {**self._sampling, **self._reasoning, "strict": self.strict, "stream_usage": self.stream_usage}
+        if run is not None:
+            own["trace_id"] = str(run.run_id)
         return read_request(messages, self.model, own if stop is None else {**own, "stop": stop}, options)
 
     def _num_at_a_time(self, num_inputs: int) -> int:

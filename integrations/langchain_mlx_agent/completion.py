@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseLLM, LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import Field, PrivateAttr, model_validator
@@ -88,7 +89,7 @@ class MLXAgentLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with langchain_errors():
-            params = self._params(stop, kwargs)
+            params = self._params(stop, kwargs, run_manager)
             return self._result(self._open().generate(prompts, params), params.n)
 
     async def _agenerate(
@@ -99,7 +100,7 @@ class MLXAgentLLM(BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with langchain_errors():
-            params = self._params(stop, kwargs)
+            params = self._params(stop, kwargs, run_manager)
             engine = await asyncio.to_thread(self._open)
             return self._result(await engine.agenerate(prompts, params), params.n)
 
@@ -111,7 +112,7 @@ class MLXAgentLLM(BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         with langchain_errors():
-            stream = self._open().stream(prompt, self._params(stop, kwargs))
+            stream = self._open().stream(prompt, self._params(stop, kwargs, run_manager))
             with closing(cast(Any, stream)) as deltas:
                 for delta in deltas:
                     yield self._chunk(delta)
@@ -125,15 +126,18 @@ class MLXAgentLLM(BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with langchain_errors():
             engine = await asyncio.to_thread(self._open)
-            async with aclosing(cast(Any, engine.astream(prompt, self._params(stop, kwargs)))) as deltas:
+            async with aclosing(cast(Any, engine.astream(prompt, self._params(stop, kwargs, run_manager)))) as deltas:
                 async for delta in deltas:
                     yield self._chunk(delta)
 
     def _open(self) -> Engine:
         return self.engine or SHARED_ENGINES.acquire(self._holder, self.model, self.engine_config or EngineConfig())
 
-    def _params(self, stop: list[str] | None, options: dict[str, Any]) -> SamplingParams:
+    def _params(
+        self, stop: list[str] | None, options: dict[str, Any], run: BaseRunManager | None = None
+    ) -> SamplingParams:
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": self.stop, **self.model_kwargs}
+        own["trace_id"] = None if run is None else str(run.run_id)
         set_here = {name: value for name, value in own.items() if value is not None}
         given = {**with_own_names(set_here), **with_own_names(options), **({} if stop is None else {"stop": stop})}
         if unknown := given.keys() - _OPTIONS:

@@ -11,13 +11,13 @@ from mlx_agent_llm.bench.langchain import LANGCHAIN
 from mlx_agent_llm.bench.llama_index import LLAMAINDEX
 from mlx_agent_llm.bench.mask import MASK
 from mlx_agent_llm.bench.mixed import MIXED
-from mlx_agent_llm.bench.result import Bars, Chart, Result, Spread
+from mlx_agent_llm.bench.result import Bars, Chart, Headline, Result, Spread
 from mlx_agent_llm.bench.speculate import SPECULATE
 from mlx_agent_llm.bench.together import AGENTS, BATCH, SINGLE
 from mlx_agent_llm.bench.turns import TURNS
 from mlx_agent_llm.bench.workload import Options, Workload
 
-__all__ = ["WORKLOADS", "Bars", "Chart", "Options", "Result", "Spread", "Workload"]
+__all__ = ["WORKLOADS", "Bars", "Chart", "Headline", "Options", "Result", "Spread", "Workload"]
 
 _ALL = (
     SINGLE,

@@ -9,7 +9,7 @@ from statistics import median
 
 from mlx_agent_llm.bench import ours, peer
 from mlx_agent_llm.bench.arrivals import Arrivals
-from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Result, Spread, row_without_memory
+from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Headline, Result, Spread, row_without_memory
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -167,6 +167,11 @@ def _result(scene: Scene, mine: Stall, theirs: Stall | None) -> Result:
                 for label, stall in sides.items()
             ),
         ],
+        headline=Headline(
+            f"{scene.rows} streams while a prompt of {len(scene.late_prompt)} tokens arrives: worst gap",
+            mine.waiting_worst,
+            None if theirs is None else theirs.waiting_worst,
+        ),
     )
 
 

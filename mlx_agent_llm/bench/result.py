@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 OURS, PEER = "mlx_agent_llm", "mlx-lm"
 OUT_OF_MEMORY = "out of memory"  # a cell, and the reason in JSON, where the peer has no numbers
@@ -46,11 +46,28 @@ def row_without_memory(label: str, columns: Sequence[str]) -> tuple[str, ...]:
     return (label, OUT_OF_MEMORY, *[""] * (len(columns) - 2))
 
 
+class Headline(NamedTuple):
+    """The one comparison that a workload is about, in seconds; mlx_lm: None without memory for it."""
+
+    what: str
+    ours: float
+    mlx_lm: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as mlx-lm."""
+        return None if self.mlx_lm is None else self.mlx_lm / self.ours
+
+
 @dataclass(frozen=True)
 class Result(Table):
-    """A table, and more below it; `numbers` is what JSON carries, unrounded; notes stand below all tables."""
+    """A table, and more below it; `numbers` is what JSON carries, unrounded; notes stand below all tables.
+
+    headline: None where nothing is compared with mlx-lm in seconds.
+    """
 
     numbers: Mapping[str, Any]
     charts: Sequence[Chart]
     notes: Sequence[str] = ()
     more: Sequence[Table] = ()
+    headline: Headline | None = None

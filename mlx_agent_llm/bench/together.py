@@ -8,7 +8,7 @@ from functools import partial
 
 from mlx_agent_llm.bench import ours, peer
 from mlx_agent_llm.bench.arrivals import Arrivals
-from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Chart, Result, row_without_memory
+from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Chart, Headline, Result, row_without_memory
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -105,7 +105,21 @@ def _result(name: str, crowd: Crowd, mine: Measurement, theirs: Measurement | No
             "ratios": ratios,
         },
         charts=_charts({OURS: mine} | ({} if theirs is None else {PEER: theirs})),
+        headline=Headline(
+            f"{_requests(len(crowd.prompts))} of {_lengths(crowd)} tokens, {crowd.num_new} new each: total",
+            mine.total_seconds,
+            None if theirs is None else theirs.total_seconds,
+        ),
     )
+
+
+def _requests(number: int) -> str:
+    return f"{number} requests" if number > 1 else "1 request"
+
+
+def _lengths(crowd: Crowd) -> str:
+    shortest, longest = (choose(map(len, crowd.prompts)) for choose in (min, max))
+    return str(longest) if shortest == longest else f"{shortest} to {longest}"
 
 
 def _ratios(mine: Measurement, theirs: Measurement) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_agent_llm.bench import ours, peer
-from mlx_agent_llm.bench.result import OURS, PEER, Bars, Result
+from mlx_agent_llm.bench.result import OURS, PEER, Bars, Headline, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -103,6 +103,7 @@ def _result(mine: list[Turn], theirs: list[Turn]) -> Result:
             f"computed / new tokens: {computed / new:.3f}",
             f"times as fast: {ratios['total']:.2f}x in total, {ratios['first token']:.2f}x to the first tokens",
         ],
+        headline=Headline(f"1 agent, {NUM_TURNS} turns of a growing history: total", _total(mine), _total(theirs)),
     )
 
 

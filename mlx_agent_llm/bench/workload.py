@@ -21,7 +21,8 @@ class Options:
     model: reads the weights anew at each call, by default the demo model's. rows: requests at the same time, instead of
     the workload's own number. repeats: runs of each, the best of which counts. prompt_tokens: the long prompt's length.
     dtypes: what the weights are cast to, one run each. bits: what they are quantized to, 4 or 8 in groups of 64, or 16,
-    which leaves them as they are. schemas: of each corpus.
+    which leaves them as they are. schemas: of each corpus. quick: fewer requests and shorter prompts, so that it takes
+    minutes on a CPU.
     """
 
     model: Load | None = None
@@ -31,6 +32,7 @@ class Options:
     dtypes: tuple[DType, ...] | None = None
     bits: int | None = None
     schemas: int | None = None
+    quick: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows", "repeats", "prompt_tokens", "schemas"):
@@ -61,11 +63,14 @@ class Workload:
 
     def run(self, options: Options) -> Result:
         """Measure; an option that the workload would not look at is a RequestError."""
-        if idle := sorted(options.given - self.takes):
-            raise RequestError(
-                f"{self.name} takes no {', '.join(idle)}: only {', '.join(sorted(self.takes)) or 'none'}"
-            )
+        check_taken(self.name, self.takes, options)
         return self.measure(options)
+
+
+def check_taken(name: str, takes: frozenset[str], options: Options) -> None:
+    """Raise a RequestError for an option that would not be looked at."""
+    if idle := sorted(options.given - takes):
+        raise RequestError(f"{name} takes no {', '.join(idle)}: only {', '.join(sorted(takes)) or 'none'}")
 
 
 class RandomTokens:

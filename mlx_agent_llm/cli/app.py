@@ -8,9 +8,11 @@ from mlx_agent_llm.cli.bench.command import bench
 from mlx_agent_llm.cli.chat.command import chat
 from mlx_agent_llm.cli.demo.command import demo
 from mlx_agent_llm.cli.doctor.command import doctor
+from mlx_agent_llm.cli.eval.command import evaluate
 from mlx_agent_llm.cli.extract.command import extract
 from mlx_agent_llm.cli.models.command import models
 from mlx_agent_llm.cli.serve import serve
+from mlx_agent_llm.cli.top.command import top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +24,8 @@ app.command()(bench)
 app.command()(chat)
 app.command()(demo)
 app.command()(doctor)
+app.command("eval")(evaluate)
 app.command()(extract)
 app.command()(serve)
+app.command()(top)
 app.add_typer(models, name="models")

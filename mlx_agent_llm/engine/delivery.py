@@ -60,5 +60,5 @@ class Delivery:
             self._limit.leave()
             assert self._count_end is not None, "nothing is delivered before the start"
             self._count_end(delta)
-            log_end(self._submission.request_id, delta)
+            log_end(self._submission.request_id, self._submission.params.trace_id, delta)
         self._receiver.deliver(delta)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import mlx.nn as nn
 
 from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, fold_chat, found_format
 from mlx_agent_llm.closing import Closing
-from mlx_agent_llm.config import EngineConfig
+from mlx_agent_llm.config import EngineConfig, check_range
 from mlx_agent_llm.constrain.backends import GrammarCompiler
 from mlx_agent_llm.constrain.closing.forced import ForcedText
 from mlx_agent_llm.constrain.closing.spelling import Spelling
@@ -24,6 +25,7 @@ from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.core.stats import EngineStats
 from mlx_agent_llm.engine.admission import Admission
 from mlx_agent_llm.engine.batch_call import BatchCall
+from mlx_agent_llm.engine.cancelling_iterator import CancellingIterator
 from mlx_agent_llm.engine.chat_handle import ChatHandle
 from mlx_agent_llm.engine.chat_options import ChatOptions
 from mlx_agent_llm.engine.handle import Handle
@@ -31,6 +33,7 @@ from mlx_agent_llm.engine.in_thread import in_thread
 from mlx_agent_llm.engine.limits import Limits, find_max_model_len
 from mlx_agent_llm.engine.preflight import check_memory
 from mlx_agent_llm.engine.prompt import Prompt
+from mlx_agent_llm.engine.stats_socket import open_if_asked_for
 from mlx_agent_llm.engine.submission import Submission
 from mlx_agent_llm.engine.tier import open_tier
 from mlx_agent_llm.engine.worker import Worker
@@ -46,8 +49,11 @@ from mlx_agent_llm.models import (
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.process.fork import check_mlx_survived
 from mlx_agent_llm.request import Delta, RequestOutput, SamplingDefaults, SamplingParams
+from mlx_agent_llm.view.snapshot import Snapshot, snapshot_of
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from mlx_agent_llm.view.live import LiveView
+
 _log = logging.getLogger(__name__)
 
 
@@ -85,7 +91,10 @@ class Engine(Closing):
             self.tokenizer, self.config, limits, scheduler, self._constraints, self.sampling_defaults, loaded.adapter
         )
         # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
-        self._finalizer = weakref.finalize(self, self._worker.close)
+        closers = ExitStack()
+        self._finalizer = weakref.finalize(self, closers.close)
+        closers.callback(self._worker.close)
+        closers.enter_context(open_if_asked_for(partial(_snapshot, self.model_name, self._worker)))
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> Self:
@@ -141,7 +150,7 @@ class Engine(Closing):
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Delta]:
         """Yield the output step by step; closing the iterator early cancels the request."""
         handle = self.submit(prompt, params)
-        return _CancellingIterator(handle, handle)
+        return CancellingIterator(handle, handle)
 
     async def astream(self, prompt: Prompt, params: SamplingParams | None = None) -> AsyncIterator[Delta]:
         """Like stream, for an event loop; closing it or cancelling the task cancels the request."""
@@ -163,7 +172,7 @@ class Engine(Closing):
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> Iterator[ChatDelta]:
         """Yield an answer's text and tool calls as they are decoded; closing the iterator early cancels the request."""
         handle = self.submit_chat(messages, **options)
-        return _CancellingIterator(handle, handle)
+        return CancellingIterator(handle, handle)
 
     async def astream_chat(
         self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]
@@ -210,6 +219,15 @@ class Engine(Closing):
             tool_format_warning=found.warning,
         )
 
+    def live(self, seconds: float = 0.5) -> LiveView:
+        """Show the stats while they change, in a notebook or on a terminal, until stop(); `with engine.live(): ...`."""
+        from mlx_agent_llm.view.live import LiveView  # rich takes a tenth of a second
+
+        check_range("seconds", seconds, 0.05, integer=False)
+        self._worker.owner.check()
+        model_name, worker = self.model_name, self._worker  # a view does not keep the engine open
+        return LiveView(lambda: [_snapshot(model_name, worker)], seconds)
+
     def close(self) -> None:
         """Stop, and give back the memory of the weights, unless somebody else holds them too, and of the KV pools.
 
@@ -235,29 +253,8 @@ class Engine(Closing):
         return self._start(self._admission.fork(parent, params))
 
 
-class _CancellingIterator(Iterator[T]):
-    """Cancels the request when it is closed, dropped or interrupted, also before its first item.
-
-    A generator could not do that.
-    """
-
-    def __init__(self, handle: Handle | ChatHandle, items: Iterable[T]) -> None:
-        self._handle = handle
-        self._items = iter(items)
-
-    def __next__(self) -> T:
-        try:
-            return next(self._items)
-        except KeyboardInterrupt:  # a notebook keeps the frames of its last error, and with them this iterator
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._handle.cancel()
-        self._items = iter(())
-
-    def __del__(self) -> None:
-        self._handle.cancel()
+def _snapshot(model_name: str, worker: Worker) -> Snapshot:
+    return snapshot_of(model_name, worker.core.stats())
 
 
 def _make_compiler(loaded: LoadedModel) -> GrammarCompiler:

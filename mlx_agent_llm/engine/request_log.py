@@ -9,13 +9,14 @@ from mlx_agent_llm.request import Delta, Timings, Usage
 _log = logging.getLogger("mlx_agent_llm.requests")
 
 
-def log_end(request_id: int, last: Delta) -> None:
+def log_end(request_id: int, trace_id: str | None, last: Delta) -> None:
     """Log the end of a request at INFO; usage and times are zeros where a failed one has none."""
     if not _log.isEnabledFor(logging.INFO):
         return
     usage, timings = last.usage or Usage(), last.timings or Timings()
     fields = {
         "request_id": request_id,
+        "trace_id": trace_id,
         "finish_reason": last.finish_reason,
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,

@@ -81,6 +81,7 @@ class SamplingParams:
         it may come next is computed ahead (EngineConfig.speculation); no token of the output is another one for that.
     constraint: what the output must be; the grammar is applied inside the sampler.
     cache_salt: a non-empty text; the KV of equal prefixes is shared only among requests of the same one (or of none).
+    trace_id: a non-empty text by which the caller finds this request in the log, as the id of a run in a tracer.
     """
 
     max_tokens: int = 512
@@ -104,6 +105,7 @@ class SamplingParams:
     draft_text: str | None = None
     constraint: Constraint | None = None
     cache_salt: str | None = None
+    trace_id: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -134,10 +136,10 @@ class SamplingParams:
             check_range("seed", self.seed, 0, 2**32 - self.n)
         if self.timeout is not None:
             check_range("timeout", self.timeout, 0, 1e9, integer=False)
-        if self.cache_salt is not None and (not isinstance(self.cache_salt, str) or not self.cache_salt):
-            raise ValueError(f"cache_salt={self.cache_salt!r} must be a non-empty text or None")
-        if self.draft_text is not None and (not isinstance(self.draft_text, str) or not self.draft_text):
-            raise ValueError(f"draft_text={self.draft_text!r} must be a non-empty text or None")
+        for name in ("cache_salt", "trace_id", "draft_text"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise ValueError(f"{name}={value!r} must be a non-empty text or None")
         for text in self.stop:
             if not isinstance(text, str) or not text:
                 raise ValueError(f"stop={self.stop!r} must hold non-empty strings")

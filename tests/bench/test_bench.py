@@ -17,7 +17,18 @@ import mlx.nn as nn
 import pytest
 from typer.testing import CliRunner
 
-from mlx_agent_llm.bench import WORKLOADS, Bars, Options, Result, Spread, grammar_cost, langchain, peer
+from mlx_agent_llm.bench import (
+    WORKLOADS,
+    Bars,
+    Headline,
+    Options,
+    Result,
+    Spread,
+    grammar_cost,
+    langchain,
+    overview,
+    peer,
+)
 from mlx_agent_llm.bench.arrivals import Arrivals
 from mlx_agent_llm.bench.decode import NUM_MEASURED, NUM_OWN, NUM_WARM, Case, least_bytes
 from mlx_agent_llm.bench.divergence import agreement
@@ -50,6 +61,9 @@ def run(name: str, **options: Any) -> dict[str, Any]:
     model = {} if name == "host" else {"model": load_tiny}
     result = WORKLOADS[name].run(Options(**model, **options))
     check_form(result)
+    assert (result.headline is not None) == (WORKLOADS[name] in overview._QUICK)
+    if result.headline is not None:
+        assert result.headline.ours > 0 and result.headline.ratio in result.numbers["ratios"].values()
     numbers: dict[str, Any] = json.loads(json.dumps(result.numbers, allow_nan=False))
     return numbers
 
@@ -340,6 +354,51 @@ def test_rows_that_never_ran_all_at_once_have_no_step_to_show(make_engine: MakeE
     assert decode_steps(engine, 2)
     with pytest.raises(RequestError, match="rows=3: no step decoded all of them"):
         decode_steps(engine, 3)
+
+
+def test_all_are_the_workloads_with_a_peer_and_quick_makes_them_smaller() -> None:
+    whole, quick = (dict(overview.parts(Options(quick=one))) for one in (None, True))
+    assert [workload.name for workload in whole] == ["single", "batch", "agents", "turns", "mixed", "extract"]
+    assert set(whole.values()) == {Options()}
+    assert quick[WORKLOADS["mixed"]] == Options(rows=4, prompt_tokens=1024)
+    for workload, options in quick.items():
+        assert options.given <= workload.takes
+    with pytest.raises(RequestError, match="all takes no rows"):
+        list(overview.parts(Options(rows=2)))
+    with pytest.raises(RequestError, match="single takes no quick"):
+        WORKLOADS["single"].run(Options(quick=True))
+
+
+def test_headlines_become_one_table_and_whole_numbers_stay() -> None:
+    def result(headline: Headline | None) -> Result:
+        return Result("", ("",), [("",)], {"a": 1}, [], headline=headline)
+
+    results = {
+        "x": result(Headline("work", 2.0, 5.0)),
+        "y": result(Headline("more work", 2.0, None)),
+        "z": result(None),
+    }
+    found = overview.overview(results)
+    assert found.rows == [("x: work", "2.00", "5.00", "2.50x"), ("y: more work", "2.00", "out of memory", "")]
+    assert found.numbers["headlines"]["x"] == {"what": "work", "ours": 2.0, "mlx_lm": 5.0, "ratio": 2.5}
+    assert found.numbers["workloads"] == {name: {"a": 1} for name in "xyz"}
+
+
+def test_all_are_one_table_one_file_of_json_and_one_picture(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("mlx_agent_llm.cli.bench.report.random_model", lambda dtype, name: load_tiny(dtype))
+    monkeypatch.setattr(overview, "_QUICK", {WORKLOADS["batch"]: {"rows": 2}})
+    report, picture = tmp_path / "all.json", tmp_path / "all.png"
+    done = bench("all", "--quick", "--model", "random", "--json", str(report), "--plot", str(picture))
+    assert done.exit_code == 0, done.output
+    assert "batch ..." in done.output and "times as fast" in done.output
+    written = json.loads(report.read_text())
+    assert (written["workload"], written["model"]) == ("all", "random")
+    assert written["headlines"]["batch"]["what"] == "2 requests of 16 to 17 tokens, 64 new each: total"
+    assert written["headlines"]["batch"]["ratio"] == written["workloads"]["batch"]["ratios"]["total"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("field", ["rows", "repeats", "prompt_tokens"])

@@ -17,7 +17,7 @@ from tests.cli.test_demo import assert_is_one_line, mlx_agent, mlx_agent_here
 HEAVY = ("mlx", "mlx_lm", "numpy", "transformers", "torch", "jsonschema", "huggingface_hub", "xgrammar")
 HEAVY_OF_OURS = ("mlx_agent_llm.engine", "mlx_agent_llm.api", "mlx_agent_llm.models", "mlx_agent_llm.bench")
 COMMANDS = (
-    *([], ["demo"], ["bench"], ["doctor"], ["chat"], ["extract"]),
+    *([], ["demo"], ["bench"], ["doctor"], ["chat"], ["eval"], ["extract"], ["top"]),
     *(["models", *name] for name in ([], ["list"], ["show"], ["pull"], ["rm"], ["recommend"], ["types"])),
 )
 SHOW_HELP = f"""

@@ -5,11 +5,16 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
+from mcp.server.fastmcp import FastMCP
+from starlette.responses import PlainTextResponse
 from typer.testing import CliRunner
 
 from mlx_agent_llm import Engine
@@ -185,6 +190,55 @@ def test_tools_of_an_mcp_server_are_called_and_a_broken_entry_is_named(
     assert '→ shout(text="hey")\n← HEY!\nDone.\n' in printed  # its own variables, and none of this process
     assert "'broken' is left out: FileNotFoundError" in errors
     assert "'odd' is left out" in errors and "a command or a url" in errors
+
+
+@pytest.fixture
+def mcp_url() -> Iterator[str]:
+    """A server over HTTP that answers nobody without its key."""
+    app = FastMCP("http", log_level="ERROR")
+    app.tool()(shout_back)
+    serve = app.streamable_http_app()
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (b"authorization", b"Bearer key") not in scope["headers"]:
+            await PlainTextResponse("no", 401)(scope, receive, send)
+        else:
+            await serve(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/mcp"
+    server.should_exit = True
+    thread.join()
+
+
+def shout_back(text: str) -> str:
+    """Make a text loud."""
+    return text.upper()
+
+
+def test_tools_of_an_mcp_server_over_http_are_called_with_the_entry_s_headers(
+    run: Run, tmp_path: Path, mcp_url: str
+) -> None:
+    servers = {
+        "refused": {"url": mcp_url},
+        "nobody": {"url": "http://127.0.0.1:9/mcp"},
+        "good": {"url": mcp_url, "headers": {"Authorization": "Bearer key"}},
+    }
+    file = tmp_path / "servers.json"
+    file.write_text(json.dumps({"mcpServers": servers}))
+    code, printed, errors = run([call("shout_back", text="hey"), "Done."], "Shout.\n", "--mcp", str(file), "--yes")
+    assert code == 0, errors
+    assert '→ shout_back(text="hey")\n← HEY\nDone.\n' in printed
+    assert "'refused' is left out: " in errors and "401" in errors and "'nobody' is left out: ConnectError" in errors
+
+
+def test_the_option_that_brings_tools_is_named_where_nobody_could_be_asked(run: Run, tmp_path: Path) -> None:
+    code, _, errors = run([], "", "--mcp", str(tmp_path / "servers.json"))
+    assert code == 2 and "--mcp: nobody could be asked" in " ".join(errors.replace("│", " ").split())
 
 
 def test_a_file_without_servers_is_told(run: Run, tmp_path: Path) -> None:

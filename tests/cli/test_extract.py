@@ -1,5 +1,6 @@
 """mlx-agent extract: on a model that says what it is told to, and on the demo model."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def run(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, folder: Path) 
 
     def run_extract(*arguments: str, reply: Callable[[str], str] = city_of) -> tuple[int, str]:
         monkeypatch.setattr(Engine, "load", lambda name: make_engine(ScriptedModel(reply), kv_cache_tokens=16384))
-        command = ["extract", str(folder / "schema.json"), *arguments, "--output", str(folder / "out.jsonl")]
+        command = ["extract", str(folder / "schema.json"), "--output", str(folder / "out.jsonl"), *arguments]
         result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
         return result.exit_code, result.output if result.exception is None else f"{result.output}{result.exception}"
 
@@ -99,6 +100,31 @@ def test_nothing_to_read_and_an_output_of_others_are_told(run: Run, folder: Path
     code, printed = run(str(folder))
     assert code == 2 and "did not write" in printed
     assert (folder / "out.jsonl").read_text() == '{"another": "file"}\n'
+
+
+def test_an_output_that_is_no_file_is_told_before_anything_is_read(run: Run, folder: Path) -> None:
+    for output, problem in (("/dev/full", "is no file"), (str(folder / "no" / "x.jsonl"), "is no folder")):
+        code, printed = run(str(folder), "--output", output)
+        assert code == 2 and problem in printed
+
+
+def test_a_disk_that_fills_up_ends_all_with_its_own_error(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(document: Path, value: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mlx_agent_llm.cli.extract.run.line_of", full)
+    code, printed = run(str(folder))
+    assert code == 1 and printed.endswith("[Errno 28] No space left on device"), "and not a group of errors"
+
+
+def test_json_tells_how_many_were_written_and_which_were_skipped(run: Run, folder: Path) -> None:
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    run(str(folder / "a.txt"))
+    assert run(str(folder), "--json", str(folder / "report.json"))[0] == 3
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["done_before"], report["written"], list(report["skipped"])) == (1, 2, [str(folder / "latin.txt")])
 
 
 def test_the_demo_model_reads_documents_into_valid_json(

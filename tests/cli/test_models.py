@@ -81,8 +81,10 @@ def test_the_cache_is_listed_with_what_is_served_and_what_is_not_complete(hub: P
 def test_a_model_is_deleted_from_the_cache_when_the_user_agrees(hub: Path) -> None:
     code, printed = run("rm", "a/served", answer="n\n")
     assert code == 1 and "Delete a/served" in printed and (hub / "models--a--served").exists()
-    code, printed = run("rm", "a/served", "--yes")
+    code, printed = run("rm", "a/served", "--yes", "--json", str(hub / "rm.json"))
     assert code == 0 and "free again" in printed
+    freed = json.loads((hub / "rm.json").read_text())
+    assert freed["model"] == "a/served" and freed["freed_bytes"] > 10_000
     assert {row.name for row in cache.cached_models()} - {"demo"} == {"a/other", "a/part"}
 
 

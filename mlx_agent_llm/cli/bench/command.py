@@ -8,6 +8,7 @@ import typer
 
 from mlx_agent_llm.cli.options import JSONFile, PlotFile
 
+ALL = "all"
 WORKLOADS = (
     *("single", "batch", "agents", "turns", "mixed", "mask", "extract"),
     *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "speculate"),
@@ -15,7 +16,9 @@ WORKLOADS = (
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(WORKLOADS)}.")],
+    name: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(WORKLOADS)}; or {ALL}: what is compared with mlx-lm.")
+    ],
     model: Annotated[
         str | None,
         typer.Option(
@@ -40,12 +43,16 @@ def bench(
         int | None, typer.Option(help="decode: 4, 8 or 16; the weights are quantized first.", show_default="16")
     ] = None,
     schemas: Annotated[int | None, typer.Option(min=1, help="mask: schemas of each corpus.", show_default="10")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="all: fewer requests and shorter prompts, minutes on a CPU.")
+    ] = False,
     json_file: JSONFile = None,
     plot_file: PlotFile = None,
 ) -> None:
-    """Measure one workload: our engine beside mlx-lm where that does the like, otherwise ours alone."""
-    if name not in WORKLOADS:
-        raise typer.BadParameter(f"{name!r} must be one of {', '.join(WORKLOADS)}", param_hint="NAME")
+    """Measure one workload, or all: our engine beside mlx-lm where that does the like, otherwise ours alone."""
+    if name not in (*WORKLOADS, ALL):
+        raise typer.BadParameter(f"{name!r} must be one of {', '.join(WORKLOADS)} or {ALL}", param_hint="NAME")
     from mlx_agent_llm.cli.bench.report import Given, measure
 
-    measure(name, Given(model, rows, repeats, prompt_tokens, dtype, bits, schemas), json_file, plot_file)
+    given = Given(model, rows, repeats, prompt_tokens, dtype, bits, schemas, quick or None)
+    measure(name, given, json_file, plot_file)

@@ -44,7 +44,8 @@ def run_session(settings: Settings) -> None:
     is_typed = sys.stdin.isatty()
     has_tools = settings.tools is not None or settings.mcp is not None
     if has_tools and not is_typed and not settings.runs_all_calls:
-        raise typer.BadParameter("nobody could be asked before a call runs: give --yes, too", param_hint="--tools")
+        hint = "--mcp" if settings.tools is None else "--tools"
+        raise typer.BadParameter("nobody could be asked before a call runs: give --yes, too", param_hint=hint)
     console, errors = Console(), Console(stderr=True)
     beginning = _beginning(settings)  # whatever is wrong with files is said before the model is loaded
     schema = None if settings.schema is None else read_schema(settings.schema, "--schema")

@@ -19,8 +19,6 @@ def doctor(
     json_file: JSONFile = None,
 ) -> None:
     """Show device, memory, BLAS, speed and versions, and give advice; exit code 1 if what is computed is wrong."""
-    if json_file is not None and not verify:
-        raise typer.BadParameter("it holds what --verify finds: give both", param_hint="--json")
     from mlx_agent_llm.process import installation
 
     if (problem := installation.problem()) is not None:

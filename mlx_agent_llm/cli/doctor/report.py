@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -37,7 +38,8 @@ def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool
     """Show all of it; False if what is computed is wrong."""
     console = console_beside(json_file)
     gflops = matmul_gflops()
-    console.print(_report(gflops))
+    facts = _facts(gflops)
+    console.print(_table(facts))
     lines = advice(blas.status(), gflops, on_cpu=_on_cpu())
     if model is not None:
         loaded = load_model(model)
@@ -49,11 +51,13 @@ def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool
             console.print(str(product), markup=False, highlight=False)
     for line in lines:
         console.print(line, style="yellow", markup=False)
+    found_here = {"facts": facts, "advice": lines}
     if not with_comparisons:
+        write_json(json_file, found_here)
         return True
     report = verify_device(partial(_show_comparison, console))
     _show_rest(console, report)
-    write_json(json_file, report.as_json())
+    write_json(json_file, {**found_here, **report.as_json()})
     return report.is_good
 
 
@@ -116,22 +120,28 @@ def _timed_product(left: mx.array, right: mx.array) -> float:
     return time.perf_counter() - start
 
 
-def _report(gflops: float) -> Table:
+def _table(facts: Mapping[str, str]) -> Table:
     table = Table(show_header=False, title="mlx-agent doctor", title_justify="left")
-    table.add_row("device", _device_name())
-    for name, value in _memory().items():
+    for name, value in facts.items():
         table.add_row(name, value)
-    table.add_row("KV pool by default", describe_default_pool(mx.default_device()))
-    table.add_row("memory limits", describe_limits())
-    table.add_row("attention", {"metal": "Metal kernels", "cuda": "CUDA kernels"}.get(backend(), "MLX operations"))
-    table.add_row("BLAS", _blas_name(blas.status()) if _on_cpu() else "not used on this device")
-    table.add_row("float32 matmul", f"{gflops:,.1f} GFLOP/s")
-    table.add_row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    for package in PACKAGES:
-        table.add_row(package, installed_version(package))
-    demo = find_demo()
-    table.add_row("demo model", "not installed" if demo is None else demo.name)
     return table
+
+
+def _facts(gflops: float) -> dict[str, str]:
+    """What this machine is, in the order in which it is shown."""
+    demo = find_demo()
+    return {
+        "device": _device_name(),
+        **_memory(),
+        "KV pool by default": describe_default_pool(mx.default_device()),
+        "memory limits": describe_limits(),
+        "attention": {"metal": "Metal kernels", "cuda": "CUDA kernels"}.get(backend(), "MLX operations"),
+        "BLAS": _blas_name(blas.status()) if _on_cpu() else "not used on this device",
+        "float32 matmul": f"{gflops:,.1f} GFLOP/s",
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        **{package: installed_version(package) for package in PACKAGES},
+        "demo model": "not installed" if demo is None else demo.name,
+    }
 
 
 def installed_version(package: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlx_agent_llm.cli.options import ModelName
+from mlx_agent_llm.cli.options import JSONFile, ModelName
 
 INSTRUCTION = "Extract what is asked for from this document."
 
@@ -26,8 +26,9 @@ def extract(
     max_tokens: Annotated[int, typer.Option(min=1, help="The most new tokens of a document's JSON.")] = 512,
     temperature: Annotated[float, typer.Option(min=0, help="Of the sampling.")] = 0.0,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Documents at the same time.")] = 32,
+    json_file: JSONFile = None,
 ) -> None:
     """Read documents into JSON of one schema, many at a time; exit code 3 if some could not be read."""
     from mlx_agent_llm.cli.extract.run import Settings, run
 
-    run(Settings(schema, files, output, model, instruction, strict, max_tokens, temperature, concurrency))
+    run(Settings(schema, files, output, model, instruction, strict, max_tokens, temperature, concurrency, json_file))

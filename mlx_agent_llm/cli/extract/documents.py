@@ -29,8 +29,12 @@ def find_documents(paths: Sequence[Path]) -> list[Path]:
 
 def done_documents(output: Path) -> set[str]:
     """The documents that a file of lines holds. A last line that was cut off when it was written is taken away."""
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"{output.parent} is no folder", param_hint="--output")
     if not output.exists():
         return set()
+    if not output.is_file():  # a device would be read for ever
+        raise typer.BadParameter(f"{output} is no file", param_hint="--output")
     text = output.read_text(encoding="utf-8")
     whole, newline, rest = text.rpartition("\n")
     if rest:

@@ -26,6 +26,7 @@ from rich.text import Text
 from mlx_agent_llm.chat import ChatOutput
 from mlx_agent_llm.cli.extract.documents import done_documents, find_documents, line_of, read_documents
 from mlx_agent_llm.cli.failure import PART_DONE
+from mlx_agent_llm.cli.options import write_json
 from mlx_agent_llm.cli.schema_argument import read_schema
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.errors import EngineClosedError, MLXAgentError, UnsupportedSchemaError
@@ -44,6 +45,7 @@ class Settings(NamedTuple):
     max_tokens: int
     temperature: float
     concurrency: int
+    json_file: Path | None
 
 
 def run(settings: Settings) -> None:
@@ -60,9 +62,13 @@ def run(settings: Settings) -> None:
             asyncio.run(work.run(left))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-    console.print(f"{len(left) - work.num_skipped} are in {settings.output}", markup=False, highlight=False)
-    if work.num_skipped:
-        console.print(f"{work.num_skipped} were skipped: call again to try those", style="yellow", highlight=False)
+    num_written = len(left) - len(work.skipped)
+    console.print(f"{num_written} are in {settings.output}", markup=False, highlight=False)
+    write_json(
+        settings.json_file, {"done_before": len(documents) - len(left), "written": num_written, "skipped": work.skipped}
+    )
+    if work.skipped:
+        console.print(f"{len(work.skipped)} were skipped: call again to try those", style="yellow", highlight=False)
         raise typer.Exit(PART_DONE)
 
 
@@ -70,7 +76,7 @@ class _Work:
     """What the documents of one run have in common."""
 
     def __init__(self, engine: Engine, schema: JSONSchema, settings: Settings, lines: TextIO, console: Console) -> None:
-        self.num_skipped = 0
+        self.skipped: dict[str, str] = {}  # documents, and why
         self._engine = engine
         self._schema = schema
         self._settings = settings
@@ -94,7 +100,7 @@ class _Work:
         except (EngineClosedError, UnsupportedSchemaError):
             raise
         except (MLXAgentError, OSError, UnicodeDecodeError, _NotReadError) as error:
-            self.num_skipped += 1
+            self.skipped[str(path)] = str(error)
             self._progress.console.print(f"skipped {path}: {error}", style="yellow", markup=False, highlight=False)
         else:
             self._lines.write(line_of(path, value))

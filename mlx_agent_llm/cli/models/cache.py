@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import typer
 from huggingface_hub import CachedRepoInfo, CacheNotFound, HfApi, hf_hub_download, scan_cache_dir, snapshot_download
-from rich.console import Console
 from rich.table import Table
 
 from mlx_agent_llm.cli.options import console_beside, write_json
@@ -50,7 +49,7 @@ def cached_models() -> list[CachedModel]:
     return found + [_cached_model(repo.repo_id, repo.size_on_disk) for repo in _repos()]
 
 
-def pull_model(name: str) -> None:
+def pull_model(name: str, json_file: Path | None) -> None:
     """Download what is missing; of a type that is not served nothing but its configuration."""
     try:
         HfApi().model_info(name, timeout=HUB_TIMEOUT)  # first: without a network a download goes on trying
@@ -62,20 +61,23 @@ def pull_model(name: str) -> None:
     except Exception as error:  # the hub's client raises errors of its own, of its HTTP library and of the system
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelLoadError(f"{name!r} cannot be downloaded: {type(error).__name__}: {reason}") from error
-    Console().print(f"{name} is in {path}", markup=False, highlight=False, soft_wrap=True)
+    console_beside(json_file).print(f"{name} is in {path}", markup=False, highlight=False, soft_wrap=True)
+    write_json(json_file, {"model": name, "path": path})
 
 
-def remove_model(name: str, *, is_sure: bool) -> None:
+def remove_model(name: str, json_file: Path | None, *, is_sure: bool) -> None:
     """Delete all revisions of a model."""
     found = next((repo for repo in _repos() if repo.repo_id == name), None)
     if found is None:
         raise ModelLoadError(f"{name!r} is not in the hub's cache: `mlx-agent models list` shows what is")
     if not is_sure:
-        typer.confirm(f"Delete {name}, {found.size_on_disk / 1e9:.2f} GB?", abort=True)
+        typer.confirm(f"Delete {name}, {found.size_on_disk / 1e9:.2f} GB?", abort=True, err=True)
     alone = replace(scan_cache_dir(), repos=frozenset({found}))  # copies have revisions of the same names
     deletion = alone.delete_revisions(*(revision.commit_hash for revision in found.revisions))
     deletion.execute()
-    Console().print(f"{deletion.expected_freed_size / 1e9:.2f} GB are free again", highlight=False)
+    num_bytes = deletion.expected_freed_size
+    console_beside(json_file).print(f"{num_bytes / 1e9:.2f} GB are free again", highlight=False)
+    write_json(json_file, {"model": name, "freed_bytes": num_bytes})
 
 
 def _repos() -> list[CachedRepoInfo]:

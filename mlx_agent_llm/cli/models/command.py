@@ -32,19 +32,23 @@ def list_models(words: Words = None, json_file: JSONFile = None) -> None:
 
 
 @models.command()
-def pull(model: HubId) -> None:
+def pull(model: HubId, json_file: JSONFile = None) -> None:
     """Download a model into the hub's cache; what an earlier call got is not downloaded again."""
     from mlx_agent_llm.cli.models.cache import pull_model
 
-    pull_model(model)
+    pull_model(model, json_file)
 
 
 @models.command()
-def rm(model: HubId, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def rm(
+    model: HubId,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json_file: JSONFile = None,
+) -> None:
     """Delete a model from the hub's cache."""
     from mlx_agent_llm.cli.models.cache import remove_model
 
-    remove_model(model, is_sure=yes)
+    remove_model(model, json_file, is_sure=yes)
 
 
 @models.command()

@@ -1,0 +1,1 @@
+"""mlx-agent top: a live view of engines in other processes."""

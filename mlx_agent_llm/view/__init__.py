@@ -1,0 +1,1 @@
+"""A live view of engines, on a terminal and in a notebook."""
