@@ -17,12 +17,14 @@ from mlx_agent_llm.errors import MLXAgentError
 from mlx_agent_llm.server.api_error import APIError, api_error_of
 from mlx_agent_llm.server.chat_completions.route import chat_completions
 from mlx_agent_llm.server.completions.route import completions
+from mlx_agent_llm.server.engine_api.route import count, describe, engine_chat, engine_generate, engine_stream
 from mlx_agent_llm.server.event_stream import ClientGoneError
 from mlx_agent_llm.server.gate import Gate
 from mlx_agent_llm.server.keys import Keys
 from mlx_agent_llm.server.messages.route import count_tokens, messages
 from mlx_agent_llm.server.others.cancel import cancel_chat
 from mlx_agent_llm.server.others.embeddings import embeddings
+from mlx_agent_llm.server.others.metrics import metrics
 from mlx_agent_llm.server.others.models import health, list_models, show_model
 from mlx_agent_llm.server.others.rerank import rerank
 from mlx_agent_llm.server.others.tokens import detokenize, tokenize
@@ -39,6 +41,11 @@ ROUTES = [
     Route("/v1/messages", messages, methods=["POST"]),
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/v1/messages/{id}", cancel_chat, methods=["DELETE"]),
+    Route("/v1/engine/describe", describe, methods=["POST"]),
+    Route("/v1/engine/count", count, methods=["POST"]),
+    Route("/v1/engine/chat", engine_chat, methods=["POST"]),
+    Route("/v1/engine/stream", engine_stream, methods=["POST"]),
+    Route("/v1/engine/generate", engine_generate, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{model:path}", show_model),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
@@ -46,6 +53,7 @@ ROUTES = [
     Route("/v1/tokenize", tokenize, methods=["POST"]),
     Route("/v1/detokenize", detokenize, methods=["POST"]),
     Route("/health", health),
+    Route("/metrics", metrics),
 ]
 
 
