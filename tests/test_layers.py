@@ -53,7 +53,7 @@ FLOORS = (
         "server.messages",
         "server.responses",
     ),
-    ("server.others",),
+    ("server.others", "server.page"),
     ("server.app",),
     ("bench",),
     ("verify",),

@@ -28,6 +28,7 @@ from mlx_agent_llm.server.others.metrics import metrics
 from mlx_agent_llm.server.others.models import health, list_models, show_model
 from mlx_agent_llm.server.others.rerank import rerank
 from mlx_agent_llm.server.others.tokens import detokenize, tokenize
+from mlx_agent_llm.server.page.route import PATHS, show_page
 from mlx_agent_llm.server.responses.route import delete_response, responses, show_response
 from mlx_agent_llm.server.service import Service
 
@@ -54,6 +55,7 @@ ROUTES = [
     Route("/v1/detokenize", detokenize, methods=["POST"]),
     Route("/health", health),
     Route("/metrics", metrics),
+    *(Route(path, show_page) for path in sorted(PATHS)),
 ]
 
 
@@ -64,7 +66,7 @@ def make_app(service: Service, keys: Keys | None = None, *, is_loopback: bool = 
     """
     app = Starlette(routes=ROUTES, lifespan=_lifespan, exception_handlers=_HANDLERS)
     app.state.service = service
-    return Gate(app, keys or Keys(), service.settings, is_loopback=is_loopback)
+    return Gate(app, keys or Keys(), service.settings, is_loopback=is_loopback, open_paths=PATHS | {"/health"})
 
 
 @asynccontextmanager
