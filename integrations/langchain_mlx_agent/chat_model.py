@@ -23,6 +23,7 @@ from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.messages import as_dicts
 from langchain_mlx_agent.open_requests import OpenRequests, current_requests
 from langchain_mlx_agent.parameters import EngineChatModel
+from langchain_mlx_agent.remote import AnyEngine
 from langchain_mlx_agent.request import ChatRequest, read_request
 from langchain_mlx_agent.structured import (
     Method,
@@ -34,12 +35,11 @@ from langchain_mlx_agent.structured import (
 )
 from langchain_mlx_agent.tools import Tools, bound_tools, openai_tool
 from langchain_mlx_agent.traced_streams import TracedStreams
-from mlx_agent_llm import ChatDelta, Engine, RequestError
-from mlx_agent_llm.chat import count_tokens
+from mlx_agent_llm import ChatDelta, RequestError
 
 
 class ChatMLXAgent(TracedStreams, EngineChatModel):
-    """A chat model over one engine in this process, made for many agents at a time.
+    """A chat model over one engine in this process, or a server's, made for many agents at a time.
 
     Setup:
         `pip install "mlx-agent-llm[langchain]"`
@@ -48,6 +48,8 @@ class ChatMLXAgent(TracedStreams, EngineChatModel):
         model: "demo", a hub id, a local directory or a .gguf file; loaded on first use, and shared with every chat
             model of the same model and engine_config until the last one of them is closed.
         engine: a running Engine instead; it stays its owner's to close.
+        base_url, api_key: a server's instead (`mlx-agent serve`): the same model for many processes, with all that is
+            said here. The model is one of its names, by default its first.
         temperature, max_tokens, top_p, top_k, min_p, seed, stop, timeout: as in SamplingParams, whose defaults hold for
             None. Further fields of SamplingParams go into model_kwargs. Each can be given in a call, too.
 
@@ -223,10 +225,7 @@ class ChatMLXAgent(TracedStreams, EngineChatModel):
         """
         with langchain_errors():
             converted = [openai_tool(tool) for tool in tools or ()]
-            engine = self._open(self.model)
-            return count_tokens(
-                engine.tokenizer, as_dicts(messages), tools=converted, tool_format=engine.config.tool_format
-            )
+            return self._open(self.model).count_tokens(as_dicts(messages), tools=converted)
 
     @property
     def _llm_type(self) -> str:
@@ -330,14 +329,16 @@ class ChatMLXAgent(TracedStreams, EngineChatModel):
         return configs
 
 
-def _stream_of(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> closing[Generator[ChatDelta]]:
+def _stream_of(engine: AnyEngine, request: ChatRequest, options: dict[str, Any]) -> closing[Generator[ChatDelta]]:
     stream = cast("Generator[ChatDelta]", engine.stream_chat(request.messages, **options))
     if (requests := current_requests()) is not None:
         requests.add(stream)
     return closing(stream)
 
 
-def _astream_of(engine: Engine, request: ChatRequest, options: dict[str, Any]) -> aclosing[AsyncGenerator[ChatDelta]]:
+def _astream_of(
+    engine: AnyEngine, request: ChatRequest, options: dict[str, Any]
+) -> aclosing[AsyncGenerator[ChatDelta]]:
     return aclosing(cast("AsyncGenerator[ChatDelta]", engine.astream_chat(request.messages, **options)))
 
 
@@ -347,12 +348,12 @@ def _run_at_once(runs: Sequence[Callable[[], LLMResult]], max_workers: int) -> l
     return [run.result() for run in started]
 
 
-async def _answer(engine: Engine, request: ChatRequest, options: dict[str, Any], load_seconds: float) -> AIMessage:
+async def _answer(engine: AnyEngine, request: ChatRequest, options: dict[str, Any], load_seconds: float) -> AIMessage:
     async with _astream_of(engine, request, options) as deltas:
         return _reader(engine, request, load_seconds).message([delta async for delta in deltas])
 
 
-def _reader(engine: Engine, request: ChatRequest, load_seconds: float) -> AnswerReader:
+def _reader(engine: AnyEngine, request: ChatRequest, load_seconds: float) -> AnswerReader:
     token_bytes = engine.tokenizer.token_bytes
     return AnswerReader(request.model, token_bytes, load_seconds, request.parsed_class)
 

@@ -6,27 +6,31 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from dataclasses import asdict
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import BaseLLM, LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from langchain_mlx_agent.answers import PROVIDER
 from langchain_mlx_agent.errors import langchain_errors
+from langchain_mlx_agent.remote import AnyEngine, remote_engines
 from mlx_agent_llm import Engine, EngineConfig, RequestError, RequestOutput, SamplingParams
 from mlx_agent_llm.chat.foreign_names import with_own_names
 from mlx_agent_llm.chat.sampling import SAMPLING_OPTIONS, openai_sampling_params
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder
 from mlx_agent_llm.request import Delta
 
+if TYPE_CHECKING:
+    from mlx_agent_llm.remote import RemoteEngines
+
 _OPTIONS = SAMPLING_OPTIONS | {"n"}
 
 
 class MLXAgentLLM(BaseLLM):
-    """A completion model over one engine in this process: a prompt is run as it stands, without a chat template.
+    """A completion model over an engine, here or a server's: a prompt is run as it stands, without a chat template.
 
     model: as of ChatMLXAgent, with which it shares the engine. engine: a running engine instead.
     model_kwargs: fields of SamplingParams beside those that are fields here; a call can give each.
@@ -37,6 +41,10 @@ class MLXAgentLLM(BaseLLM):
     """A running engine; it stays its owner's to close."""
     engine_config: EngineConfig | None = None
     """How an engine that is loaded here is set up."""
+    base_url: str | None = None
+    """Where `mlx-agent serve` listens, as in ChatMLXAgent."""
+    api_key: SecretStr | None = None
+    """The key that the server asks for."""
     temperature: float | None = None
     """0 takes the most probable token."""
     max_tokens: int | None = None
@@ -47,10 +55,13 @@ class MLXAgentLLM(BaseLLM):
     """Further fields of SamplingParams."""
 
     _holder: EngineHolder = PrivateAttr(default_factory=EngineHolder)
+    _remote: RemoteEngines | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
     def _name_the_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("base_url") is not None:
+            return {"model": "default", **values}
         engine = values.get("engine") if isinstance(values, dict) else None
         return {"model": engine.model_name, **values} if isinstance(engine, Engine) else values
 
@@ -59,6 +70,7 @@ class MLXAgentLLM(BaseLLM):
         if not self.model:
             raise ValueError("model='' must be the name of a model, or engine must be given")
         self._params(None, {})
+        self._remote = remote_engines(self.base_url, self.api_key, self.engine, self.engine_config)
         return self
 
     def close(self) -> None:
@@ -72,6 +84,8 @@ class MLXAgentLLM(BaseLLM):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         params = asdict(self._params(None, {}))
+        if self.base_url is not None:
+            return {"model": self.model, "base_url": self.base_url, **params}
         return {"model": self.model, "engine_config": asdict(self.engine_config or EngineConfig()), **params}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -130,7 +144,9 @@ class MLXAgentLLM(BaseLLM):
                 async for delta in deltas:
                     yield self._chunk(delta)
 
-    def _open(self) -> Engine:
+    def _open(self) -> AnyEngine:
+        if self._remote is not None:
+            return self._remote.open(self.model)
         return self.engine or SHARED_ENGINES.acquire(self._holder, self.model, self.engine_config or EngineConfig())
 
     def _params(

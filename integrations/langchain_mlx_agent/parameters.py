@@ -6,13 +6,14 @@ import asyncio
 import warnings
 from collections.abc import Set
 from dataclasses import asdict, fields
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from langchain_core.language_models import BaseChatModel, ModelProfile
-from pydantic import AliasChoices, Field, PrivateAttr, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, SecretStr, model_validator
 
 from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.profile import model_profile
+from langchain_mlx_agent.remote import AnyEngine, remote_engines
 from langchain_mlx_agent.request import OWN_OPTIONS
 from mlx_agent_llm import Engine, EngineConfig
 from mlx_agent_llm.chat.foreign_names import REASONING_OPTIONS, advice_on, with_own_names
@@ -20,6 +21,9 @@ from mlx_agent_llm.chat.sampling import openai_sampling_params
 from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
 from mlx_agent_llm.models.context import context_length
+
+if TYPE_CHECKING:
+    from mlx_agent_llm.remote import RemoteEngines
 
 _ALIASES = frozenset({"model_name", "stop_sequences"})
 
@@ -35,6 +39,10 @@ class EngineChatModel(Closing, BaseChatModel):
     """A running engine."""
     engine_config: EngineConfig | None = None
     """How an engine that is loaded here is set up."""
+    base_url: str | None = None
+    """Where `mlx-agent serve` listens, whose engine answers then; model is one of its names, by default the first."""
+    api_key: SecretStr | None = None
+    """The key that the server asks for."""
     temperature: float | None = None
     """0 takes the most probable token."""
     max_tokens: int | None = None
@@ -77,6 +85,7 @@ class EngineChatModel(Closing, BaseChatModel):
     """Further fields of SamplingParams, as stop_token_ids, priority or cache_salt."""
 
     _holder: EngineHolder = PrivateAttr(default_factory=EngineHolder)
+    _remote: RemoteEngines | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -86,8 +95,11 @@ class EngineChatModel(Closing, BaseChatModel):
             return values
         values = _with_own_names(values, cls.model_fields.keys())
         engine = values.get("engine")
-        named = {"model", "model_name"} & values.keys()
-        return values if named or not isinstance(engine, Engine) else {**values, "model": engine.model_name}
+        if {"model", "model_name"} & values.keys():
+            return values
+        if values.get("base_url") is not None:
+            return {"model": "default", **values}
+        return {"model": engine.model_name, **values} if isinstance(engine, Engine) else values
 
     @model_validator(mode="after")
     def _check_parameters(self) -> Self:
@@ -97,6 +109,7 @@ class EngineChatModel(Closing, BaseChatModel):
             raise ValueError(f"model={self.model!r} is not what engine serves: {self.engine.model_name!r}")
         if self.engine is not None and self.engine_config is not None:
             raise ValueError("engine_config sets up an engine that is loaded here: it cannot be combined with engine")
+        self._remote = remote_engines(self.base_url, self.api_key, self.engine, self.engine_config)
         extra = OWN_OPTIONS - type(self).model_fields.keys()
         if unknown := self.model_kwargs.keys() - extra:
             raise ValueError(f"model_kwargs holds {sorted(unknown)[0]!r}; known: {', '.join(sorted(extra))}")
@@ -127,31 +140,38 @@ class EngineChatModel(Closing, BaseChatModel):
         params = openai_sampling_params(self._sampling)
         sampling = {field.name: getattr(params, field.name) for field in fields(params)}
         sampling["constraint"] = params.constraint and params.constraint.key
-        config = asdict(self._config)
-        return {"model": self.model, "engine_config": config, "strict": self.strict, **self._reasoning, **sampling}
+        place = {"engine_config": asdict(self._config)} if self.base_url is None else {"base_url": self.base_url}
+        return {"model": self.model, **place, "strict": self.strict, **self._reasoning, **sampling}
 
     def _resolve_model_profile(self) -> ModelProfile:
         """Say what the model can do; without an engine its files say how long its context is."""
         engine = self._find(self.model)
         if engine is not None:
             return model_profile(engine)
+        if self._remote is not None:
+            return model_profile(None)
         return model_profile(None, self._config.max_model_len or context_length(self.model))
 
-    def _find(self, model: str) -> Engine | None:
+    def _find(self, model: str) -> AnyEngine | None:
         """The engine that serves a model when it is there already."""
+        if self._remote is not None:
+            return self._remote.find(model)
         if self.engine is not None and model == self.engine.model_name:
             return self.engine
         return self.engines.find(model, self.engine_config or EngineConfig())
 
-    def _open(self, model: str) -> Engine:
+    def _open(self, model: str) -> AnyEngine:
         if self.engine is not None and model == self.engine.model_name:
             return self.engine
-        engine = self.engines.acquire(self._holder, model, self.engine_config or EngineConfig())
+        engine = self._acquire(model) if self._remote is None else self._remote.open(model)
         if model == self.model and "reasoning_output" not in (self.profile or {}):
             self.profile = {**model_profile(engine), **(self.profile or {})}
         return engine
 
-    async def _aopen(self, model: str) -> Engine:
+    def _acquire(self, model: str) -> Engine:
+        return self.engines.acquire(self._holder, model, self.engine_config or EngineConfig())
+
+    async def _aopen(self, model: str) -> AnyEngine:
         """Like _open; only an engine that is not there yet is worth a thread."""
         return await asyncio.to_thread(self._open, model) if self._find(model) is None else self._open(model)
 

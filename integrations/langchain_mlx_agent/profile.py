@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from langchain_core.language_models import ModelProfile
 
-from mlx_agent_llm import Engine
-from mlx_agent_llm.chat import tool_format
+from langchain_mlx_agent.remote import AnyEngine
 
 
-def model_profile(engine: Engine | None, max_model_len: int | None = None) -> ModelProfile:
+def model_profile(engine: AnyEngine | None, max_model_len: int | None = None) -> ModelProfile:
     """What every model here can do; only an engine knows whether it reasons.
 
     max_model_len: tokens of prompt and output together, as far as the model's files say it.
@@ -30,5 +29,5 @@ def model_profile(engine: Engine | None, max_model_len: int | None = None) -> Mo
     if length is not None:
         profile["max_input_tokens"] = profile["max_output_tokens"] = length - 1
     if engine is not None:
-        profile["reasoning_output"] = tool_format(engine.tokenizer, engine.config.tool_format).reasoning is not None
+        profile["reasoning_output"] = engine.can_reason
     return profile

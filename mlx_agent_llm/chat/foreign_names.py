@@ -27,7 +27,6 @@ _OTHERWISE: Mapping[str, str] = {
     "prompt_cache_key": "prefixes are shared by themselves; cache_salt keeps them apart",
     "prediction": "there is no speculation on a given text",
     "service_tier": "priority orders requests",
-    "base_url": "the model runs in this process",
     "mirostat": "min_p and top_p bound the choice of tokens",
     "mirostat_eta": "min_p and top_p bound the choice of tokens",
     "mirostat_tau": "min_p and top_p bound the choice of tokens",

@@ -18,6 +18,7 @@ Models = Annotated[
 ]
 MaxLoaded = Annotated[int | None, typer.Option(min=1, help="Models that stay loaded at a time; by default all.")]
 EmbedderName = Annotated[str | None, typer.Option("--embedder", help="An embedding model for /v1/embeddings.")]
+RerankerName = Annotated[str | None, typer.Option("--reranker", help="A reranking model for /v1/rerank.")]
 Host = Annotated[str, typer.Option(help="Another host than loopback needs --api-key-file.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 KeyFile = Annotated[
@@ -35,6 +36,7 @@ def serve(
     models: Models = None,
     max_loaded: MaxLoaded = None,
     embedder: EmbedderName = None,
+    reranker: RerankerName = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     api_key_file: KeyFile = None,
@@ -45,6 +47,7 @@ def serve(
     drain_seconds: DrainSeconds = 30.0,
 ) -> None:
     """Serve models over HTTP, in the APIs of OpenAI and Anthropic."""
+    from mlx_agent_llm import Embedder, Reranker
     from mlx_agent_llm.server.app import Address, DrainingServer
     from mlx_agent_llm.server.keys import Keys
     from mlx_agent_llm.server.settings import ServerSettings
@@ -54,7 +57,9 @@ def serve(
     )
     address = Address(host, port, certificate, private_key)
     keys = Keys() if api_key_file is None else Keys.read(api_key_file)
-    service = _service(_sources(model, models or []), max_loaded, embedder, settings)
+    service = _service(_sources(model, models or []), max_loaded, settings)
+    service.embedder = None if embedder is None else Embedder.load(embedder)
+    service.reranker = None if reranker is None else Reranker.load(reranker)
     try:
         server = DrainingServer(service, address, keys)
     except ValueError as error:
@@ -65,15 +70,12 @@ def serve(
         raise server.load_error
 
 
-def _service(
-    sources: dict[str, str], max_loaded: int | None, embedder: str | None, settings: ServerSettings
-) -> Service:
-    from mlx_agent_llm import Embedder, Engine
+def _service(sources: dict[str, str], max_loaded: int | None, settings: ServerSettings) -> Service:
+    from mlx_agent_llm import Engine
     from mlx_agent_llm.server.served_models import ServedModels
     from mlx_agent_llm.server.service import Service
 
-    loaded = None if embedder is None else Embedder.load(embedder)
-    return Service(ServedModels(sources, Engine.load, max_loaded), settings, loaded)
+    return Service(ServedModels(sources, Engine.load, max_loaded), settings)
 
 
 def _sources(model: str | None, named: list[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import mlx.nn as nn
 
-from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, fold_chat, found_format
+from mlx_agent_llm.chat import ChatDelta, ChatOutput, FoundFormat, count_tokens, fold_chat, found_format
 from mlx_agent_llm.closing import Closing
 from mlx_agent_llm.config import EngineConfig, check_range
 from mlx_agent_llm.constrain.backends import GrammarCompiler
@@ -207,6 +207,15 @@ class Engine(Closing):
     def tool_format(self) -> FoundFormat:
         """How the model calls tools, from where that is known, what its chat template can do, and what is wrong."""
         return found_format(self.tokenizer, self.config.tool_format)
+
+    @property
+    def can_reason(self) -> bool:
+        """Whether the model may think before it answers."""
+        return self.tool_format.tool_format.reasoning is not None
+
+    def count_tokens(self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Any] | None = None) -> int:
+        """How many tokens a prompt of any part of a conversation has, with the tools that it shows."""
+        return count_tokens(self.tokenizer, messages, tools=tools, tool_format=self.config.tool_format)
 
     def stats(self) -> EngineStats:
         """Queue, blocks, prefix hits, batch sizes and times so far, and how the model calls tools."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from mlx_agent_llm.errors import (
     RequestError,
     RequestTimeout,
 )
+from mlx_agent_llm.wire import json_of_error
 
 _RETRY_SECONDS = 1
 _PARAMETER = re.compile(r"([a-z_]+(?:\[\d+\]|\.[a-z_]+)*)=")  # how the engine's messages begin
@@ -37,7 +38,7 @@ _ANTHROPIC_TYPES = {
 class APIError(Exception):
     """A status, a message for people, the parameter that it is about, and a code for programs.
 
-    retry_after: seconds after which the same request may succeed.
+    retry_after: seconds after which the same request may succeed. cause: the engine's error that it tells of.
     """
 
     status: int
@@ -45,6 +46,7 @@ class APIError(Exception):
     param: str | None = None
     code: str | None = None
     retry_after: int | None = None
+    cause: MLXAgentError | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -67,8 +69,16 @@ class APIError(Exception):
         kind = _ANTHROPIC_TYPES.get(self.status) or ("api_error" if self.status >= 500 else "invalid_request_error")
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
+    @property
+    def engine_envelope(self) -> dict[str, Any]:
+        """The body that the engine's own clients read."""
+        told = {"message": self.message} if self.cause is None else json_of_error(self.cause)
+        return {"error": {**told, "code": self.code}}
+
     def envelope(self, path: str) -> dict[str, Any]:
         """The body for a request of this path."""
+        if path.startswith("/v1/engine/"):
+            return self.engine_envelope
         return self.anthropic_envelope if path.startswith("/v1/messages") else self.openai_envelope
 
 
@@ -79,6 +89,10 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 
 def api_error_of(error: MLXAgentError) -> APIError:
     """What a client is told of an error of the engine."""
+    return replace(_told(error), cause=error)
+
+
+def _told(error: MLXAgentError) -> APIError:
     message = str(error)
     found = _PARAMETER.match(message)
     match error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -15,7 +16,6 @@ from mlx_agent_llm.server.api_error import APIError
 from mlx_agent_llm.server.keys import Keys
 from mlx_agent_llm.server.settings import ServerSettings
 
-_OPEN_PATHS = frozenset({"/health", "/"})  # which say nothing that a key protects
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -37,13 +37,16 @@ class Gate:
     """Wraps an application.
 
     On loopback without keys only requests to loopback names come in: a page elsewhere whose name was made to lead here
-    is kept out. Pages of other origins are kept out in any case.
+    is kept out. Pages of other origins are kept out in any case. open_paths: what holds nothing that a key protects.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, settings: ServerSettings, *, is_loopback: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys, settings: ServerSettings, *, is_loopback: bool, open_paths: Set[str]
+    ) -> None:
         self._app = app
         self._keys = keys
         self._settings = settings
+        self._open_paths = open_paths
         self._needs_loopback_name = is_loopback and not keys
         self._num_open: Counter[str] = Counter()
         self.is_draining = False
@@ -65,7 +68,7 @@ class Gate:
 
     def _visit(self, scope: Scope, headers: Headers) -> Visit:
         self._check_origin(scope, headers)
-        visit = Visit("" if scope["path"] in _OPEN_PATHS else self._keys.owner(headers))
+        visit = Visit("" if scope["path"] in self._open_paths else self._keys.owner(headers))
         if scope["method"] == "POST":
             if self.is_draining:
                 raise APIError(503, "the server is shutting down", code="shutting_down", retry_after=5)

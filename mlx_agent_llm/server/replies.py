@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mlx_agent_llm.chat import prepare_chat
+from mlx_agent_llm.chat import ChatDelta, prepare_chat
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.engine.chat_handle import ChatHandle
 from mlx_agent_llm.engine.chat_options import ReplyOptions
@@ -27,6 +27,7 @@ class ChatCall:
     """A chat request in the engine's terms, whichever API it came by.
 
     options: of the reply, as Engine.chat has them. sampling: fields of SamplingParams beside max_tokens and n.
+    needs_results: whether every call among the messages must have its result.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -35,6 +36,7 @@ class ChatCall:
     max_tokens: int | None = None
     max_reasoning_tokens: int | None = None
     n: int = 1
+    needs_results: bool = True
 
     def samples(self, default_max_tokens: int) -> list[SamplingParams]:
         """The parameters of each of n replies; the i-th has seed + i."""
@@ -53,7 +55,8 @@ class ChatCall:
         for name, schema in (("tools", tools), ("response_format", self.options.get("response_format"))):
             if (size := len(json.dumps(schema, default=str))) > settings.max_schema_bytes:
                 raise invalid(f"{name} of {size} bytes must be at most {settings.max_schema_bytes}", name)
-        check_calls_are_answered(self.messages)
+        if self.needs_results:
+            check_calls_are_answered(self.messages)
 
 
 def prompt_token_ids(engine: Engine, call: ChatCall) -> list[int]:
@@ -97,9 +100,13 @@ class Replies:
         for handle in self._handles:
             handle.cancel()
 
+    def deltas(self) -> AsyncIterator[tuple[int, ChatDelta]]:
+        """(index, delta) as the engine gives them."""
+        return merged(self._handles, self._held)
+
     async def __aiter__(self) -> AsyncIterator[tuple[int, ReplyEvent]]:
         readers = [ReplyReader() for _ in self._handles]
-        async for index, delta in merged(self._handles, self._held):
+        async for index, delta in self.deltas():
             for event in readers[index].read(delta):
                 if isinstance(event, ReplyEnd):
                     _check_end(event)

@@ -11,8 +11,8 @@ from mlx_agent_llm.config import check_range
 class ServerSettings:
     """Bounds of what a client may ask for and hold; a bad value is a ValueError that names field, value and bound.
 
-    max_body_bytes: of a request. max_messages, max_tools, max_n: in one request. max_schema_bytes: of a JSON Schema, as
-        text. max_depth: of nested arrays and objects in a request.
+    max_body_bytes: of a request. max_messages, max_prompts, max_tools, max_n: in one request. max_schema_bytes: of a
+        JSON Schema, as text. max_depth: of nested arrays and objects in a request.
     max_open_requests: of one key at a time; further ones are refused with 429.
     default_max_tokens: where a request does not say how long its answer may be; less where the context is short.
     keepalive_seconds: after so long without an event a stream gets a comment, so that proxies hold the connection.
@@ -23,6 +23,7 @@ class ServerSettings:
 
     max_body_bytes: int = 16 * 2**20
     max_messages: int = 4096
+    max_prompts: int = 4096
     max_tools: int = 128
     max_n: int = 16
     max_schema_bytes: int = 256 * 2**10

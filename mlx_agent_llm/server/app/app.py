@@ -17,15 +17,18 @@ from mlx_agent_llm.errors import MLXAgentError
 from mlx_agent_llm.server.api_error import APIError, api_error_of
 from mlx_agent_llm.server.chat_completions.route import chat_completions
 from mlx_agent_llm.server.completions.route import completions
+from mlx_agent_llm.server.engine_api.route import count, describe, engine_chat, engine_generate, engine_stream
 from mlx_agent_llm.server.event_stream import ClientGoneError
 from mlx_agent_llm.server.gate import Gate
 from mlx_agent_llm.server.keys import Keys
 from mlx_agent_llm.server.messages.route import count_tokens, messages
 from mlx_agent_llm.server.others.cancel import cancel_chat
 from mlx_agent_llm.server.others.embeddings import embeddings
+from mlx_agent_llm.server.others.metrics import metrics
 from mlx_agent_llm.server.others.models import health, list_models, show_model
 from mlx_agent_llm.server.others.rerank import rerank
 from mlx_agent_llm.server.others.tokens import detokenize, tokenize
+from mlx_agent_llm.server.page.route import PATHS, show_page
 from mlx_agent_llm.server.responses.route import delete_response, responses, show_response
 from mlx_agent_llm.server.service import Service
 
@@ -39,6 +42,11 @@ ROUTES = [
     Route("/v1/messages", messages, methods=["POST"]),
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/v1/messages/{id}", cancel_chat, methods=["DELETE"]),
+    Route("/v1/engine/describe", describe, methods=["POST"]),
+    Route("/v1/engine/count", count, methods=["POST"]),
+    Route("/v1/engine/chat", engine_chat, methods=["POST"]),
+    Route("/v1/engine/stream", engine_stream, methods=["POST"]),
+    Route("/v1/engine/generate", engine_generate, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{model:path}", show_model),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
@@ -46,6 +54,8 @@ ROUTES = [
     Route("/v1/tokenize", tokenize, methods=["POST"]),
     Route("/v1/detokenize", detokenize, methods=["POST"]),
     Route("/health", health),
+    Route("/metrics", metrics),
+    *(Route(path, show_page) for path in sorted(PATHS)),
 ]
 
 
@@ -56,7 +66,7 @@ def make_app(service: Service, keys: Keys | None = None, *, is_loopback: bool = 
     """
     app = Starlette(routes=ROUTES, lifespan=_lifespan, exception_handlers=_HANDLERS)
     app.state.service = service
-    return Gate(app, keys or Keys(), service.settings, is_loopback=is_loopback)
+    return Gate(app, keys or Keys(), service.settings, is_loopback=is_loopback, open_paths=PATHS | {"/health"})
 
 
 @asynccontextmanager

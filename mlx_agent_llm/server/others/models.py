@@ -48,7 +48,7 @@ def _chat_entry(model: ServedModel, name: str) -> dict[str, Any]:
             ["completion", "chat", "tools", "structured_outputs"] if has_template else ["completion"]
         )
         entry["max_model_len"] = model.engine.max_model_len
-        if has_template and model.engine.tool_format.tool_format.reasoning is not None:
+        if has_template and model.engine.can_reason:
             entry["capabilities"].append("reasoning")
     return entry
 

@@ -100,12 +100,13 @@ def test_bad_parameters_are_refused_at_once(random_engine: Engine, parameters: d
 def test_a_model_or_an_engine_is_needed_and_unknown_parameters_are_told() -> None:
     with pytest.raises(ValidationError, match="model='' must be"):
         ChatMLXAgent(temperature=0)
-    parameters: dict[str, Any] = {"model_name": "demo", "tempreature": 1, "base_url": "http://localhost"}
+    parameters: dict[str, Any] = {"model_name": "demo", "tempreature": 1, "num_ctx": 4096}
     with pytest.warns(UserWarning) as told:
         chat = ChatMLXAgent(**parameters)
     assert chat.model == chat.model_name == "demo"
     assert [str(warning.message) for warning in told] == [
-        "ChatMLXAgent has no parameter 'base_url', which has no effect: the model runs in this process",
+        "ChatMLXAgent has no parameter 'num_ctx', which has no effect: "
+        "EngineConfig(max_model_len=...) bounds the context, which is the model's own by default",
         "ChatMLXAgent has no parameter 'tempreature', which has no effect",
     ]
 

@@ -10,7 +10,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from langchain_mlx_agent import ChatMLXAgent
 
 
-@pytest.mark.filterwarnings("ignore:ChatMLXAgent has no parameter 'api_key'")
+@pytest.mark.filterwarnings("ignore:api_key has no effect without base_url")
 class TestChatMLXAgent(ChatModelUnitTests):
     @property
     def chat_model_class(self) -> type[ChatMLXAgent]:

@@ -1,10 +1,14 @@
 """Embeddings, ranking, tokens, and what is said of models."""
 
+import asyncio
 import base64
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import numpy as np
 import pytest
 
@@ -12,7 +16,7 @@ from mlx_agent_llm import Embedder
 from mlx_agent_llm.server.app import make_app
 from mlx_agent_llm.server.gate import Gate
 from tests.support.embedders import WORDS, write_tiny_encoder
-from tests.support.servers import ASK, ask, chat, client_of, scripted_engine, service_of
+from tests.support.servers import ASK, Visitor, ask, chat, client_of, scripted_engine, service_of, serving
 
 
 class Ranked(NamedTuple):
@@ -127,3 +131,40 @@ async def test_models_are_listed_with_what_they_can_do(app: Gate) -> None:
     assert "chat" in listed["default"] and "tools" in listed["scripted"]
     assert listed[embedder_of(app).model_name] == ["embeddings"] and listed["ranker"] == ["rerank"]
     assert shown["root"] == "scripted" and unknown.status_code == 404
+
+
+async def test_metrics_count_every_request_failed_and_cancelled_ones_too() -> None:
+    def reply(prompt: str) -> str:
+        if "break" in prompt:
+            raise RuntimeError("the model broke")
+        return "Hello. " * 300 if "long" in prompt else "Hello."
+
+    with serving(reply) as app:
+        await chat(app)
+        assert (await chat(app, [{"role": "user", "content": "break"}])).status_code == 500
+        visitor = Visitor(app, "/v1/chat/completions", {**LONG_STREAM, "max_tokens": 4000})
+        await visitor.took(b'"content":"H')
+        visitor.leave()
+        await visitor.task
+        async with client_of(app) as client, asyncio.timeout(30):
+            while (counts := _finished(await client.get("/metrics")))["abort"] == 0:
+                await asyncio.sleep(0.01)
+    assert counts == {"stop": 1.0, "error": 1.0, "abort": 1.0, "length": 0.0, "tool_calls": 0.0}
+
+
+async def test_metrics_need_their_package_and_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlx_agent_llm.metrics", None)
+    with serving(["Hello."], keys=["secret"]) as app:
+        async with client_of(app) as client:
+            assert (await client.get("/metrics")).status_code == 401
+            missing = await client.get("/metrics", headers={"x-api-key": "secret"})
+    assert missing.status_code == 501 and missing.json()["error"]["code"] == "metrics_not_installed"
+
+
+LONG_STREAM = {"model": "default", "messages": [{"role": "user", "content": "long"}], "stream": True}
+
+
+def _finished(response: httpx.Response) -> dict[str, float]:
+    """The requests by how they ended."""
+    pattern = r'vllm:request_success_total\{.*?finished_reason="(\w+)".*?\} (\S+)'
+    return {reason: float(number) for reason, number in re.findall(pattern, response.text)}

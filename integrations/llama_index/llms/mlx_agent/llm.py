@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from llama_index.core.base.llms.generic_utils import (
     astream_chat_response_to_completion_response,
@@ -26,7 +26,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.core.tools import BaseTool
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from llama_index.llms.mlx_agent.callbacks import observed_astream, observed_stream
 from llama_index.llms.mlx_agent.errors import AnswerError, llm_errors
@@ -49,14 +49,19 @@ from mlx_agent_llm.chat.tools import as_tools, check_parameters, plan_tools
 from mlx_agent_llm.constrain.grammars import constraint_grammar
 from mlx_agent_llm.engine.registry import SHARED_ENGINES, EngineHolder, EngineRegistry
 
+if TYPE_CHECKING:
+    from mlx_agent_llm.remote import RemoteEngine
+
 
 class MLXAgentLLM(SchemaDecodingLLM):
-    """An LLM over one engine in this process, made for many agents and queries at a time.
+    """An LLM over one engine in this process, or a server's, made for many agents and queries at a time.
 
     model: "demo", a hub id, a local directory or a .gguf file. It is loaded when the LLM is made, because LlamaIndex
         asks for its context on event loops, and shared with every LLM of the same model and engine_config until the
         last one of them is closed.
     engine: a running Engine instead; it stays its owner's to close.
+    base_url, api_key: a server's instead (`mlx-agent serve`): the same model for many processes, with all that is said
+        here. The model is one of its names, by default its first. The key is not written with the settings.
     temperature, max_tokens, top_p, top_k, min_p, seed, stop, timeout: as in SamplingParams, whose defaults hold for
         None. Further fields of SamplingParams go into additional_kwargs. Each can be given in a call, too, beside a
         constraint, and tools, tool_choice, parallel_tool_calls and response_format as Engine.stream_chat takes them.
@@ -78,6 +83,8 @@ class MLXAgentLLM(SchemaDecodingLLM):
     model: str = Field(default="", description="What Engine.load takes; with an engine, that engine's model.")
     engine: Engine | None = Field(default=None, exclude=True, repr=False, description="A running engine.")
     engine_config: EngineConfig | None = Field(default=None, description="How an engine that is loaded is set up.")
+    base_url: str | None = Field(default=None, description="Where `mlx-agent serve` listens, whose engine answers.")
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False, description="The server's.")
     temperature: float | None = Field(default=None, description="0 takes the most probable token.")
     max_tokens: int | None = Field(default=None, description="Most new tokens of an answer.")
     top_p: float | None = Field(default=None, description="Keep the smallest set of tokens with this probability mass.")
@@ -99,7 +106,7 @@ class MLXAgentLLM(SchemaDecodingLLM):
     additional_kwargs: dict[str, Any] = Field(default_factory=dict, description="Further fields of SamplingParams.")
 
     _holder: EngineHolder = PrivateAttr(default_factory=EngineHolder)
-    _running: Engine | None = PrivateAttr(default=None)
+    _running: Engine | RemoteEngine | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -110,6 +117,8 @@ class MLXAgentLLM(SchemaDecodingLLM):
         further = {name: named.pop(name) for name in SAMPLING_OPTIONS & named.keys() - cls.model_fields.keys()}
         if further:
             named["additional_kwargs"] = {**named.get("additional_kwargs", {}), **further}
+        if named.get("base_url") is not None:
+            return {"model": "default", **named}
         engine = values.get("engine")
         return {"model": engine.model_name, **named} if isinstance(engine, Engine) else named
 
@@ -121,12 +130,13 @@ class MLXAgentLLM(SchemaDecodingLLM):
             raise ValueError(f"model={self.model!r} is not what engine serves: {self.engine.model_name!r}")
         if self.engine is not None and self.engine_config is not None:
             raise ValueError("engine_config sets up an engine that is loaded here: it cannot be combined with engine")
+        if self.base_url is not None and (self.engine is not None or self.engine_config is not None):
+            raise ValueError(f"base_url={self.base_url!r} has an engine of its own: it cannot be combined with one")
         extra = SAMPLING_OPTIONS - type(self).model_fields.keys() - {"constraint"}  # which is no setting but a call's
         if unknown := self.additional_kwargs.keys() - extra:
             raise ValueError(f"additional_kwargs holds {sorted(unknown)[0]!r}; known: {', '.join(sorted(extra))}")
         completion_options(self._settings, {})
-        config = self.engine_config or EngineConfig()
-        self._running = self.engine or self.engines.acquire(self._holder, self.model, config)
+        self._running = self._open()
         if self.context_window is not None and not 1 <= self.context_window <= self._engine.max_model_len:
             bound = self._engine.max_model_len
             self.close()
@@ -135,6 +145,15 @@ class MLXAgentLLM(SchemaDecodingLLM):
             self.close()
             raise ValueError(f"{idle[0]} would have no effect: the chat template of {self.model!r} writes the prompts")
         return self
+
+    def _open(self) -> Engine | RemoteEngine:
+        if self.base_url is None:
+            config = self.engine_config or EngineConfig()
+            return self.engine or self.engines.acquire(self._holder, self.model, config)
+        from mlx_agent_llm.remote import RemoteEngine, RemoteServer
+
+        api_key = None if self.api_key is None else self.api_key.get_secret_value()
+        return RemoteEngine(RemoteServer(self.base_url, api_key), self.model)
 
     def _prompt_writers(self) -> list[str]:
         """Names of the given settings by which LlamaIndex writes prompts for models without a chat template."""
@@ -300,7 +319,7 @@ class MLXAgentLLM(SchemaDecodingLLM):
         return ResponseWriter(self.model, self._engine.tokenizer.token_bytes)
 
     @property
-    def _engine(self) -> Engine:
+    def _engine(self) -> Engine | RemoteEngine:
         if self._running is None:
             raise EngineClosedError(f"this MLXAgentLLM of {self.model!r} is closed")
         return self._running

@@ -1,0 +1,1 @@
+"""The chat page: static files, which work without a network beyond the server."""
