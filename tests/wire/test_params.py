@@ -46,6 +46,7 @@ def test_every_field_comes_back_as_it_was() -> None:
         timeout=2.5,
         draft_text="draft",
         cache_salt="salt",
+        trace_id="run",
     )
     default = SamplingParams()
     unset = {field.name for field in fields(params) if getattr(params, field.name) == getattr(default, field.name)}
