@@ -37,6 +37,7 @@ __all__ = [
     "KVTierError",
     "MLXAgentError",
     "ModelLoadError",
+    "PinnedPrompt",
     "QueueFullError",
     "RankedDocument",
     "Regex",

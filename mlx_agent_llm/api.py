@@ -7,6 +7,7 @@ from mlx_agent_llm.core.stats import EngineStats
 from mlx_agent_llm.embedder import Embedder, RankedDocument, Reranker
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.engine.handle import Handle
+from mlx_agent_llm.engine.pinning import PinnedPrompt
 from mlx_agent_llm.errors import (
     CapacityError,
     ConstraintError,
@@ -60,6 +61,7 @@ __all__ = [
     "KVTierError",
     "MLXAgentError",
     "ModelLoadError",
+    "PinnedPrompt",
     "QueueFullError",
     "RankedDocument",
     "Regex",

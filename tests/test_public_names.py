@@ -31,6 +31,7 @@ NAMES = [
     "KVTierError",
     "MLXAgentError",
     "ModelLoadError",
+    "PinnedPrompt",
     "QueueFullError",
     "RankedDocument",
     "Regex",

@@ -187,6 +187,7 @@ class EngineCore:
         """Give the pools' memory and the model back, when all is on the disk that goes there; the counts stay."""
         if self._tiering is not None:
             self._tiering.close()
+        self.kv_manager.pins.drop()
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:

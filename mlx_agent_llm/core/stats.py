@@ -33,7 +33,7 @@ class EngineStats:
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
     state_cache_bytes are what slots for the states of recurrent layers take when all are used (num_state_slots, of
     which num_state_snapshots hold what prompts can go on from). num_shared_blocks: blocks that more than one running
-    request holds. num_evictions: cached blocks that were given up for others. prefix_query_tokens
+    request holds. num_pinned_blocks of the used ones Engine.warm has pinned. num_evictions: cached blocks that were given up for others. prefix_query_tokens
     of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
     prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
     num_forced_tokens of the generated ones were not sampled: their grammar left no choice. num_drafted_tokens were
@@ -61,6 +61,7 @@ class EngineStats:
     num_cached_blocks: int
     num_used_blocks: int
     num_shared_blocks: int
+    num_pinned_blocks: int
     peak_shared_blocks: int
     num_evictions: int
     num_window_blocks: int
@@ -167,6 +168,7 @@ class StepMeter:
             num_cached_blocks=pool.num_cached,
             num_used_blocks=pool.num_used,
             num_shared_blocks=pool.num_shared,
+            num_pinned_blocks=kv_manager.pins.num_held(pool),
             peak_shared_blocks=self._peak_shared_blocks,
             num_evictions=pool.num_evictions,
             num_window_blocks=windows.num_blocks,

@@ -63,13 +63,17 @@ class Admission:
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
     ) -> list[Submission]:
         """The requests of several prompts in order, n for each; all are checked before the first is made."""
-        if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
-            raise RequestError(
-                f"prompts must be a list of prompts, not {type(prompts).__name__}: put a single one in a list"
-            )
+        _check_list(prompts)
         each = zip(prompts, _params_for_each(prompts, params), strict=True)
         checked = [self._check(self._prompts.encode(prompt), one) for prompt, one in each]
         return [submission for one in checked for submission in self._samples(one)]
+
+    def pinned(self, prompts: Sequence[Prompt], tools: Sequence[Any] | None) -> list[Submission]:
+        """Requests that compute prompts and hardly more; tools: of the chats among them."""
+        _check_list(prompts)
+        params = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)
+        checked = [self._check(self._prompts.encode(prompt, tools), params) for prompt in prompts]
+        return [self._submission(one) for one in checked]
 
     def chat(
         self,
@@ -160,6 +164,13 @@ class _Checked(NamedTuple):
     params: SamplingParams
     prepared: Prepared | None
     draft_text: Sequence[int]
+
+
+def _check_list(prompts: Sequence[Prompt]) -> None:
+    if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
+        raise RequestError(
+            f"prompts must be a list of prompts, not {type(prompts).__name__}: put a single one in a list"
+        )
 
 
 def _single(params: SamplingParams | None) -> SamplingParams:

@@ -31,12 +31,14 @@ from mlx_agent_llm.engine.chat_options import ChatOptions
 from mlx_agent_llm.engine.handle import Handle
 from mlx_agent_llm.engine.in_thread import in_thread
 from mlx_agent_llm.engine.limits import Limits, find_max_model_len
+from mlx_agent_llm.engine.pinning import PinnedPrompt, Pinning
 from mlx_agent_llm.engine.preflight import check_memory
 from mlx_agent_llm.engine.prompt import Prompt
 from mlx_agent_llm.engine.stats_socket import open_if_asked_for
 from mlx_agent_llm.engine.submission import Submission
 from mlx_agent_llm.engine.tier import open_tier
 from mlx_agent_llm.engine.worker import Worker
+from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.models import (
     LoadedModel,
     Tokenizer,
@@ -90,6 +92,7 @@ class Engine(Closing):
         self._admission = Admission(
             self.tokenizer, self.config, limits, scheduler, self._constraints, self.sampling_defaults, loaded.adapter
         )
+        self._pinning = Pinning(self._worker, self._admission)
         # Also for an engine that is dropped unclosed: a thread inside MLX must not outlive the interpreter.
         closers = ExitStack()
         self._finalizer = weakref.finalize(self, closers.close)
@@ -196,8 +199,28 @@ class Engine(Closing):
         submission, chat = self._admission.chat(messages, **options)
         return ChatHandle(self._start(submission), chat.parser, len(submission.token_ids))
 
+    def warm(self, prompts: Sequence[Prompt], *, tools: Sequence[Any] | None = None) -> list[PinnedPrompt]:
+        """Compute system prompts ahead of the requests that begin with them, and pin their KV: it is not evicted.
+
+        Pinned prompts stay until unpin or close, on the disk, too, where there is one (kv_tier). tools: those of the
+        chats among the prompts, as in chat. Pins take at most half of each pool, and leave the room that open requests
+        need: CapacityError, and nothing is pinned, where they would take more, or where prefix_cache is off.
+        """
+        self._worker.owner.check()
+        if not self.config.prefix_cache:
+            raise RequestError("warm needs EngineConfig(prefix_cache=True): nothing is kept without it")
+        return self._pinning.pin(prompts, tools)
+
+    async def awarm(self, prompts: Sequence[Prompt], *, tools: Sequence[Any] | None = None) -> list[PinnedPrompt]:
+        """Like warm, without blocking the event loop; what a task that is cancelled began is unpinned at its end."""
+        return await in_thread(partial(self.warm, prompts, tools=tools), self.unpin)
+
+    def unpin(self, prompts: Sequence[PinnedPrompt] | None = None) -> None:
+        """Let pinned prompts be evicted like others again, or all of them; returns when it is done."""
+        self._pinning.unpin(None if prompts is None else [prompt.pin_id for prompt in prompts])
+
     def reset_prefix_cache(self) -> None:
-        """Forget the KV of everything that was computed so far; returns when it is done.
+        """Forget the KV of everything that was computed so far, pinned or not; returns when it is done.
 
         Running requests go on, and nothing of what they compute is found by others either.
         """

@@ -32,14 +32,14 @@ class PromptEncoder:
         self._tool_format = tool_format
         self._finds_message_ends = finds_message_ends
 
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """The tokens of a prompt."""
+    def encode(self, prompt: Prompt, tools: Sequence[Any] | None = None) -> EncodedPrompt:
+        """The tokens of a prompt; tools: those that it has if it is a chat."""
         if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
             raise RequestError(f"prompt={prompt!r} must be text, token ids or messages")
         if isinstance(prompt, str):
             token_ids = self._tokenizer.encode(_check_text(prompt))
         elif prompt and all(isinstance(message, Mapping) for message in prompt):
-            return self.encode_chat(prepare_chat(self._tokenizer, prompt, tool_format=self._tool_format))
+            return self.encode_chat(prepare_chat(self._tokenizer, prompt, tool_format=self._tool_format, tools=tools))
         else:
             token_ids = _check_token_ids(prompt, self._vocab_size)
         return EncodedPrompt(self._checked(token_ids, prompt))

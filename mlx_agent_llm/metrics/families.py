@@ -32,6 +32,11 @@ def _kv_cache_usage(stats: EngineStats) -> float:
     return stats.num_used_blocks / stats.num_blocks if stats.num_blocks else 0.0
 
 
+def _of_tier(name: str) -> Callable[[EngineStats], float]:
+    """A number of the stats' tier, 0 of an engine without one."""
+    return lambda stats: 0.0 if stats.tier is None else getattr(stats.tier, name)
+
+
 _QUERIES, _HITS = "Prompt tokens that were looked up in the prefix cache.", "Prompt tokens found in the prefix cache."
 _USAGE, _GAP = "The part of the KV blocks that requests hold, 0 to 1.", "Seconds between two tokens of a stream."
 
@@ -45,6 +50,8 @@ GAUGES = (
     Number("mlx_agent:kv_blocks_free", "KV blocks that hold nothing.", lambda stats: stats.num_free_blocks),
     Number("mlx_agent:kv_blocks_cached", "KV blocks kept for later prompts.", lambda stats: stats.num_cached_blocks),
     Number("mlx_agent:kv_blocks_shared", "KV blocks of several requests.", lambda stats: stats.num_shared_blocks),
+    Number("mlx_agent:kv_blocks_pinned", "KV blocks that are not evicted.", lambda stats: stats.num_pinned_blocks),
+    Number("mlx_agent:kv_tier_bytes", "All KV in the folder on disk.", _of_tier("num_bytes")),
     Number("mlx_agent:state_slots", "Slots for states of recurrent layers.", lambda stats: stats.num_state_slots),
     Number("mlx_agent:state_slots_free", "Slots that hold no state.", lambda stats: stats.num_free_state_slots),
     Number("mlx_agent:step_seconds_mean", "Mean of the last 1,000 steps.", lambda stats: stats.mean_step_time),
@@ -63,6 +70,10 @@ COUNTERS = (
     Number("mlx_agent:steps", "Steps.", lambda stats: stats.num_steps),
     Number("mlx_agent:forced_tokens", "Tokens that a grammar left no choice about.", lambda s: s.num_forced_tokens),
     Number("mlx_agent:evictions", "Cached blocks that were given up for others.", lambda stats: stats.num_evictions),
+    Number("mlx_agent:kv_tier_hit_tokens", "Prompt tokens read from disk.", _of_tier("num_hit_tokens")),
+    Number("mlx_agent:kv_tier_read_bytes", "KV read from disk.", _of_tier("num_read_bytes")),
+    Number("mlx_agent:kv_tier_read_seconds", "Until read KV was in the pool.", _of_tier("read_seconds")),
+    Number("mlx_agent:kv_tier_written_bytes", "KV written to disk.", _of_tier("num_written_bytes")),
     Number("mlx_agent:memory_reliefs", "Times that the system ran short.", lambda stats: stats.num_memory_reliefs),
 )
 

@@ -143,6 +143,13 @@ class BlockPool:
             self._forget_content(self._blocks[block_id])
             self._free.append(block_id)
 
+    def forget_cached(self) -> None:
+        """Make every cached block free; used ones stay findable."""
+        for block_id in self._cached:
+            self._forget_content(self._blocks[block_id])
+        self._free.extend(self._cached)
+        self._cached.clear()
+
     def forget(self) -> None:
         """Drop every hash: cached blocks become free, used ones are no longer found."""
         self._by_hash.clear()

@@ -23,6 +23,7 @@ from mlx_agent_llm.core.kv.block_pool import BlockPool
 from mlx_agent_llm.core.kv.clean_blocks import BlockCopy, CleanBlocks
 from mlx_agent_llm.core.kv.layer_group import LayerGroup
 from mlx_agent_llm.core.kv.memory import PoolSizes
+from mlx_agent_llm.core.kv.pins import Pins
 from mlx_agent_llm.core.kv.prefix_hashes import PrefixHashes
 from mlx_agent_llm.core.kv.state_slots import StateSlots
 from mlx_agent_llm.core.kv.window_blocks import WindowBlocks
@@ -72,6 +73,7 @@ class KVManager:
         if sizes.num_window_blocks:
             self.windows = WindowBlocks(sizes.num_window_blocks, sizes.window, hashes, prefix_cache=prefix_cache)
         self.left_behind: deque[Sequence[bytes]] | None = None  # the hashes of what requests left, where anyone asks
+        self.pins = Pins(self.pool, self.windows, self.states, hashes)
         self._groups: list[LayerGroup] = [group for group in (self.windows, self.states) if group is not None]
 
     def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
@@ -157,6 +159,7 @@ class KVManager:
         self._blocks.spoil(doubted)
         for group in self._groups:
             group.withdraw()
+        self.pins.drop_lost()
         for request in running:
             if not doubted.isdisjoint(request.kv.block_table):
                 request.kv.may_publish = False
@@ -179,17 +182,18 @@ class KVManager:
         """Forget the content of every block and every snapshot."""
         for pool in self._pools:
             pool.forget()
+        self.pins.drop_lost()
 
     def drop_snapshots(self) -> None:
-        """Forget states that nobody runs from; their memory is free after the next forward. Blocks stay findable."""
+        """Forget states that nobody holds; their memory is free after the next forward. Blocks stay findable."""
         if self.states is not None:
-            self.states.withdraw()
+            self.states.pool.forget_cached()
 
     def check_integrity(self, *, is_idle: bool) -> None:
         """Assert that the pools are whole and, when nothing is open, that nothing of them is held."""
         for pool in self._pools:
             pool.check_integrity()
-            assert not is_idle or pool.num_used == 0, "blocks or slots are held by nobody"
+            assert not is_idle or pool.num_used == self.pins.num_held(pool), "blocks or slots are held by nobody"
 
     def num_missing_blocks(self, request: Request) -> int:
         """Available blocks that computing all of its tokens would take; those it can share are not counted."""
@@ -203,6 +207,11 @@ class KVManager:
                 break
             missing, index = missing - 1, index + 1
         return max(missing, 0)  # blocks of a draft that was wrong may be left over
+
+    def fits_beside_pins(self, request: Request, num_tokens: int) -> bool:
+        """Whether the pool has as many blocks as the request takes in the end, beside those that are pinned."""
+        num_blocks, num_pinned = self.num_blocks_for(num_tokens), len(self.pins.hashes)
+        return num_blocks - self.pins.num_shared(request, num_blocks) <= self.pool.num_blocks - num_pinned
 
     def num_blocks_for(self, num_tokens: int) -> int:
         """Blocks that hold num_tokens."""

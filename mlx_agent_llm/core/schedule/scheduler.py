@@ -60,12 +60,25 @@ class Scheduler:
                 f"prompt of {num_prompt_tokens} tokens leaves no room for a new one: "
                 f"max_model_len={self._max_model_len}"
             )
-        longest = min(num_prompt_tokens + max_tokens, self._max_model_len)
+        longest = self._longest(num_prompt_tokens, max_tokens)
         if self._kv.num_blocks_for(longest) > self._kv.pool.num_blocks:
             raise CapacityError(
                 f"prompt of {num_prompt_tokens} tokens + max_tokens={max_tokens} needs room for {longest} tokens, "
                 f"but the KV pool holds {self._kv.pool.num_blocks * self._kv.block_size}"
             )
+
+    def reserve_pins(self, requests: Sequence[Request]) -> None:
+        """Keep room for prompts that are pinned when they end.
+
+        CapacityError, and nothing is changed, where that is too much, also for a request that is here already.
+        """
+        self._kv.pins.reserve(requests)
+        try:
+            for request in (*self.running, *self.waiting):
+                self._check_beside_pins(request)
+        except CapacityError:
+            self._kv.pins.drop([request.request_id for request in requests])
+            raise
 
     def add(self, request: Request) -> None:
         """Queue a request that the check let through."""
@@ -98,6 +111,7 @@ class Scheduler:
         """Take a request out and give its blocks back: the only place where blocks are freed for good."""
         was_there = _discard(self.running, request) or _discard(self.waiting, request)
         assert was_there, f"request {request.request_id} is not here"
+        self._kv.pins.settle(request)
         self._kv.free(request)
 
     def _num_settled_tokens(self) -> Mapping[Request, int]:
@@ -176,6 +190,7 @@ class Scheduler:
                 if request.on_disk == "read":
                     reserved += self._kv.num_missing_blocks(request)
                     continue
+                self._check_beside_pins(request)
                 if self._waits_for_parent(request, settled):
                     continue
                 if (self.running or reserved) and not self._fits(request, reserved):
@@ -198,6 +213,19 @@ class Scheduler:
         if chunks:
             self.waiting = [request for request in self.waiting if not request.kv.block_table]
         return chunks
+
+    def _check_beside_pins(self, request: Request) -> None:
+        """Raise CapacityError for a request that has no room beside what was pinned after it was let through."""
+        longest = self._longest(request.num_prompt_tokens, request.params.max_tokens)
+        if self._kv.pins.hashes and not self._kv.fits_beside_pins(request, longest):
+            num_pinned = len(self._kv.pins.hashes) * self._kv.block_size
+            raise CapacityError(
+                f"request {request.request_id} needs room for {longest} tokens, and {num_pinned} of the "
+                f"{self._kv.pool.num_blocks * self._kv.block_size} that the KV pool holds are pinned"
+            )
+
+    def _longest(self, num_prompt_tokens: int, max_tokens: int) -> int:
+        return min(num_prompt_tokens + max_tokens, self._max_model_len)
 
     def _is_full(self, budget: int) -> bool:
         """Whether the step has no room for one more request."""

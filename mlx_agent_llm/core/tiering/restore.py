@@ -2,11 +2,12 @@
 
 A request waits outside of the running ones while threads read; what was read is put into blocks of the pool between two
 steps, and is found there as if it had never left. Where reading would take longer than computing, by what both took so
-far, nothing is read.
+far, nothing is read; where it turns out to, what was read by then is what the request begins with.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from mlx_agent_llm.request import Request
 NUM_READERS = 4
 NUM_PIECES = 8  # of a request that are read and not yet in the pool
 PIECE_BYTES = 2**24  # and what one step puts into the pool beside running requests
+_MIN_PATIENCE = 0.5  # seconds that a prompt waits for the disk in any case: a rate of a few tokens says little
 _SECONDS = 0.01  # that an engine with nothing else to do waits, because there may be new requests
 
 
@@ -48,6 +50,7 @@ class _Job:
     unread: deque[_Piece]
     reading: deque[tuple[_Piece, Future[list[Bytes | None]]]] = field(default_factory=deque)
     num_bytes: int = 0
+    patience: float = math.inf  # seconds in which the gained tokens would be computed
     began_at: float = field(default_factory=time.perf_counter)
 
 
@@ -75,12 +78,14 @@ class Restore:
         """Begin to read for requests that could run now; tokens_per_second: what computing a prompt makes, if known."""
         for request in waiting:
             if request.on_disk == "unasked" and request.parent is None:
+                if not self._has_room(request):
+                    return  # it is asked again when there is room
                 self._store.refresh()
                 job = self._plan(request)
-                if job is not None and not self._has_room(request):
-                    return  # it is asked again when there is room
                 request.on_disk = "done"
                 if job is not None and self._is_worth_it(job, tokens_per_second):
+                    if tokens_per_second is not None:
+                        job.patience = max(job.num_gained_tokens / tokens_per_second, _MIN_PATIENCE)
                     self._begin(job)
 
     def step(self, *, is_idle: bool) -> None:
@@ -90,7 +95,8 @@ class Restore:
         for job in list(self._jobs):
             while job.reading and job.reading[0][1].done() and self._go_on(job) and is_idle:
                 pass
-            if job in self._jobs and all(request.is_finished for request in job.requests):
+            is_wanted = any(not request.is_finished for request in job.requests)
+            if job in self._jobs and not (is_wanted and time.perf_counter() - job.began_at <= job.patience):
                 self._end(job)
 
     def drop(self) -> None:

@@ -72,6 +72,8 @@ class Tiering:
         self._scheduler, self._clock, self._max_num_seqs = scheduler, clock, max_num_seqs
         self._spill = Spill(GroupPools.of(kv_manager), contents, tier.store, keys, chains)
         self._restore = Restore(kv_manager, contents, tier.store, keys)
+        self._pins, self._kinds = kv_manager.pins, kinds
+        self._pinned: frozenset[bytes] = frozenset()  # hashes that the store knows as pinned
         kv_manager.left_behind = chains
 
     @property
@@ -81,6 +83,7 @@ class Tiering:
 
     def step(self) -> None:
         """Go on with both; to be called before requests are scheduled."""
+        self._pin()
         running, waiting = self._scheduler.running, self._scheduler.waiting
         candidates = waiting[: self._max_num_seqs - len(running)]
         self._restore.look(candidates, self._tokens_per_second())
@@ -118,6 +121,12 @@ class Tiering:
             is_writer=self._store.is_writer,
             fault=self._store.fault,
         )
+
+    def _pin(self) -> None:
+        """Tell the store what is pinned, where that has changed."""
+        if self._pinned is not self._pins.hashes:
+            self._pinned = self._pins.hashes
+            self._store.pinned = frozenset(self._keys.of(kind, one) for kind in self._kinds for one in self._pinned)
 
     def _tokens_per_second(self) -> float | None:
         """What prompts were computed at in the remembered steps, None before the first."""

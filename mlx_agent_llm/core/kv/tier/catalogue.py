@@ -73,11 +73,10 @@ class Catalogue:
             if segment.parent != ROOT and self.find(segment.parent) is None:
                 self.remove(name)
 
-    def least_recently_used(self, kept: bytes) -> Segment | None:
-        """The one that goes next: of those that none follows; `kept` is a key whose segment stays."""
-        place = self.find(kept)
-        keep = None if place is None else place.segment.path.name
-        names = (name for name, each in self.segments.items() if name != keep and not self._followers(each))
+    def least_recently_used(self, kept: Iterable[bytes]) -> Segment | None:
+        """The one that goes next: of those that none follows; the segments of the keys `kept` stay."""
+        keep = {place.segment.path.name for place in map(self.find, kept) if place is not None}
+        names = (name for name, each in self.segments.items() if name not in keep and not self._followers(each))
         name = min(names, key=self.last_used.__getitem__, default=None)
         return None if name is None else self.segments[name]
 

@@ -40,6 +40,7 @@ class TierStore:
 
     def __init__(self, path: Path, max_bytes: int, model: bytes, description: str) -> None:
         self.fault: str | None = None  # why nothing is written any more
+        self.pinned: frozenset[bytes] = frozenset()  # keys that are not evicted
         self._folder = TierFolder(path)
         self.max_bytes = max_bytes
         self._model, self._description = model, description
@@ -120,10 +121,10 @@ class TierStore:
                     self._drop(segment)
 
     def make_room(self, num_bytes: int, parent: bytes = ROOT) -> bool:
-        """Evict until so many bytes fit; False where nothing is left that `parent` does not need."""
+        """Evict until so many bytes fit; False where nothing is left but what `parent` needs or is pinned."""
         with self._lock:
             while self._catalogue.num_bytes + num_bytes > self.max_bytes:
-                last = self._catalogue.least_recently_used(kept=parent)
+                last = self._catalogue.least_recently_used(kept=self.pinned | {parent})
                 if last is None:
                     return False
                 self._drop(last)
