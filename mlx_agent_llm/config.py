@@ -41,7 +41,6 @@ class EngineConfig:
     speculation: how many tokens of a request are computed ahead, where its text, SamplingParams.draft_text or its
         grammar say what they may be; no token of the output is another one for that. "auto" computes those that are
         worth it by the measured cost of a row and how often this request's were right; "off" none, a number that many.
-        Models with recurrent layers have none: "auto" is "off" for them, a number an UnsupportedModelError.
     tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the
         model's chat template.
     seed: the seed of requests that bring none is drawn from a generator seeded with this.

@@ -36,7 +36,7 @@ from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
-from mlx_agent_llm.core.schedule.speculation.speculation import Speculation, setting_for
+from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
 from mlx_agent_llm.core.tiering.tiering import Tier, Tiering
@@ -99,7 +99,7 @@ class EngineCore:
         self._recovery = Recovery(self._runner, self.kv_manager, self.scheduler, self._answers)
         self._jumps = JumpForward(vocabulary.spell_forced_text if config.jump_forward else None)
         self.speculation = Speculation(
-            setting_for(config.speculation, has_states=self.kv_manager.states is not None),
+            config.speculation,
             self._jumps,
             stopping.end_token_ids,
             max_model_len,

@@ -83,7 +83,7 @@ class Reading:
         draft, request.draft = request.draft, NO_DRAFT
         if draft.token_ids:
             if not request.is_finished:
-                self._kv.retract(request, len(draft.token_ids) - num_right)
+                self._kv.settle(request, len(draft.token_ids), num_right)
             self._meter.count_draft(len(draft.token_ids), num_right)
         for row, place in zip(range(begin, begin + num_rows), draft.places, strict=False):
             if receivers[row] is None:
@@ -91,6 +91,8 @@ class Reading:
             self._give(request, token_ids[row], logprobs[row])
             if not request.is_finished and place < num_right and (forced := forced_after(draft, place)):
                 self._answers.force(request, forced)
+        if draft.token_ids:
+            request.num_jumped_tokens = max(request.num_tokens - request.kv.num_computed_tokens, 0)
 
     def _give(self, request: Request, token_id: int, logprob: TokenLogprob | None) -> None:
         request.num_in_flight = 0

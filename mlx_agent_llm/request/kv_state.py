@@ -30,6 +30,7 @@ class KVState:
     num_blocks_behind: int = 0  # leading places of it that hold no block any more
     num_published_window_blocks: int = 0
     state_slot: int | None = None  # of the state after num_computed_tokens
+    slot_before_draft: int | None = None  # of the state before a draft that nobody has judged yet
     state_spans: list[StateSpan] = field(default_factory=list)  # of the last chunk
     branch: int = 0  # tokens after which what others computed goes another way
     last_snapshot: bytes | None = None  # the hash of the last state that is only worth keeping until the next one

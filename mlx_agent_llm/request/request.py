@@ -46,7 +46,7 @@ class Request:
     cache_key: bytes = field(init=False)  # sets its KV apart from that of the same tokens elsewhere, at most 64 bytes
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
-    num_jumped_tokens: int = 0  # those that a step computes at once because the grammar forced them
+    num_jumped_tokens: int = 0  # that a step computes at once: a grammar forced them, or a draft's states were wrong
     draft: Draft = NO_DRAFT  # that the coming step computes after all tokens, or that it computed, until that is read
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0

@@ -128,12 +128,16 @@ class KVManager:
         kv.num_computed_tokens += 1
         return True
 
-    def retract(self, request: Request, num_tokens: int) -> None:
-        """Count a request's last tokens as not computed: a draft was wrong, and the next tokens get their slots.
+    def settle(self, request: Request, num_drafted: int, num_right: int) -> None:
+        """Count what was wrong of a request's last draft as not computed: the next tokens get its slots.
 
-        Of what nobody read yet nothing was published.
+        Of what nobody read yet nothing was published. A state is one after all of the draft or before it, so there a
+        draft that was right in part is computed again as far as it was.
         """
-        request.kv.num_computed_tokens -= num_tokens
+        if self.states is not None:
+            self.states.settle(request.kv, is_right=num_right == num_drafted)
+            num_right = num_right if num_right == num_drafted else 0
+        request.kv.num_computed_tokens -= num_drafted - num_right
 
     def free(self, request: Request) -> None:
         """Give back every block of the request; what was computed stays findable until it is evicted."""

@@ -2,7 +2,7 @@
 
 A slot is shared and found like a block: by reference, and by the hash of the tokens that led to its state. A state that
 somebody else could still read is never written over: the next one goes to another slot, so that a snapshot, a prefix
-hit and a fork cost a slot and no copy. Snapshots are taken at block borders, where attention layers can go on too:
+hit and a fork cost a slot and no copy; nor does a draft, beside whose state the one before it stays. Snapshots are taken at block borders, where attention layers can go on too:
 
 - every snapshot_tokens of a sequence, for whoever begins alike;
 - where a prompt parts from what others computed: the next one that parts there finds it;
@@ -55,20 +55,37 @@ class StateSlots:
     def has_room(self, request: Request, count: int) -> bool:
         """Whether the state after the request's next tokens has a place."""
         slot = request.kv.state_slot
+        if request.draft.token_ids:
+            return self.pool.num_available > 1
         return self.pool.num_available > 0 or (slot is not None and not self.pool.is_shared(slot))
 
     def advance(self, request: Request, count: int) -> None:
-        """Give the next `count` tokens of a request their spans, from border to border, and publish what is between."""
-        kv = request.kv
-        begin, end = kv.num_computed_tokens, kv.num_computed_tokens + count
+        """Give the next `count` tokens of a request their spans, from border to border, and publish what is between.
+
+        A draft is a span of its own: the state before it is kept until it is judged.
+        """
+        kv, num_drafted = request.kv, len(request.draft.token_ids)
+        begin, end = kv.num_computed_tokens, kv.num_computed_tokens + count - num_drafted
         kv.state_spans = []
         for border in self._borders(request, begin, end):
-            if self.pool.num_available < 2:  # the last one is for the state after all of them
+            if self.pool.num_available < 2 + bool(num_drafted):  # for the state after all of them, and after the draft
                 break
             self._extend(kv, begin, border)
             self._publish(request, border)
             begin = border
         self._extend(kv, begin, end)
+        if num_drafted:
+            kv.slot_before_draft = kv.state_slot
+            (kv.state_slot,) = self.pool.allocate(1)
+            self._add_span(kv, end, end + num_drafted, kv.slot_before_draft)
+
+    def settle(self, kv: KVState, *, is_right: bool) -> None:
+        """Go on from the state after a draft that was right, or else from the one before it."""
+        before, after = kv.slot_before_draft, kv.state_slot
+        assert before is not None and after is not None, "no draft is to be judged"
+        kv.slot_before_draft = None
+        kv.state_slot, left = (after, before) if is_right else (before, after)
+        self.pool.release([left])
 
     def publish(self, request: Request) -> None:
         """Make the state of a request findable if it is at a border."""
@@ -78,10 +95,9 @@ class StateSlots:
             self._publish(request, border)
 
     def release(self, kv: KVState) -> None:
-        """Give a request's slot back; a snapshot stays findable."""
-        if kv.state_slot is not None:
-            self.pool.release([kv.state_slot])
-            kv.state_slot = None
+        """Give a request's slots back; a snapshot stays findable."""
+        self.pool.release(slot for slot in (kv.state_slot, kv.slot_before_draft) if slot is not None)
+        kv.state_slot = kv.slot_before_draft = None
 
     def withdraw(self) -> None:
         """Let nobody find any snapshot."""
@@ -102,6 +118,9 @@ class StateSlots:
         if source is None or not self._may_write(source):
             (kv.state_slot,) = self.pool.allocate(1)
             self._held += [] if source is None else [source]
+        self._add_span(kv, begin, end, source)
+
+    def _add_span(self, kv: KVState, begin: int, end: int, source: int | None) -> None:
         assert kv.state_slot is not None
         kv.state_spans.append(StateSpan(begin, end, source, kv.state_slot, self._num_spans))
         self._num_spans += 1

@@ -4,7 +4,7 @@ import pytest
 
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import PoolSizes
-from mlx_agent_llm.request import Request, SamplingParams
+from mlx_agent_llm.request import Draft, Request, SamplingParams
 
 SIZE = 4
 
@@ -138,3 +138,52 @@ def test_without_the_prefix_cache_no_state_is_kept() -> None:
     assert (len(one.kv.state_spans), num_snapshots(kv)) == (1, 0)
     kv.free(one)
     kv.check_integrity(is_idle=True)
+
+
+def drafted(kv: KVManager, one: Request) -> tuple[int | None, int | None]:
+    """A step with a draft of three tokens; the slots before and after the draft."""
+    one.token_ids.append(0)
+    one.draft = Draft((1, 2, 3), (False,) * 3)
+    assert compute(kv, one) == 4
+    return one.kv.slot_before_draft, one.kv.state_slot
+
+
+def test_after_a_draft_that_was_right_its_state_goes_on_and_the_one_before_it_is_free() -> None:
+    kv, one = manager(), request([*range(6)])
+    compute(kv, one)
+    before, after = drafted(kv, one)
+    assert [(span.begin, span.end) for span in one.kv.state_spans] == [(6, 7), (7, 10)]
+    kv.settle(one, 3, 3)
+    assert (one.kv.state_slot, one.kv.slot_before_draft, one.kv.num_computed_tokens) == (after, None, 10)
+    assert before != after and kv.states is not None and before is not None and not kv.states.pool.is_used(before)
+
+
+@pytest.mark.parametrize("num_right", [0, 2])
+def test_after_a_draft_that_was_wrong_the_state_before_it_goes_on_and_what_was_right_is_computed_again(
+    num_right: int,
+) -> None:
+    kv, one = manager(), request([*range(6)])
+    compute(kv, one)
+    before, after = drafted(kv, one)
+    kv.settle(one, 3, num_right)
+    assert (one.kv.state_slot, one.kv.slot_before_draft, one.kv.num_computed_tokens) == (before, None, 7)
+    assert kv.states is not None and after is not None and not kv.states.pool.is_used(after)
+
+
+def test_of_a_draft_that_nobody_judged_both_states_are_free() -> None:
+    kv, one = manager(), request([*range(6)])
+    compute(kv, one)
+    drafted(kv, one)
+    kv.free(one)
+    kv.check_integrity(is_idle=True)
+
+
+def test_a_draft_needs_a_slot_of_its_own() -> None:
+    kv, one, two = manager(2), request([*range(6)]), request([*range(100, 106)], 1)
+    for each in (one, two):
+        compute(kv, each)
+    one.token_ids.append(0)
+    one.draft = Draft((1, 2), (False,) * 2)
+    assert compute(kv, one) is None
+    one.draft = Draft()
+    assert compute(kv, one) == 1

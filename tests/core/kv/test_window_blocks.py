@@ -3,7 +3,7 @@
 from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.core.kv.window_blocks import WindowBlocks
-from mlx_agent_llm.request import Request, SamplingParams
+from mlx_agent_llm.request import Draft, Request, SamplingParams
 
 SIZE, WINDOW = 4, 6
 
@@ -45,6 +45,17 @@ def test_the_held_blocks_stay_as_few_as_the_window_however_long_the_sequence() -
         assert windows(kv).pool.num_used <= 3
     kv.free(one)
     kv.check_integrity(is_idle=True)
+
+
+def test_blocks_that_the_next_token_sees_if_a_draft_is_wrong_are_held_until_that_is_known() -> None:
+    kv, one = manager(prefix_cache=False), request([*range(16)])
+    compute(kv, one)
+    one.token_ids.append(0)
+    one.draft = Draft((1,) * 10, (False,) * 10)
+    assert compute(kv, one) == 11
+    kv.settle(one, 10, 0)
+    assert one.kv.num_blocks_behind == 3  # the token at position 17 sees 12 to 17
+    assert windows(kv).pool.num_used == 4, "those, and two that the draft was written to"
 
 
 def test_a_prefix_is_found_where_the_blocks_before_it_are_still_there() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlx_agent_llm.core.output.penalties import change_logits
 from mlx_agent_llm.core.output.sampler import Sampler, SamplingRows, _keep_likely, sample
-from mlx_agent_llm.request import Delta, Request, SamplingParams
+from mlx_agent_llm.request import Delta, Draft, Request, SamplingParams
 from tests.support.search import examples
 
 FloatArray = npt.NDArray[np.float32]
@@ -374,3 +374,23 @@ def test_nothing_is_kept_of_a_request_that_ended() -> None:
     sampler.forget(request)
     assert sampler.rows((request,), (0,)).output_changes is None
     assert sampler._penalties == {}
+
+
+def test_a_row_after_a_part_of_a_draft_has_the_parameters_of_a_request_with_those_tokens() -> None:
+    """Position, penalties and the wait for min_tokens; what the request itself has counted stays as it is."""
+    params = SamplingParams(
+        temperature=1.0, min_tokens=4, presence_penalty=0.5, frequency_penalty=0.25, repetition_penalty=1.5
+    )
+    logits = np.random.default_rng(0).normal(size=(1, SIZE)).astype(np.float32)
+    drafted = make_request(0, params, [1, 2], [3])
+    drafted.draft = Draft((3, 4, 3), (False,) * 3)
+    sampler = Sampler(lambda request: frozenset([END]), SIZE)
+    for _ in range(2):
+        rows = sampler.rows((drafted,) * 4, (0, 1, 2, 3))
+        for place in range(4):
+            plain = make_request(0, params, [1, 2], [3, *drafted.draft.token_ids[:place]])
+            alone = Sampler(lambda request: frozenset([END]), SIZE).rows((plain,), (0,))
+            assert rows.position[place] == alone.position[0]
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                seen = logits_seen(monkeypatch, np.repeat(logits, 4, axis=0), rows)[place]
+                assert seen.tobytes() == logits_seen(monkeypatch, logits, alone)[0].tobytes()

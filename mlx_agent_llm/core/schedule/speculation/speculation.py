@@ -18,7 +18,6 @@ from mlx_agent_llm.core.schedule.jump_forward import JumpForward
 from mlx_agent_llm.core.schedule.speculation.drafter import Drafter
 from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
-from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.request import NO_DRAFT, Draft, Request
 
 _MAX_TOKENS = 32  # of a draft whose length is measured
@@ -154,21 +153,6 @@ class Speculation:
             is_forced += [False] + [True] * (len(run) - 1)
         matcher.rollback(len(found))
         return Draft(tuple(found), tuple(is_forced))
-
-
-def setting_for(setting: SpeculationSetting, *, has_states: bool) -> SpeculationSetting:
-    """What a model allows: "auto" is "off" where recurrent layers' states would be left after tokens that were wrong.
-
-    A number of tokens is an UnsupportedModelError there.
-    """
-    if not has_states or setting == "off":
-        return setting
-    if isinstance(setting, int):
-        raise UnsupportedModelError(
-            f"speculation={setting} must be 'auto' or 'off' for a model with recurrent layers: their states cannot go "
-            "back to before a token that was wrong"
-        )
-    return "off"
 
 
 def _streams(running: Iterable[Request]) -> list[Request]:
