@@ -109,14 +109,7 @@ def real_tokenizers() -> Iterator[tuple[str, Tokenizer]]:
 def try_schemas(schemas: Sequence[WrittenSchema], name: str, tokenizer: Tokenizer) -> Iterator[Trial]:
     """Every side on every schema, one after the other, with the vocabulary of a tokenizer."""
     vocabulary = vocabulary_of(name, tokenizer, tokenizer.vocab_size)
-    tasks = [
-        Task(
-            one.schema,
-            [_tokens(tokenizer, text) for text in one.valid],
-            [_tokens(tokenizer, text) for text in one.invalid],
-        )
-        for one in schemas
-    ]
+    tasks = [Task(one.schema, _tokens(tokenizer, one.valid), _tokens(tokenizer, one.invalid)) for one in schemas]
     for side in SIDES:
         with SideProcess(side, vocabulary) as process:
             for one, task in zip(schemas, tasks, strict=True):
@@ -181,11 +174,11 @@ def _written(named: Named, rng: random.Random) -> WrittenSchema:
     return WrittenSchema(named.corpus, schema, texts[True], texts[False])
 
 
-def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    tokens = tokenizer.encode(text, add_special_tokens=False)
-    written = b"".join(tokenizer.token_bytes[token_id] for token_id in tokens)
-    assert written == text.encode(), "a tokenizer whose tokens are the text's bytes"
-    return tokens
+def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of the texts that the vocabulary spells: one of bytes may lack some of them."""
+    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    written = [b"".join(tokenizer.token_bytes[token_id] for token_id in tokens) for tokens in encoded]
+    return [tokens for tokens, data, text in zip(encoded, written, texts, strict=True) if data == text.encode()]
 
 
 def _cost(group: str, side: Side, outcomes: Sequence[Outcome]) -> SideCost:

@@ -1,0 +1,89 @@
+"""Instances that another library makes of a schema: the valid ones can be written, those that are not valid cannot."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis_jsonschema._resolve import HypothesisRefResolutionError
+
+from mlx_agent_llm.bench.mutants import mutants
+from mlx_agent_llm.bench.real_schemas import bundled
+from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
+from mlx_agent_llm.constrain.closing.pushdown import Pushdown
+from mlx_agent_llm.constrain.schema import schema_rules, write_json
+from mlx_agent_llm.constrain.violation import violation
+from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.languages.context_free import ContextFreeGrammar
+from tests.support.instances import instances
+from tests.support.schema_corpora import CORPORA
+from tests.support.search import examples
+
+FEW = ("create_event", "ship_parcel", "control_light")
+ALL = settings(suppress_health_check=list(HealthCheck))
+
+
+class Counts:
+    """The valid values that were met, and those of them that are written."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.valid = self.written = 0
+        rules = schema_rules(schema, closes_objects=False)
+        self._schema = schema
+        self._reader = Pushdown(ContextFreeGrammar(rules.root, rules.rules))
+
+    def add(self, value: Any) -> None:
+        is_written = self._reader.accepts(write_json(value))
+        is_valid = violation(self._schema, value) is None
+        assert is_valid or not is_written, value
+        self.valid += is_valid
+        self.written += is_written
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_valid_instances_are_written_and_mutants_that_are_not_valid_are_not(name: str) -> None:
+    counts = Counts(TOOL_SCHEMAS[name])
+
+    @settings(ALL, max_examples=examples(8))
+    @given(value=instances(TOOL_SCHEMAS[name]))
+    def check(value: Any) -> None:
+        for one in (value, *islice(mutants(value, random.Random(0)), 20)):
+            counts.add(one)
+
+    check()
+    assert counts.valid > 10 and counts.written >= 0.98 * counts.valid
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_instances_of_real_schemas_are_written_where_they_are_valid_and_only_there(corpus: str) -> None:
+    found = list(CORPORA[corpus]())
+    counted = []
+    for named in random.Random(3).sample(found, min(len(found), 40)):
+        schema = bundled(named)
+        try:
+            counts, strategy = Counts(schema), instances(schema)
+        except (RequestError, HypothesisRefResolutionError):
+            continue  # refused, or recursive, which the other library does not take
+
+        @settings(ALL, max_examples=10)
+        @given(data=st.data())
+        def check(data: st.DataObject, counts: Counts = counts, strategy: st.SearchStrategy[Any] = strategy) -> None:
+            value = data.draw(strategy)
+            for one in (value, *islice(mutants(value, random.Random(0)), 20)):
+                counts.add(one)
+
+        try:
+            check()
+        except HypothesisRefResolutionError:
+            continue
+        counted.append(counts)
+        print(named.name, counts.valid, counts.written)
+    valid, written = sum(one.valid for one in counted), sum(one.written for one in counted)
+    print(f"{corpus}: of {valid} valid instances of {len(counted)} schemas {written} are written")
+    assert len(counted) > 5 and written >= 0.98 * valid
