@@ -9,7 +9,7 @@ from typing import Any
 
 from mlx_agent_llm.evaluate.case import Case, Reply, Verdict
 
-CATEGORY = "letters to JSON (fields)"
+CATEGORY = "letters, by field"
 NUM_LETTERS = 100
 _TEXT = {"type": "string", "maxLength": 40}
 _FIELDS: dict[str, Any] = {

@@ -132,6 +132,16 @@ def test_a_tool_of_a_file_is_called_and_its_result_answered(run: Run, tools_file
     assert "→ double(number=21)\n← 42\nIt is 42.\n" in printed
 
 
+def test_a_model_that_would_rather_talk_calls_first_where_it_has_to(run: Run, tools_file: str) -> None:
+    replies = ["It is 7.", "It is 14."]
+    _, printed, _ = run(replies, "What is twice 7?\n", "--tools", tools_file, "--yes")
+    assert printed == "It is 7.\n"
+    _, printed, _ = run(replies, "What is twice 7?\n", "--tools", tools_file, "--yes", "--call-first")
+    assert printed.startswith("→ ") and printed.endswith("\nIt is 14.\n") and printed.count("→") == 1
+    code, _, errors = run(replies, "", "--call-first")
+    assert code == 2 and "--call-first: it needs --tools or --mcp" in " ".join(errors.replace("│", " ").split())
+
+
 def test_a_tool_that_fails_is_told_to_the_model(run: Run, tools_file: str) -> None:
     _, printed, _ = run([call("fail", reason="no luck"), "Sorry."], "Try.\n", "--tools", tools_file, "--yes")
     assert "← error: ValueError: no luck\nSorry." in printed

@@ -114,7 +114,7 @@ def test_the_command_prints_a_table_and_writes_json(
     arguments = ["eval", "a-model", "--suite", "letters", "--cases", "2", "--max-tokens", "200", "--json", str(file)]
     done = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
-    assert "letters to JSON (fields)" in done.output and "100% (34% to 100%)" in done.output
+    assert "letters, by field" in done.output and "100% (34-100)" in done.output
     free, bound = json.loads(file.read_text())["scores"]
     assert (free["grammar"], free["valid"]["hits"]) == (False, 0)
     assert (bound["grammar"], bound["valid"]["hits"], bound["valid"]["total"]) == (True, 2, 2)

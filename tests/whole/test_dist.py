@@ -108,7 +108,9 @@ def test_the_wheel_alone_chats_extracts_and_shows_models(dist: Path, tmp_path: P
     make_environment(tmp_path / "env", f"{wheel}[cpu]", DEMO)
     (tmp_path / "schema.json").write_text('{"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}}')
     (tmp_path / "letter.txt").write_text("We are three.")
-    asked = run(tmp_path, "chat", "demo", "--temperature", "0", "--max-tokens", "16", stdin="Capital of France?\n")
+    asked = run(
+        tmp_path, "chat", "demo", "--temperature", "0", "--max-tokens", "16", stdin="What is the capital of France?\n"
+    )
     assert "Paris" in asked
     run(tmp_path, "extract", "schema.json", "letter.txt", "--output", "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text().startswith('{"document": "letter.txt"')

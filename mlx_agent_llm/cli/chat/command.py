@@ -17,6 +17,9 @@ def chat(
     mcp: Annotated[
         Path | None, typer.Option(help='A JSON file with "mcpServers", whose tools the model may call.')
     ] = None,
+    call_first: Annotated[
+        bool, typer.Option("--call-first", help="Answer each message with one call first: small models need that.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Run calls of tools without asking.")] = False,
     schema: Annotated[
         str | None, typer.Option(help="Answers are JSON of this schema: a .json file or module:Model.")
@@ -31,4 +34,4 @@ def chat(
     """Chat with a model; /help tells what else can be typed. Reads lines from a pipe, too."""
     from mlx_agent_llm.cli.chat.session import Settings, run_session
 
-    run_session(Settings(model, system, tools, mcp, yes, schema, saved, temperature, max_tokens, seed))
+    run_session(Settings(model, system, tools, mcp, call_first, yes, schema, saved, temperature, max_tokens, seed))

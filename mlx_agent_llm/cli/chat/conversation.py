@@ -76,14 +76,19 @@ class Conversation:
 
     def _answer(self, observer: Observer) -> None:
         for round_number in range(MAX_ROUNDS + 1):
-            reply = self._reply(observer, may_call=round_number < MAX_ROUNDS)
+            reply = self._reply(observer, self._options_of(round_number))
             self.messages.append(_as_message(reply))
             if not reply.tool_calls:
                 return
             self.messages.extend(_result(call, self._call(call, observer)) for call in reply.tool_calls)
 
-    def _reply(self, observer: Observer, *, may_call: bool) -> ChatOutput:
-        options: ChatOptions = self._options if may_call else {**self._options, "tool_choice": "none"}
+    def _options_of(self, round_number: int) -> ChatOptions:
+        """A call that is required is the first one; after the last round there has to be an answer."""
+        if round_number == 0:
+            return self._options
+        return {**self._options, "tool_choice": "auto" if round_number < MAX_ROUNDS else "none"}
+
+    def _reply(self, observer: Observer, options: ChatOptions) -> ChatOutput:
         with closing(self._engine.stream_chat(self.messages, **options)) as deltas:  # type: ignore[type-var]
             self.last_reply = reply = fold_chat(_seen(deltas, observer))
         observer.finish(reply)

@@ -31,6 +31,7 @@ class Settings(NamedTuple):
     system: str | None = None
     tools: Path | None = None
     mcp: Path | None = None
+    calls_first: bool = False
     runs_all_calls: bool = False
     schema: str | None = None
     saved: Path | None = None
@@ -46,6 +47,8 @@ def run_session(settings: Settings) -> None:
     if has_tools and not is_typed and not settings.runs_all_calls:
         hint = "--mcp" if settings.tools is None else "--tools"
         raise typer.BadParameter("nobody could be asked before a call runs: give --yes, too", param_hint=hint)
+    if settings.calls_first and not has_tools:
+        raise typer.BadParameter("it needs --tools or --mcp", param_hint="--call-first")
     console, errors = Console(), Console(stderr=True)
     beginning = _beginning(settings)  # whatever is wrong with files is said before the model is loaded
     schema = None if settings.schema is None else read_schema(settings.schema, "--schema")
@@ -54,6 +57,8 @@ def run_session(settings: Settings) -> None:
         engine = stack.enter_context(Engine.load(settings.model))
         params = SamplingParams(settings.max_tokens, temperature=settings.temperature, seed=settings.seed)
         options: ChatOptions = {"params": params, "tools": box.tools or None, "response_format": schema}
+        if settings.calls_first:
+            options |= {"tool_choice": "required", "parallel_tool_calls": False}
         conversation = Conversation(engine, beginning, options, box.run)
         screen = Screen(console, is_plain_text=schema is not None, runs_all_calls=settings.runs_all_calls)
         if is_typed:

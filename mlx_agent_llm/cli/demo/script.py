@@ -1,7 +1,7 @@
 """What every agent of the demo is told, the same for all of them, and the questions: the only prepared part.
 
-A small model learns from examples what a call looks like and which tool is for what: two for each tool, of which the
-first goes on to the result and an answer. What the agents then say and call is the model's own.
+A small model learns from examples what a call looks like, which tool is for what, and what an answer says: two for each
+tool. What the agents then say and call is the model's own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def shared_messages() -> list[BaseMessage]:
     return [
         SystemMessage(SYSTEM),
         *_example("What is 7 times 6?", "calculator", {"a": 7, "operator": "*", "b": 6}, "7 times 6 is {}."),
-        *_example("What is 40 minus 15?", "calculator", {"a": 40, "operator": "-", "b": 15}),
+        *_example("What is 40 minus 15?", "calculator", {"a": 40, "operator": "-", "b": 15}, "40 minus 15 is {}."),
         *_example(
             "Convert 10 miles to kilometers.",
             "unit_converter",
@@ -41,21 +41,25 @@ def shared_messages() -> list[BaseMessage]:
             "How many fahrenheit are 20 celsius?",
             "unit_converter",
             {"value": 20, "from_unit": "celsius", "to_unit": "fahrenheit"},
+            "20 celsius are {}.",
         ),
         *_example(
             "How many moons does Mars have?", "planet_facts", {"planet": "Mars", "fact": "moons"}, "Mars has {} moons."
         ),
-        *_example("What is the diameter of Venus?", "planet_facts", {"planet": "Venus", "fact": "diameter"}),
+        *_example(
+            "What is the diameter of Venus?",
+            "planet_facts",
+            {"planet": "Venus", "fact": "diameter"},
+            "The diameter of Venus is {}.",
+        ),
     ]
 
 
-def _example(question: str, name: str, arguments: dict[str, object], answer: str | None = None) -> list[BaseMessage]:
-    call_id = f"example {question}"
-    turns: list[BaseMessage] = [
+def _example(question: str, name: str, arguments: dict[str, object], answer: str) -> list[BaseMessage]:
+    call_id, result = f"example {question}", TOOLS[name].invoke(arguments)
+    return [
         HumanMessage(question),
         AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": call_id, "type": "tool_call"}]),
+        ToolMessage(result, tool_call_id=call_id),
+        AIMessage(answer.format(result)),
     ]
-    if answer is not None:
-        result = TOOLS[name].invoke(arguments)
-        turns += [ToolMessage(result, tool_call_id=call_id), AIMessage(answer.format(result))]
-    return turns

@@ -78,7 +78,9 @@ def _run(engine: Engine, cases: list[Case], settings: Settings, console: Console
 
 
 def _table(found: list[Score], model: str) -> Table:
-    table = Table("category", "grammar", title=f"{model}: with the grammar and without", title_justify="left")
+    table = Table(title=f"{model}: with the grammar and without", title_justify="left")
+    table.add_column("category", no_wrap=True)
+    table.add_column("grammar")
     for name in ("cases", "valid", "right", "errors"):
         table.add_column(name, justify="right")
     for score in found:
@@ -91,4 +93,4 @@ def _table(found: list[Score], model: str) -> Table:
 
 def _shown(value: Proportion) -> str:
     low, high = value.interval
-    return f"{value.share:.0%} ({low:.0%} to {high:.0%})"
+    return f"{value.share:.0%} ({100 * low:.0f}-{100 * high:.0f})"
