@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers import ADD, ADD_CALL, ADD_TOOL, ASK, breaking, chat, events_of, serving, thinking_engine
+from tests.support.servers import (
+    ADD,
+    ADD_CALL,
+    ADD_TOOL,
+    ASK,
+    breaking,
+    chat,
+    events_of,
+    scripted_engine,
+    serving,
+    thinking_engine,
+)
 
 TWO_CALLS = f"""{ADD_CALL}
 <tool_call>{{"name": "say", "arguments": {{"text": "a </tool_call> \\"b\\"\\n  c\\t"}}}}</tool_call>"""
@@ -258,3 +269,28 @@ async def test_what_the_request_says_of_length_is_one_of_two_names() -> None:
     assert [answer["choices"][0]["message"]["content"] for answer in answers] == ["Hel", "Hel"]
     assert answers[0]["choices"][0]["finish_reason"] == "length"
     assert both.status_code == 400
+
+
+WRITE: dict[str, Any] = {
+    "name": "write",
+    "parameters": {
+        "type": "object",
+        "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
+        "required": ["path", "text"],
+    },
+}
+FILE = 'def f():\n    return "a \\ b"\n\n  {"json": [1]}  '
+BARE_CALL = (
+    "<tool_call>\n<function=write>\n<parameter=path>\n007\n</parameter>\n"
+    f"<parameter=text>\n{FILE}\n</parameter>\n</function>\n</tool_call>"
+)
+
+
+async def test_arguments_that_a_family_writes_bare_arrive_as_they_are() -> None:
+    options: dict[str, Any] = {"tools": [{"type": "function", "function": WRITE}], "max_tokens": 400}
+    with serving(scripted_engine([BARE_CALL, BARE_CALL], tool_format="qwen3_coder")) as app:
+        whole = (await chat(app, **options)).json()["choices"][0]["message"]["tool_calls"][0]["function"]
+        chunks = events_of(await chat(app, stream=True, **options))[:-1]
+    pieces = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert json.loads(whole["arguments"]) == {"path": "007", "text": FILE}
+    assert "".join(piece["function"].get("arguments", "") for piece in pieces) == whole["arguments"]
