@@ -12,6 +12,7 @@ from mlx_agent_llm.bench.llama_index import LLAMAINDEX
 from mlx_agent_llm.bench.mask import MASK
 from mlx_agent_llm.bench.mixed import MIXED
 from mlx_agent_llm.bench.result import Bars, Chart, Headline, Result, Spread
+from mlx_agent_llm.bench.serve import SERVE
 from mlx_agent_llm.bench.speculate import SPECULATE
 from mlx_agent_llm.bench.together import AGENTS, BATCH, SINGLE
 from mlx_agent_llm.bench.turns import TURNS
@@ -33,6 +34,7 @@ _ALL = (
     LANGCHAIN,
     LLAMAINDEX,
     EMBED,
+    SERVE,
     SPECULATE,
 )
 

@@ -11,7 +11,7 @@ from mlx_agent_llm.cli.options import JSONFile, PlotFile
 ALL = "all"
 WORKLOADS = (
     *("single", "batch", "agents", "turns", "mixed", "mask", "extract"),
-    *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "speculate"),
+    *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "serve", "speculate"),
 )
 
 

@@ -16,14 +16,14 @@ def read_history(
 ) -> list[dict[str, Any]]:
     """The system's text and the turns; results of tools are turns of their own, in the order of their blocks.
 
-    A turn of the system in the middle stays there. A system block that clients number for billing is left out: nothing
-    in it is for the model, and with it no two requests would have a common prefix.
+    A turn of the system in the middle stays there. A system block that clients number for billing, one line and nothing
+    else, is left out: nothing in it is for the model, and with it no two requests would have a common prefix.
     """
     history: list[dict[str, Any]] = []
     if system:
         blocks = [{"type": "text", "text": system}] if isinstance(system, str) else system
         texts = [_text_of(block, f"system[{index}]") for index, block in enumerate(blocks)]
-        if kept := [text for text in texts if not text.startswith(_PER_REQUEST)]:
+        if kept := [text for text in texts if not _is_per_request(text)]:
             history.append({"role": "system", "content": "\n\n".join(kept)})
     for index, message in enumerate(messages):
         history += _read_turn(message, f"messages[{index}]")
@@ -32,8 +32,13 @@ def read_history(
 
 def has_billing_block(system: str | Sequence[Mapping[str, Any]] | None) -> bool:
     """Whether a system prompt has a block that is left out."""
-    blocks = () if system is None or isinstance(system, str) else system
-    return any(str(block.get("text")).startswith(_PER_REQUEST) for block in blocks)
+    texts = [system] if isinstance(system, str) else [str(block.get("text")) for block in system or ()]
+    return any(map(_is_per_request, texts))
+
+
+def _is_per_request(text: str) -> bool:
+    """A block that says more may say it to the model."""
+    return text.startswith(_PER_REQUEST) and "\n" not in text.strip()
 
 
 def _read_turn(message: Mapping[str, Any], place: str) -> list[dict[str, Any]]:

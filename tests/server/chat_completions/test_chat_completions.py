@@ -277,3 +277,28 @@ async def test_a_reply_without_a_length_may_be_half_of_what_fits_and_asks_for_no
     with patch.object(engine, "stats", side_effect=AssertionError("a snapshot for one number")), serving(engine) as app:
         usage = (await chat(app)).json()["usage"]
     assert usage["completion_tokens"] == engine.max_request_tokens // 2 == 256
+
+
+WRITE: dict[str, Any] = {
+    "name": "write",
+    "parameters": {
+        "type": "object",
+        "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
+        "required": ["path", "text"],
+    },
+}
+FILE = 'def f():\n    return "a \\ b"\n\n  {"json": [1]}  '
+BARE_CALL = (
+    "<tool_call>\n<function=write>\n<parameter=path>\n007\n</parameter>\n"
+    f"<parameter=text>\n{FILE}\n</parameter>\n</function>\n</tool_call>"
+)
+
+
+async def test_arguments_that_a_family_writes_bare_arrive_as_they_are() -> None:
+    options: dict[str, Any] = {"tools": [{"type": "function", "function": WRITE}], "max_tokens": 400}
+    with serving(scripted_engine([BARE_CALL, BARE_CALL], tool_format="qwen3_coder")) as app:
+        whole = (await chat(app, **options)).json()["choices"][0]["message"]["tool_calls"][0]["function"]
+        chunks = events_of(await chat(app, stream=True, **options))[:-1]
+    pieces = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert json.loads(whole["arguments"]) == {"path": "007", "text": FILE}
+    assert "".join(piece["function"].get("arguments", "") for piece in pieces) == whole["arguments"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -65,6 +66,31 @@ async def test_vectors_are_the_embedders_own_in_both_encodings(app: Gate) -> Non
             np.frombuffer(base64.b64decode(code["embedding"]), np.float32), np.float32(entry["embedding"])
         )
     assert numbers["usage"]["prompt_tokens"] == 3 + 6
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+async def test_in_half_precision_texts_of_all_lengths_in_one_batch_have_finite_vectors(
+    tmp_path: Path, dtype: Any
+) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    texts = [" ".join(WORDS[1:count]) for count in (2, 40, 7)]
+    with scripted_engine(["Hello."]) as engine, Embedder.load(str(tmp_path), device="cpu", dtype=dtype) as embedder:
+        service = service_of(engine)
+        service.embedder = embedder
+        app = make_app(service)
+        together = [entry["embedding"] for entry in (await embed(app, texts)).json()["data"]]
+        alone = [(await embed(app, text)).json()["data"][0]["embedding"] for text in texts]
+    np.testing.assert_allclose(together, alone, atol=2e-2)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-3)
+
+
+async def test_embedding_again_and_again_takes_no_more_memory(app: Gate) -> None:
+    texts = [" ".join(WORDS[1:count]) for count in range(2, 40)]
+    await embed(app, texts)
+    before = mx.get_active_memory()
+    for _ in range(5):
+        await embed(app, texts)
+    assert mx.get_active_memory() <= before
 
 
 @pytest.mark.parametrize(
