@@ -34,8 +34,13 @@ def quantized_products(model: nn.Module) -> tuple[QuantizedProduct, ...]:
     """The forms of a model's quantized layers, those of few bits first."""
     modules: list[Any] = model.modules()
     quantized = [module for module in modules if "scales" in module and "weight" in module]
-    kinds = Counter((module.bits, module.group_size, module.mode, _is_ours(module)) for module in quantized)
+    kinds = Counter((module.bits, module.group_size, _mode(module), _is_ours(module)) for module in quantized)
     return tuple(QuantizedProduct(*kind, count) for kind, count in sorted(kinds.items()))
+
+
+def _mode(module: Any) -> str:
+    """MLX's own layers name it; those of a model's module may know no other than this one."""
+    return getattr(module, "mode", "affine")
 
 
 def _is_ours(module: Any) -> bool:

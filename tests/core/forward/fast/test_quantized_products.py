@@ -10,6 +10,7 @@ from mlx_agent_kernels import projections
 from mlx_agent_llm.core.forward.fast.quantized_products import QuantizedProduct, quantized_products
 from mlx_agent_llm.testing import tiny_model
 from tests.support.cores import make_core
+from tests.support.model_types.tiny import tiny
 
 EXPERTS: dict[str, Any] = {
     "num_experts": 4,
@@ -58,3 +59,8 @@ def test_on_cuda_layers_whose_form_a_kernel_knows_are_ours(model: nn.Module, mon
 
 def test_a_model_that_is_not_quantized_has_none() -> None:
     assert quantized_products(tiny_model()) == ()
+
+
+def test_layers_of_a_model_s_own_class_are_among_them() -> None:
+    found = quantized_products(tiny("prism_hadamard_qwen35"))
+    assert {(product.bits, product.group_size, product.mode) for product in found} == {(2, 128, "affine")}
