@@ -34,10 +34,10 @@ and a model whose logits differ is an `UnsupportedModelError` that names the fir
 `EngineConfig(check_model=False)` leaves that out.
 
 A directory may be one that mlx-lm converted or one that transformers saved: what transformers writes from its version 5
-on under other names than those that mlx-lm reads (`rope_parameters` above all) is read as it is meant; the tests compare
-tiny models of the common types with transformers' own logits. Where mlx-lm would turn heads otherwise than the
-configuration says (a `rope_scaling` that its class does not read, or `partial_rotary_factor`, or another base for layers
-with a window) it is an `UnsupportedModelError` with the name of the field.
+on under other names than those that mlx-lm reads (`rope_parameters` above all) is read as meant; tests compare tiny
+models of the common types with transformers' own logits. Where mlx-lm would turn heads otherwise than a configuration
+says (a `rope_scaling` that its class does not read, or `partial_rotary_factor`, or another base for layers with a
+window) it is an `UnsupportedModelError` with the name of the field.
 
 Layers: *attention* keeps keys and values of every token (or a latent of both), *window* those of the last ones,
 *state* is recurrent and keeps a state of fixed size; what stands beside a + belongs to one layer.
