@@ -36,7 +36,9 @@ __all__ = [
     "JSONSchema",
     "KVTierError",
     "MLXAgentError",
+    "MemoryLedger",
     "ModelLoadError",
+    "ModelMemory",
     "QueueFullError",
     "RankedDocument",
     "Regex",
@@ -54,6 +56,7 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedSchemaError",
     "Usage",
+    "memory_ledger",
 ]
 
 

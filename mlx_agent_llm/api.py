@@ -25,6 +25,7 @@ from mlx_agent_llm.errors import (
     UnsupportedModelError,
     UnsupportedSchemaError,
 )
+from mlx_agent_llm.process.memory_ledger import MemoryLedger, ModelMemory, memory_ledger
 from mlx_agent_llm.request import (
     Delta,
     FinishReason,
@@ -59,7 +60,9 @@ __all__ = [
     "JSONSchema",
     "KVTierError",
     "MLXAgentError",
+    "MemoryLedger",
     "ModelLoadError",
+    "ModelMemory",
     "QueueFullError",
     "RankedDocument",
     "Regex",
@@ -77,4 +80,5 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedSchemaError",
     "Usage",
+    "memory_ledger",
 ]

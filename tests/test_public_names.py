@@ -30,7 +30,9 @@ NAMES = [
     "JSONSchema",
     "KVTierError",
     "MLXAgentError",
+    "MemoryLedger",
     "ModelLoadError",
+    "ModelMemory",
     "QueueFullError",
     "RankedDocument",
     "Regex",
@@ -48,6 +50,7 @@ NAMES = [
     "UnsupportedModelError",
     "UnsupportedSchemaError",
     "Usage",
+    "memory_ledger",
 ]
 
 

@@ -40,6 +40,7 @@ class ModernEncoder(nn.Module):
     def __init__(self, shape: ModernShape, functions: Functions) -> None:
         super().__init__()
         self._shape = shape
+        self.num_heads = shape.num_heads
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.embeddings_norm = _norm(shape)
         self.layers = [_Layer(shape, functions, index) for index in range(len(shape.are_local))]
