@@ -31,6 +31,7 @@ from mlx_agent_llm.models.placement import place_weights, resolve_device
 from mlx_agent_llm.process.default_device import default_device
 
 _SCORES: Mapping[str, Callable[[mx.array], mx.array]] = {"Identity": lambda logits: logits, "Sigmoid": mx.sigmoid}
+_WITHOUT_HEADS = ("gemma3_text", "nomic_bert")
 _HEAD_NAMES = (
     (re.compile(r"^(?:bert\.pooler|classifier|head)\.dense\."), "head.dense."),
     (re.compile(r"^head\.norm\."), "head.norm."),
@@ -168,7 +169,7 @@ def _rename(name: str, found: Architecture) -> str | tuple[str, ...] | None:
 def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
     """Only what sentence-transformers would compute from the same files is computed here."""
     kinds = [str(kind) for kind in config.get("architectures") or []]
-    if not any(kind.endswith("ForSequenceClassification") for kind in kinds) or config["model_type"] == "nomic_bert":
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds) or config["model_type"] in _WITHOUT_HEADS:
         raise UnsupportedModelError(f"{path}: {', '.join(kinds) or 'a model'} is no cross-encoder that is supported")
     num_labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
     if num_labels != 1:
