@@ -36,7 +36,9 @@ __all__ = [
     "JSONSchema",
     "KVTierError",
     "MLXAgentError",
+    "MemoryLedger",
     "ModelLoadError",
+    "ModelMemory",
     "PinnedPrompt",
     "QueueFullError",
     "RankedDocument",
@@ -55,6 +57,7 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedSchemaError",
     "Usage",
+    "memory_ledger",
 ]
 
 

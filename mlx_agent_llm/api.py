@@ -26,6 +26,7 @@ from mlx_agent_llm.errors import (
     UnsupportedModelError,
     UnsupportedSchemaError,
 )
+from mlx_agent_llm.process.memory_ledger import MemoryLedger, ModelMemory, memory_ledger
 from mlx_agent_llm.request import (
     Delta,
     FinishReason,
@@ -60,7 +61,9 @@ __all__ = [
     "JSONSchema",
     "KVTierError",
     "MLXAgentError",
+    "MemoryLedger",
     "ModelLoadError",
+    "ModelMemory",
     "PinnedPrompt",
     "QueueFullError",
     "RankedDocument",
@@ -79,4 +82,5 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedSchemaError",
     "Usage",
+    "memory_ledger",
 ]

@@ -30,7 +30,9 @@ NAMES = [
     "JSONSchema",
     "KVTierError",
     "MLXAgentError",
+    "MemoryLedger",
     "ModelLoadError",
+    "ModelMemory",
     "PinnedPrompt",
     "QueueFullError",
     "RankedDocument",
@@ -49,6 +51,7 @@ NAMES = [
     "UnsupportedModelError",
     "UnsupportedSchemaError",
     "Usage",
+    "memory_ledger",
 ]
 
 

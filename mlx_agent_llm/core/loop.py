@@ -23,6 +23,7 @@ from mlx_agent_llm.core.batch.batch_maker import BatchMaker
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
+from mlx_agent_llm.core.forward.step_memory import parameter_bytes, step_bytes
 from mlx_agent_llm.core.forward.trial import Trial
 from mlx_agent_llm.core.kv.kv_manager import KVManager, PrefixStats
 from mlx_agent_llm.core.kv.memory import kv_bytes, pool_sizes
@@ -43,6 +44,7 @@ from mlx_agent_llm.core.tiering.tiering import Tier, Tiering
 from mlx_agent_llm.errors import MLXAgentError, UnsupportedModelError
 from mlx_agent_llm.process.allocator import give_back_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
+from mlx_agent_llm.process.memory_need import MemoryNeed
 from mlx_agent_llm.request import Request
 
 
@@ -80,6 +82,10 @@ class EngineCore:
     ) -> None:
         device = device or default_device.own
         sizes = pool_sizes(shape.layers, config, max_model_len, device)
+        self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
+        self.memory_need = MemoryNeed(
+            parameter_bytes(model), sum(self._kv_bytes), step_bytes(model, shape.layers, shape.vocab_size, config)
+        )
         self.kv_manager = KVManager(
             sizes, config.block_size, prefix_cache=config.prefix_cache, snapshot_tokens=config.state_snapshot_tokens
         )
@@ -114,7 +120,6 @@ class EngineCore:
             self.meter,
         )
         self._tiering: Tiering | None = None
-        self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self._vocab_size = shape.vocab_size
         self._in_flight: InFlight | None = None
         self.fault: Exception | None = None  # after which nothing more can be computed

@@ -13,7 +13,8 @@ from mlx_agent_llm.core.batch.batch_maker import BatchMaker
 from mlx_agent_llm.core.faults import drop_locals
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.forward.runner import ModelRunner
-from mlx_agent_llm.core.kv.kv_manager import KVManager
+from mlx_agent_llm.core.forward.trial import Trial
+from mlx_agent_llm.core.kv.kv_manager import KVManager, PrefixStats
 from mlx_agent_llm.core.kv.memory import pool_sizes
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import StepClock
@@ -36,13 +37,9 @@ class DecoderForward:
     min_fill = 0.0  # nothing is padded
 
     def __init__(self, decoder: Decoder, device: mx.Device, kv_cache_tokens: int) -> None:
-        pool_tokens = -(-kv_cache_tokens // _BLOCK_SIZE) * _BLOCK_SIZE
-        config = EngineConfig(
-            max_num_seqs=_MAX_ROWS,
-            max_tokens_per_step=_STEP_TOKENS[device.type],
-            block_size=_BLOCK_SIZE,
-            kv_cache_tokens=pool_tokens,
-        )
+        config = decoder_config(device, kv_cache_tokens)
+        pool_tokens = config.kv_cache_tokens
+        assert pool_tokens is not None
         with default_device.set_to(device):
             shape = probe_model(decoder.model)
         sizes = pool_sizes(shape.layers, config, pool_tokens, device)
@@ -54,6 +51,11 @@ class DecoderForward:
         self._batch_maker = BatchMaker(_BLOCK_SIZE, self._runner.packing)
         self._read = decoder.read
         self._next_id = itertools.count()
+        try:
+            self._try(decoder, pool_tokens)
+        except BaseException:
+            self.close()
+            raise
 
     def __call__(self, rows: Sequence[Row]) -> Vectors:
         """See the class."""
@@ -73,6 +75,12 @@ class DecoderForward:
     def close(self) -> None:
         """Give the pools' memory and the model back."""
         self._runner.close()
+
+    def _try(self, decoder: Decoder, max_tokens: int) -> None:
+        """Refuse a model that does not say what it says with mlx-lm's cache; of the trial nothing is left."""
+        Trial(decoder.model, self._runner, self._scheduler, decoder.vocab_size, _BLOCK_SIZE, max_tokens).run()
+        self.kv_manager.reset_prefix_cache(())
+        self.kv_manager.stats = PrefixStats()
 
     def _request(self, row: Row) -> Request:
         params = SamplingParams(max_tokens=1)
@@ -105,6 +113,16 @@ class DecoderForward:
             self._scheduler.finish(request)
         self.kv_manager.forget()
         self.kv_manager.end_step()
+
+
+def decoder_config(device: mx.Device, kv_cache_tokens: int) -> EngineConfig:
+    """How a causal model is run, over a pool of that many tokens in whole blocks."""
+    return EngineConfig(
+        max_num_seqs=_MAX_ROWS,
+        max_tokens_per_step=_STEP_TOKENS[device.type],
+        block_size=_BLOCK_SIZE,
+        kv_cache_tokens=-(-kv_cache_tokens // _BLOCK_SIZE) * _BLOCK_SIZE,
+    )
 
 
 def _is_finite(vector: Vectors) -> bool:

@@ -11,10 +11,11 @@ import numpy as np
 
 from mlx_agent_llm.config import Device, DType, check_range
 from mlx_agent_llm.embedder.calls import Call, Vectors
-from mlx_agent_llm.embedder.served_model import ServedModel
+from mlx_agent_llm.embedder.served_model import ServedModel, preflight
 from mlx_agent_llm.embedder.texts import check_texts
 from mlx_agent_llm.errors import GenerationError, RequestError
 from mlx_agent_llm.models.embedders import LoadedEmbedder, load_embedder
+from mlx_agent_llm.process.memory_ledger import open_models
 
 
 class Embedder(ServedModel):
@@ -23,6 +24,8 @@ class Embedder(ServedModel):
     dimensions: vectors are cut to so many values, for models that were trained for it (Matryoshka); None keeps all.
     kv_cache_tokens: of a causal model, the size of its pool of keys and values, which holds the longest text at least.
     """
+
+    _KIND = "Embedder"
 
     def __init__(
         self, loaded: LoadedEmbedder, *, dimensions: int | None = None, kv_cache_tokens: int | None = None
@@ -46,10 +49,13 @@ class Embedder(ServedModel):
         """Load "demo-embedder", a directory in sentence-transformers' layout or a hub id.
 
         A name that leads nowhere is a ModelLoadError, a model of another kind an UnsupportedModelError, dimensions that
-        it lacks a ValueError.
+        it lacks a ValueError; one that does not fit beside what this process takes already is a CapacityError before
+        any weight is read.
         """
-        loaded = load_embedder(model, device=device, dtype=dtype)
-        return cls(loaded, dimensions=dimensions, kv_cache_tokens=kv_cache_tokens)
+        check = preflight(model, device, kv_cache_tokens)
+        with open_models.loading:
+            loaded = load_embedder(model, device=device, dtype=dtype, preflight=check)
+            return cls(loaded, dimensions=dimensions, kv_cache_tokens=kv_cache_tokens)
 
     @property
     def dimensions(self) -> int:

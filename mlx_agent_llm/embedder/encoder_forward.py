@@ -13,7 +13,7 @@ from mlx_agent_llm.models.embedders import TextBatch
 from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
 
-_MAX_TOKENS = {mx.cpu: 256, mx.gpu: 16384}  # on a CPU what its cache holds
+MAX_TOKENS = {mx.cpu: 256, mx.gpu: 16384}  # on a CPU what its cache holds
 
 
 class EncoderForward:
@@ -26,7 +26,7 @@ class EncoderForward:
             keep_freed_buffers()
         self._model: nn.Module | None = model
         self._device = device
-        self.max_tokens = _MAX_TOKENS[device.type]
+        self.max_tokens = MAX_TOKENS[device.type]
 
     def __call__(self, rows: Sequence[Row]) -> Vectors:
         """See the class."""

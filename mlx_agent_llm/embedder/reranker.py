@@ -11,10 +11,11 @@ import numpy as np
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.embedder.calls import Call, Vectors
-from mlx_agent_llm.embedder.served_model import ServedModel
+from mlx_agent_llm.embedder.served_model import ServedModel, preflight
 from mlx_agent_llm.embedder.texts import check_text, check_texts
 from mlx_agent_llm.errors import GenerationError, RequestError
 from mlx_agent_llm.models.embedders import LoadedReranker, load_reranker
+from mlx_agent_llm.process.memory_ledger import open_models
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Reranker(ServedModel):
 
     kv_cache_tokens: of Qwen3-Reranker, the size of its pool of keys and values, which holds the longest pair at least.
     """
+
+    _KIND = "Reranker"
 
     def __init__(self, loaded: LoadedReranker, *, kv_cache_tokens: int | None = None) -> None:
         self._tokenizer = loaded.tokenizer
@@ -48,10 +51,13 @@ class Reranker(ServedModel):
         """Load a directory with a sequence-classification model of one label or with Qwen3-Reranker, or a hub id.
 
         instruction: what Qwen3-Reranker judges by, None for its makers' own. A name that leads nowhere is a
-        ModelLoadError, a model of another kind an UnsupportedModelError.
+        ModelLoadError, a model of another kind an UnsupportedModelError, one that does not fit beside what this process
+        takes already a CapacityError before any weight is read.
         """
-        loaded = load_reranker(model, instruction=instruction, device=device, dtype=dtype)
-        return cls(loaded, kv_cache_tokens=kv_cache_tokens)
+        check = preflight(model, device, kv_cache_tokens)
+        with open_models.loading:
+            loaded = load_reranker(model, instruction=instruction, device=device, dtype=dtype, preflight=check)
+            return cls(loaded, kv_cache_tokens=kv_cache_tokens)
 
     def score(self, query: str, documents: Sequence[str]) -> Vectors:
         """How well each document answers the query: (number of documents,) in float32, the higher the better.

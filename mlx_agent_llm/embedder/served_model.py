@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import ClassVar, Literal, Protocol
 
 import mlx.core as mx
 
 from mlx_agent_llm.closing import Closing
-from mlx_agent_llm.config import check_range
+from mlx_agent_llm.config import Device, check_range
+from mlx_agent_llm.core.forward.step_memory import parameter_bytes
 from mlx_agent_llm.embedder.calls import Call
 from mlx_agent_llm.embedder.decoder_forward import DecoderForward
 from mlx_agent_llm.embedder.encoder_forward import EncoderForward
+from mlx_agent_llm.embedder.memory import check_memory, memory_need
 from mlx_agent_llm.embedder.texts import TruncationWarning
 from mlx_agent_llm.embedder.worker import BatchWorker, Forward
 from mlx_agent_llm.errors import CapacityError
-from mlx_agent_llm.models.embedders import Decoder, TokenizedTexts
+from mlx_agent_llm.models import resolve_device
+from mlx_agent_llm.models.embedders import Decoder, Preflight, TokenizedTexts, UnreadTextModel
 from mlx_agent_llm.models.embedders.loading import EmbeddingModel
 from mlx_agent_llm.models.embedders.reranking import CrossEncoder
+from mlx_agent_llm.process.memory_ledger import ModelMemory, open_models
+from mlx_agent_llm.process.memory_need import MemoryNeed
 
 DEFAULT_KV_CACHE_TOKENS = 8192
 
@@ -39,12 +45,20 @@ class Loaded(Protocol):
         """Where it computes."""
 
 
+def preflight(name: str, device: Device, kv_cache_tokens: int | None) -> Preflight:
+    """What refuses a model before its weights are read where it does not fit beside what this process takes."""
+    tokens = DEFAULT_KV_CACHE_TOKENS if kv_cache_tokens is None else kv_cache_tokens
+    return partial(check_memory, name, resolve_device(device), tokens)
+
+
 class ServedModel(Closing):
     """One model whose thread batches the texts of all callers.
 
     kv_cache_tokens: the size of a causal model's pool of keys and values, which holds the longest text at least; None
     for DEFAULT_KV_CACHE_TOKENS, and for an encoder, which has no pool.
     """
+
+    _KIND: ClassVar[Literal["Embedder", "Reranker"]]
 
     def __init__(self, loaded: Loaded, max_tokens: int, kv_cache_tokens: int | None) -> None:
         self.max_tokens = max_tokens
@@ -53,8 +67,10 @@ class ServedModel(Closing):
         """What the model was loaded by."""
         self._kv_cache_tokens = _kv_cache_tokens(loaded, kv_cache_tokens)
         self._warning = TruncationWarning()
+        need = _memory_need(loaded, max_tokens, self._kv_cache_tokens)
         self._worker = BatchWorker(_forward_maker(loaded, self._kv_cache_tokens))
         self._finalizer = weakref.finalize(self, self._worker.close)
+        open_models.add(self, ModelMemory(self._KIND, loaded.name, *need))
 
     @property
     def num_batches(self) -> int:
@@ -64,6 +80,7 @@ class ServedModel(Closing):
     def close(self) -> None:
         """End open calls with EngineClosedError and stop the thread, as when nobody has the model any more."""
         self._finalizer()
+        open_models.remove(self)
 
     def _submit(self, texts: TokenizedTexts, width: int) -> Call:
         """Queue texts for vectors (number of texts, width)."""
@@ -85,6 +102,13 @@ def _kv_cache_tokens(loaded: Loaded, asked: int | None) -> int | None:
         return DEFAULT_KV_CACHE_TOKENS
     check_range("kv_cache_tokens", asked, 1)
     return asked
+
+
+def _memory_need(loaded: Loaded, max_tokens: int, kv_cache_tokens: int | None) -> MemoryNeed:
+    model = loaded.model.model if isinstance(loaded.model, Decoder) else loaded.model
+    vocab_size = loaded.model.vocab_size if isinstance(loaded.model, Decoder) else 0
+    unread = UnreadTextModel(model, vocab_size, max_tokens, parameter_bytes(model), None)
+    return memory_need(unread, loaded.device, kv_cache_tokens or DEFAULT_KV_CACHE_TOKENS)
 
 
 def _forward_maker(loaded: Loaded, kv_cache_tokens: int | None) -> Callable[[], Forward]:

@@ -104,18 +104,26 @@ class BatchWorker:
 
     def _compute(self, forward: Forward, pending: PendingCalls) -> None:
         rows = pending.take_batch()
-        calls = {row.call for row in rows}
+        self._compute_rows(forward, pending, rows)
+        self._open -= {row.call for row in rows if row.call.future.done()}
+
+    def _compute_rows(self, forward: Forward, pending: PendingCalls, rows: Sequence[Row]) -> None:
+        """A batch of several callers that fails is computed once more for each of them: one bad text fails alone."""
+        calls = list(dict.fromkeys(row.call for row in rows))
         try:
             vectors = forward(rows)
         except Exception as fault:
-            for call in calls:
-                pending.drop(call)
-                call.future.set_exception(as_error(fault))
+            if len(calls) == 1:
+                pending.drop(calls[0])
+                calls[0].future.set_exception(as_error(fault))
+                return
         else:
             self.num_batches += 1
             for row, vector in zip(rows, vectors, strict=True):
                 row.call.deliver(row.position, vector)
-        self._open -= {call for call in calls if call.future.done()}
+            return
+        for call in calls:  # by now nobody holds the fault, nor what it holds
+            self._compute_rows(forward, pending, [row for row in rows if row.call is call])
 
     def _drain(self) -> None:
         """End all that nobody computes any more."""

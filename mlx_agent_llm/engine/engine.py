@@ -50,6 +50,7 @@ from mlx_agent_llm.models import (
 )
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.process.fork import check_mlx_survived
+from mlx_agent_llm.process.memory_ledger import ModelMemory, open_models
 from mlx_agent_llm.request import Delta, RequestOutput, SamplingDefaults, SamplingParams
 from mlx_agent_llm.view.snapshot import Snapshot, snapshot_of
 
@@ -98,6 +99,7 @@ class Engine(Closing):
         self._finalizer = weakref.finalize(self, closers.close)
         closers.callback(self._worker.close)
         closers.enter_context(open_if_asked_for(partial(_snapshot, self.model_name, self._worker)))
+        open_models.add(self, ModelMemory("Engine", self.model_name, *self._worker.core.memory_need))
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> Self:
@@ -109,14 +111,15 @@ class Engine(Closing):
         """
         check_mlx_survived()
         config = config or EngineConfig()
-        loaded = load_model(
-            model,
-            device=config.device,
-            dtype=config.dtype,
-            adapter_path=config.adapter_path,
-            preflight=partial(_preflight, model, config),
-        )
-        return cls(loaded, config)
+        with open_models.loading:
+            loaded = load_model(
+                model,
+                device=config.device,
+                dtype=config.dtype,
+                adapter_path=config.adapter_path,
+                preflight=partial(_preflight, model, config),
+            )
+            return cls(loaded, config)
 
     @classmethod
     def from_parts(cls, model: nn.Module, tokenizer: Any, config: EngineConfig | None = None) -> Self:
@@ -266,6 +269,7 @@ class Engine(Closing):
         Requests in flight end with EngineClosedError. Harmless when called again.
         """
         self._finalizer()  # first: what waits for a grammar ends with EngineClosedError, and not with its compilation
+        open_models.remove(self)
         self._constraints.close()
 
     def _batch_call(

@@ -197,6 +197,36 @@ def test_a_fault_fails_its_callers_and_the_next_ones_are_served(
         assert embedder.embed(["w1"]).shape == (1, 32)
 
 
+@pytest.mark.parametrize("says", ["no room", "not finite"])
+def test_one_bad_text_fails_alone_in_a_batch_of_callers(
+    says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    forward: Callable[..., Any] = EncoderForward.__call__
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def spoiled_by_w7(self: EncoderForward, rows: Any) -> Any:
+        is_running.set()
+        assert may_go_on.wait(60)
+        are_bad = [bad in row.token_ids for row in rows]
+        if says == "no room" and any(are_bad):
+            raise MemoryError("no room")
+        return np.where(np.array(are_bad)[:, None], np.nan, forward(self, rows))
+
+    with Embedder.load(str(tmp_path)) as embedder, ThreadPoolExecutor(9) as pool:
+        bad = embedder._loaded.tokenizer.tokenize(["w7"]).token_ids[0][1]
+        monkeypatch.setattr(EncoderForward, "__call__", spoiled_by_w7)
+        first = pool.submit(embedder.embed, ["w0"])
+        assert is_running.wait(60)
+        futures = [pool.submit(embedder.embed, [f"w{index}"]) for index in range(1, 9)]
+        while embedder._worker._calls.qsize() < 8:
+            threading.Event().wait(0.001)
+        may_go_on.set()
+        with pytest.raises(GenerationError, match=says):
+            futures.pop(6).result(60)
+        assert all(future.result(60).shape == (1, 32) for future in [first, *futures])
+
+
 def test_a_bug_of_the_worker_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_encoder(tmp_path, "bert")
 

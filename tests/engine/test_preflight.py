@@ -7,12 +7,15 @@ from mlx_lm.models.llama import Model, ModelArgs
 from mlx_agent_llm import Engine, EngineConfig, SamplingParams
 from mlx_agent_llm.config import Device
 from mlx_agent_llm.core.forward.probe import probe_model
+from mlx_agent_llm.core.forward.step_memory import step_bytes
 from mlx_agent_llm.core.kv import memory
 from mlx_agent_llm.engine import preflight
-from mlx_agent_llm.engine.preflight import check_memory, step_bytes
+from mlx_agent_llm.engine.preflight import check_memory
 from mlx_agent_llm.errors import CapacityError
 from mlx_agent_llm.models import UnreadModel, load_model
 from mlx_agent_llm.models.source import find_demo
+from mlx_agent_llm.process import memory_need
+from mlx_agent_llm.process.memory_ledger import MemoryLedger, ModelMemory
 from mlx_agent_llm.testing import ByteTokenizer
 
 WEIGHTS, OTHERS = 10**6, 1000
@@ -28,9 +31,14 @@ def unread(dtype: mx.Dtype = mx.float32) -> UnreadModel:
     return UnreadModel(Model(ModelArgs.from_dict(config)), WEIGHTS, dtype, 4096, ByteTokenizer())
 
 
+def take_already(num_bytes: int, monkeypatch: pytest.MonkeyPatch, *models: ModelMemory) -> None:
+    """Let this process have so many bytes of arrays, and these models be open."""
+    monkeypatch.setattr(memory_need, "memory_ledger", lambda: MemoryLedger(models, num_bytes, freed_buffers=0))
+
+
 def check(available: int, config: EngineConfig, monkeypatch: pytest.MonkeyPatch, device: Device = "cpu") -> None:
     """With so much memory; by default a part of it."""
-    monkeypatch.setattr(mx, "get_active_memory", lambda: OTHERS)
+    take_already(OTHERS, monkeypatch)
     monkeypatch.setattr(preflight, "device_bytes", lambda device: available)
     monkeypatch.setattr(preflight, "usable_bytes", lambda device: available - (device.type == mx.gpu))
     monkeypatch.setattr(memory, "usable_bytes", preflight.usable_bytes)
@@ -61,14 +69,25 @@ def test_the_refusal_has_the_sum_in_gib_and_what_to_change(monkeypatch: pytest.M
     with pytest.raises(CapacityError) as refused:
         check(2**20, EngineConfig(kv_cache_bytes=2**30), monkeypatch)
     assert str(refused.value) == (
-        "model does not fit: 0.00 GiB of weights, 0.06 of the KV pool, 0.00 of a step and 0.00 that other arrays of "
-        "this process take are 0.07 GiB, and 0.00 GiB may be used. Take a smaller quantization, or set EngineConfig's "
+        "model does not fit: 0.00 GiB of weights, 0.06 of the KV pool, 0.00 of a step and 0.00 that this process "
+        "takes already are 0.07 GiB, and 0.00 GiB may be used. Take a smaller quantization, or set EngineConfig's "
         "kv_cache_bytes, max_model_len, max_tokens_per_step or max_num_seqs lower"
     )
 
 
+def test_steps_of_models_that_are_open_are_counted_and_the_models_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, device = EngineConfig(kv_cache_tokens=160), mx.Device(mx.cpu)
+    take_already(OTHERS, monkeypatch, ModelMemory("Embedder", "small", weights=2**30, pool=0, step=2**29))
+    need = OTHERS + 2**29 + WEIGHTS + STEP + 160 * TOKEN
+    monkeypatch.setattr(preflight, "device_bytes", lambda device: need)
+    check_memory("model", config, 4096, device, unread())
+    monkeypatch.setattr(preflight, "device_bytes", lambda device: need - 1)
+    with pytest.raises(CapacityError, match=r"takes already \(Embedder small 1\.50\)"):
+        check_memory("model", config, 4096, device, unread())
+
+
 def test_pools_are_counted_in_the_type_that_weights_will_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx, "get_active_memory", lambda: OTHERS)
+    take_already(OTHERS, monkeypatch)
     half_step = (STEP - 5 * 32 * 300 * 4) // 2 + 5 * 32 * 300 * 4
     need = OTHERS + WEIGHTS + half_step + 160 * TOKEN // 2
     monkeypatch.setattr(preflight, "device_bytes", lambda device: need)

@@ -22,6 +22,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
+    Gemma3TextConfig,
     LlamaConfig,
     MistralConfig,
     ModernBertConfig,
@@ -44,6 +45,7 @@ CONFIGS = {
     "mpnet": MPNetConfig,
     "modernbert": ModernBertConfig,
     "nomic_bert": NomicBertConfig,
+    "gemma3_text": Gemma3TextConfig,
 }
 DECODERS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 CROSS_ENCODERS = ("bert", "roberta", "xlm-roberta", "mpnet", "modernbert")
@@ -109,7 +111,10 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     lengths = {"vocab_size": 64, "max_position_embeddings": 300}
     modern = {"num_hidden_layers": 4, "local_attention": 16, "cls_token_id": 0, "sep_token_id": 2}
-    own = modern if model_type == "modernbert" else {}
+    gemma = {"num_hidden_layers": 3, "head_dim": 16, "num_key_value_heads": 2, "query_pre_attn_scalar": 24}
+    gemma |= {"sliding_window": 16, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}
+    gemma |= {"use_bidirectional_attention": True}
+    own = {"modernbert": modern, "gemma3_text": gemma}.get(model_type, {})
     return CONFIGS[model_type](**special | sizes | lengths | own | {"initializer_range": 0.3} | changes)
 
 

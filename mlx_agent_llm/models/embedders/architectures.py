@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import mlx.nn as nn
 
 from mlx_agent_llm.errors import UnsupportedModelError
-from mlx_agent_llm.models.embedders import bert_config, modernbert_config, nomic_config
+from mlx_agent_llm.models.embedders import bert_config, gemma_config, modernbert_config, nomic_config
 from mlx_agent_llm.models.embedders.encoder import Encoder
 from mlx_agent_llm.models.embedders.functions import Functions
+from mlx_agent_llm.models.embedders.gemma_encoder import GemmaEncoder
 from mlx_agent_llm.models.embedders.modern_encoder import ModernEncoder
 from mlx_agent_llm.models.embedders.weights import Rename
 
-MODEL_TYPES = (*bert_config.MODEL_TYPES, "modernbert", "nomic_bert")
+MODEL_TYPES = (*bert_config.MODEL_TYPES, "modernbert", "nomic_bert", "gemma3_text")
 
 
 class Architecture(NamedTuple):
@@ -40,6 +41,16 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
             modern.vocab_size,
             modern.hidden_size,
             modern.max_tokens,
+        )
+    if model_type == "gemma3_text":
+        gemma = gemma_config.read_shape(config)
+        return Architecture(
+            lambda functions: GemmaEncoder(gemma, functions),
+            gemma_config.rename_weight,
+            model_type,
+            gemma.vocab_size,
+            gemma.hidden_size,
+            gemma.max_tokens,
         )
     if model_type == "nomic_bert":
         shape, rename = nomic_config.read_shape(config), nomic_config.rename_weight

@@ -9,6 +9,8 @@ from mlx_agent_llm.config import check_range
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
 from mlx_agent_llm.models.embedders.functions import ACTIVATIONS
 
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+
 
 class ConfigValues:
     """A config.json whose sizes are asked for by name; of several names the first one that is there counts."""
@@ -46,3 +48,21 @@ class ConfigValues:
         for name, value in variant.items():
             if self._config.get(name, value) != value:
                 raise UnsupportedModelError(f"{name}={self._config[name]!r} is not supported: only {value!r}")
+
+
+def read_are_local(config: Mapping[str, Any], by_default: Sequence[bool]) -> tuple[bool, ...]:
+    """Which layers see a window, by their layer_types; by_default: of files that name none."""
+    kinds = config.get("layer_types") or [_LAYER_TYPES[is_local] for is_local in by_default]
+    if len(kinds) != len(by_default) or not set(kinds) <= set(_LAYER_TYPES):
+        raise ModelLoadError(
+            f"config.json: layer_types={kinds!r:.100} must be {len(by_default)} of {', '.join(_LAYER_TYPES)}"
+        )
+    return tuple(kind == "sliding_attention" for kind in kinds)
+
+
+def read_rotary_base(config: Mapping[str, Any], layer_type: str, older_name: str, default: float) -> float:
+    """The base of a type of layers, in rope_parameters or under an older file's name."""
+    rope = (config.get("rope_parameters") or {}).get(layer_type) or {}
+    if config.get("rope_scaling") or (rope.get("rope_type", "default")) != "default":
+        raise UnsupportedModelError(f"rope_parameters={rope!r:.100}: only rope_type='default' is supported")
+    return float(rope.get("rope_theta", config.get(older_name) or default))

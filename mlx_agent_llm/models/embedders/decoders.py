@@ -27,6 +27,7 @@ class Decoder:
     """A causal model, and what is made of its outputs (S, W) for the last tokens of S texts: (S, D) in float32."""
 
     model: nn.Module
+    vocab_size: int
     read: Callable[[mx.array], mx.array]
 
 

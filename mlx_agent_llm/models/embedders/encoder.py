@@ -52,6 +52,7 @@ class Encoder(nn.Module):
     def __init__(self, shape: EncoderShape, functions: Functions) -> None:
         super().__init__()
         self._shape = shape
+        self.num_heads = shape.num_heads
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         if shape.rotary_base is None:
             self.position_embeddings = nn.Embedding(shape.num_positions, shape.hidden_size)

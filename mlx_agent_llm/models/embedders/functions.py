@@ -31,6 +31,7 @@ _ERF_Q = (
 )
 _EXP = tuple(1 / math.factorial(power) for power in range(4, -1, -1))
 _NUM_SQUARINGS = 5
+OUT_OF_REACH = -3e4  # what is added to scores: float16 holds it; a token of padding that sees none would be NaN by -inf
 _LOWEST = -20.0  # exp of less is taken for that of this, 2e-9
 
 

@@ -21,6 +21,7 @@ from mlx_agent_llm.models.embedders.pooling import pool
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer
+from mlx_agent_llm.models.embedders.unread import Preflight, unread
 from mlx_agent_llm.models.embedders.weights import check_finite, load_weights
 from mlx_agent_llm.models.json_file import read_json_object
 from mlx_agent_llm.models.loading import logits_width
@@ -67,7 +68,9 @@ class LoadedEmbedder:
     device: mx.Device
 
 
-def load_embedder(name: str, *, device: Device = "auto", dtype: DType = "auto") -> LoadedEmbedder:
+def load_embedder(
+    name: str, *, device: Device = "auto", dtype: DType = "auto", preflight: Preflight = lambda unread: None
+) -> LoadedEmbedder:
     """Load "demo-embedder", a directory in sentence-transformers' layout or a hub id.
 
     On a CPU all weights become float32 unless dtype says otherwise. A name that leads nowhere or data that cannot be
@@ -80,18 +83,19 @@ def load_embedder(name: str, *, device: Device = "auto", dtype: DType = "auto") 
     config = read_json_object(layout.encoder / "config.json")
     with default_device.set_to(target):
         make = _make_decoder if config.get("model_type") in decoders.MODEL_TYPES else _make_encoder
-        model, tokenizer, dimensions = make(layout, config, target, dtype)
+        model, tokenizer, dimensions = make(layout, config, target, dtype, preflight)
     return LoadedEmbedder(model, tokenizer, name, dimensions, layout.prompts, layout.default_prompt_name, target)
 
 
 def _make_encoder(
-    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType
+    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType, preflight: Preflight
 ) -> tuple[EmbeddingModel, TextTokenizer, int]:
     found = read_architecture(config)
     tokenizer = TextTokenizer(layout.encoder, found.max_tokens, found.vocab_size, layout.text_options)
     encoder = found.make(functions.of_device(device))
     load_weights(encoder, layout.encoder, found.rename)
     model = EmbeddingModel(encoder, layout.pooling, _read_heads(layout))
+    preflight(unread(model, found.vocab_size, tokenizer.max_tokens, device, dtype))
     place_weights(model, device, dtype)
     check_finite(model, layout.encoder)
     one = mx.array([1])
@@ -99,19 +103,21 @@ def _make_encoder(
 
 
 def _make_decoder(
-    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType
+    layout: Layout, config: Mapping[str, Any], device: mx.Device, dtype: DType, preflight: Preflight
 ) -> tuple[Decoder, TextTokenizer, int]:
     if layout.pooling != ("lasttoken",):
         raise UnsupportedModelError(
             f"{layout.encoder}: pooling {', '.join(layout.pooling)} of a causal model is not supported: lasttoken is"
         )
     context = decoders.check_causal(layout.encoder, config)
-    tokenizer = TextTokenizer(layout.encoder, context, ConfigValues(config).size("vocab_size"), layout.text_options)
+    vocab_size = ConfigValues(config).size("vocab_size")
+    tokenizer = TextTokenizer(layout.encoder, context, vocab_size, layout.text_options)
     model, heads = decoders.read_headless(layout.encoder, config), _Heads(_read_heads(layout))
+    preflight(unread(model, vocab_size, tokenizer.max_tokens, device, dtype))
     for module in (model, heads):
         place_weights(module, device, dtype)
         check_finite(module, layout.encoder)
-    return Decoder(model, heads), tokenizer, int(heads(mx.zeros((1, logits_width(model)))).shape[-1])
+    return Decoder(model, vocab_size, heads), tokenizer, int(heads(mx.zeros((1, logits_width(model)))).shape[-1])
 
 
 def _check_model_type(config: Mapping[str, Any]) -> None:

@@ -8,10 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.models.embedders.encoder import rotate
-from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions
+from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, OUT_OF_REACH, Functions
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
-
-_OUT_OF_REACH = -3e4  # float16 holds it; with -inf a token of padding would see none at all, and be NaN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +38,7 @@ class ModernEncoder(nn.Module):
     def __init__(self, shape: ModernShape, functions: Functions) -> None:
         super().__init__()
         self._shape = shape
+        self.num_heads = shape.num_heads
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.embeddings_norm = _norm(shape)
         self.layers = [_Layer(shape, functions, index) for index in range(len(shape.are_local))]
@@ -59,7 +58,7 @@ class ModernEncoder(nn.Module):
         """(1, 1, L, L): what is added to a score."""
         positions = mx.arange(num_tokens)
         is_near = mx.abs(positions[None] - positions[:, None]) <= self._shape.reach
-        return mx.where(is_near, 0.0, _OUT_OF_REACH)[None, None]
+        return mx.where(is_near, 0.0, OUT_OF_REACH)[None, None]
 
 
 class _Layer(nn.Module):

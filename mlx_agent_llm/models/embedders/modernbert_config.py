@@ -6,12 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.embedders.config_values import ConfigValues
+from mlx_agent_llm.models.embedders.config_values import ConfigValues, read_are_local, read_rotary_base
 from mlx_agent_llm.models.embedders.modern_encoder import ModernShape
 
-_LAYER_TYPES = ("full_attention", "sliding_attention")
-_BASES = {"full_attention": ("global_rope_theta", 160_000.0), "sliding_attention": ("local_rope_theta", 10_000.0)}
 _PREFIX = re.compile(r"^model\.")
 _UNUSED = re.compile(r"head\.|decoder\.")
 _RENAMED = (
@@ -29,16 +26,17 @@ def read_shape(config: Mapping[str, Any]) -> ModernShape:
     """The sizes that a config.json names; UnsupportedModelError for a variant that is not computed here."""
     values = ConfigValues(config)
     num_layers = values.size("num_hidden_layers")
+    period = config.get("global_attn_every_n_layers", 3)
     return ModernShape(
         vocab_size=values.size("vocab_size"),
         hidden_size=values.size("hidden_size"),
         num_heads=values.heads("num_attention_heads", of=("hidden_size",)),
         intermediate_size=values.size("intermediate_size"),
         max_tokens=values.size("max_position_embeddings"),
-        are_local=_are_local(config, num_layers),
+        are_local=read_are_local(config, [bool(index % period) for index in range(num_layers)]),
         reach=config.get("local_attention", 128) // 2,
-        local_base=_rotary_base(config, "sliding_attention"),
-        global_base=_rotary_base(config, "full_attention"),
+        local_base=read_rotary_base(config, "sliding_attention", "local_rope_theta", 10_000.0),
+        global_base=read_rotary_base(config, "full_attention", "global_rope_theta", 160_000.0),
         norm_eps=config.get("norm_eps", 1e-5),
         norm_bias=config.get("norm_bias", False),
         attention_bias=config.get("attention_bias", False),
@@ -55,22 +53,3 @@ def rename_weight(name: str) -> str | None:
     for pattern, replacement in _RENAMED:
         name = pattern.sub(replacement, name)
     return name
-
-
-def _are_local(config: Mapping[str, Any], num_layers: int) -> tuple[bool, ...]:
-    """Which layers see a window; older files name how far apart those are that see all."""
-    period = config.get("global_attn_every_n_layers", 3)
-    kinds = config.get("layer_types") or [_LAYER_TYPES[bool(index % period)] for index in range(num_layers)]
-    if len(kinds) != num_layers or not set(kinds) <= set(_LAYER_TYPES):
-        raise ModelLoadError(
-            f"config.json: layer_types={kinds!r:.100} must be {num_layers} of {', '.join(_LAYER_TYPES)}"
-        )
-    return tuple(kind == "sliding_attention" for kind in kinds)
-
-
-def _rotary_base(config: Mapping[str, Any], layer_type: str) -> float:
-    rope = (config.get("rope_parameters") or {}).get(layer_type) or {}
-    if config.get("rope_scaling") or (rope.get("rope_type", "default")) != "default":
-        raise UnsupportedModelError(f"rope_parameters={rope!r:.100}: only rope_type='default' is supported")
-    name, default = _BASES[layer_type]
-    return float(rope.get("rope_theta", config.get(name) or default))

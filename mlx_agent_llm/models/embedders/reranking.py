@@ -23,13 +23,15 @@ from mlx_agent_llm.models.embedders.pooling import pool
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer, TokenizedTexts
+from mlx_agent_llm.models.embedders.unread import Preflight, UnreadTextModel, unread
 from mlx_agent_llm.models.embedders.weights import check_finite, load_weights
 from mlx_agent_llm.models.json_file import read_json, read_json_object
-from mlx_agent_llm.models.loading import load_model
+from mlx_agent_llm.models.loading import UnreadModel, load_model, logits_width
 from mlx_agent_llm.models.placement import place_weights, resolve_device
 from mlx_agent_llm.process.default_device import default_device
 
 _SCORES: Mapping[str, Callable[[mx.array], mx.array]] = {"Identity": lambda logits: logits, "Sigmoid": mx.sigmoid}
+_WITHOUT_HEADS = ("gemma3_text", "nomic_bert")
 _HEAD_NAMES = (
     (re.compile(r"^(?:bert\.pooler|classifier|head)\.dense\."), "head.dense."),
     (re.compile(r"^head\.norm\."), "head.norm."),
@@ -75,7 +77,12 @@ class LoadedReranker:
 
 
 def load_reranker(
-    name: str, *, instruction: str | None = None, device: Device = "auto", dtype: DType = "auto"
+    name: str,
+    *,
+    instruction: str | None = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    preflight: Preflight = lambda unread: None,
 ) -> LoadedReranker:
     """Load a directory with a sequence-classification model of one label or with Qwen3-Reranker, or a hub id.
 
@@ -86,25 +93,32 @@ def load_reranker(
     path = find_embedder(name)
     config = read_json_object(path / "config.json")
     if config.get("model_type") == "qwen3":
-        return _load_judge(name, path, instruction, device, dtype)
+        return _load_judge(name, path, instruction, device, dtype, preflight)
     if instruction is not None:
         raise ValueError(f"instruction={instruction!r:.60} is for Qwen3-Reranker: {name} takes none")
-    return _load_cross_encoder(name, path, config, device, dtype)
+    return _load_cross_encoder(name, path, config, device, dtype, preflight)
 
 
-def _load_judge(name: str, path: Path, instruction: str | None, device: Device, dtype: DType) -> LoadedReranker:
+def _load_judge(
+    name: str, path: Path, instruction: str | None, device: Device, dtype: DType, preflight: Preflight
+) -> LoadedReranker:
     """Nothing in the files tells Qwen3-Reranker from a chat model, so that its name or an instruction has to."""
     if instruction is None and "rerank" not in name.lower():
         raise UnsupportedModelError(f"{path}: a chat model, or a reranker that has another name: give an instruction")
     max_tokens = min(check_causal(path, read_json_object(path / "config.json")), MAX_TOKENS)
-    loaded = load_model(str(path), device=device, dtype=dtype)
+
+    def check(found: UnreadModel) -> None:
+        vocab_size = logits_width(found.model)
+        preflight(UnreadTextModel(found.model, vocab_size, max_tokens, found.num_bytes, found.dtype))
+
+    loaded = load_model(str(path), device=device, dtype=dtype, preflight=check)
     check_finite(loaded.model, path)
     judge = Judge(loaded.tokenizer, INSTRUCTION if instruction is None else instruction, max_tokens)
-    return LoadedReranker(Decoder(loaded.model, judge.read), judge, name, resolve_device(device))
+    return LoadedReranker(Decoder(loaded.model, loaded.vocab_size, judge.read), judge, name, resolve_device(device))
 
 
 def _load_cross_encoder(
-    name: str, path: Path, config: Mapping[str, Any], device: Device, dtype: DType
+    name: str, path: Path, config: Mapping[str, Any], device: Device, dtype: DType, preflight: Preflight
 ) -> LoadedReranker:
     target = resolve_device(device)
     found = read_architecture(config)
@@ -115,6 +129,7 @@ def _load_cross_encoder(
         pooling = str(config.get("classifier_pooling", "cls"))
         model = CrossEncoder(found.make(ours), _Head(found, config, ours), pooling, _score_name(config))
         load_weights(model, path, lambda weight: _rename(weight, found))
+        preflight(unread(model, found.vocab_size, tokenizer.max_tokens, target, dtype))
         place_weights(model, target, dtype)
         check_finite(model, path)
     return LoadedReranker(model, tokenizer, name, target)
@@ -154,7 +169,7 @@ def _rename(name: str, found: Architecture) -> str | tuple[str, ...] | None:
 def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
     """Only what sentence-transformers would compute from the same files is computed here."""
     kinds = [str(kind) for kind in config.get("architectures") or []]
-    if not any(kind.endswith("ForSequenceClassification") for kind in kinds) or config["model_type"] == "nomic_bert":
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds) or config["model_type"] in _WITHOUT_HEADS:
         raise UnsupportedModelError(f"{path}: {', '.join(kinds) or 'a model'} is no cross-encoder that is supported")
     num_labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
     if num_labels != 1:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer
 
-from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
+from mlx_agent_llm.errors import ModelLoadError, RequestError, UnsupportedModelError
 from mlx_agent_llm.models.embedders.layout import TextOptions
 
 
@@ -29,10 +29,8 @@ class TextTokenizer:
     def __init__(self, path: Path, max_tokens: int, vocab_size: int, options: TextOptions) -> None:
         tokenizer = _read(path)
         self._backend: Any = tokenizer.backend_tokenizer
-        if self._backend.get_vocab_size() > vocab_size:
-            raise ModelLoadError(
-                f"{path}: {self._backend.get_vocab_size()} tokens, but embeddings for {vocab_size} only"
-            )
+        self._num_embeddings = vocab_size
+        self._has_more_tokens = _check_vocabulary(path, self._backend, vocab_size)
         self.max_tokens: int = min(max_tokens, options.max_seq_length or max_tokens, tokenizer.model_max_length)
         self._lower_case = options.lower_case
         self._has_types = "token_type_ids" in tokenizer.model_input_names
@@ -50,13 +48,29 @@ class TextTokenizer:
     def _tokenize(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> TokenizedTexts:
         encodings = self._backend.encode_batch(texts)
         token_ids = [encoding.ids for encoding in encodings]
+        if self._has_more_tokens:
+            self._check_known(token_ids)
         num_first = [each.type_ids.count(0) if self._has_types else len(each.ids) for each in encodings]
         return TokenizedTexts(token_ids, num_first, sum(bool(each.overflowing) for each in encodings))
+
+    def _check_known(self, token_ids: Sequence[list[int]]) -> None:
+        for index, ids in enumerate(token_ids):
+            if (last := max(ids, default=0)) >= self._num_embeddings:
+                token = self._backend.id_to_token(last)
+                raise RequestError(f"text {index} holds {token!r}, a token that the model has no embedding of")
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text; of one that is cut, those of all its pieces."""
         encodings = self._backend.encode_batch([text.lower() for text in texts] if self._lower_case else list(texts))
         return [sum(len(piece.ids) for piece in (each, *each.overflowing)) for each in encodings]
+
+
+def _check_vocabulary(path: Path, backend: Any, vocab_size: int) -> bool:
+    """Whether there are tokens without an embedding: markup that a model of text alone lacks, and nothing else."""
+    num_words = backend.get_vocab_size(with_added_tokens=False)
+    if num_words > vocab_size:
+        raise ModelLoadError(f"{path}: {num_words} tokens, but embeddings for {vocab_size} only")
+    return bool(max(backend.get_vocab(with_added_tokens=True).values()) >= vocab_size)
 
 
 def _read(path: Path) -> Any:

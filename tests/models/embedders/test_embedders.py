@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from mlx_agent_llm import Engine, ModelLoadError, UnsupportedModelError
+from mlx_agent_llm import Engine, ModelLoadError, RequestError, UnsupportedModelError
 from mlx_agent_llm.models.embedders import TextBatch, load_embedder
 from mlx_agent_llm.models.embedders.pooling import POOLINGS
 from tests.support.embedders import (
@@ -125,6 +126,35 @@ def test_dense_layers_and_norms_follow_in_the_order_of_modules_json(tmp_path: Pa
     ours = vectors_of(tmp_path, texts)
     assert ours.shape == (3, 8)
     np.testing.assert_allclose(ours, reference_vectors(tmp_path, texts), atol=1e-4)
+
+
+@pytest.mark.filterwarnings(*SENTENCE_TRANSFORMERS)
+def test_embeddinggemma_s_form_is_that_of_sentence_transformers(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "gemma3_text")
+    write_modules(tmp_path, "Pooling", "Dense", "Dense", "Normalize")
+    generator = np.random.default_rng(0)
+    for folder, (wide, narrow) in {"2_Dense": (32, 64), "3_Dense": (64, 24)}.items():
+        identity = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity"}
+        write_json(tmp_path / folder / "config.json", {"in_features": wide, "out_features": narrow} | identity)
+        weight = generator.normal(size=(narrow, wide)).astype(np.float32)
+        save_file({"linear.weight": weight}, tmp_path / folder / "model.safetensors")
+    texts = random_texts(4)
+    np.testing.assert_allclose(vectors_of(tmp_path, texts), reference_vectors(tmp_path, texts), atol=1e-4)
+    change_config(tmp_path, use_bidirectional_attention=False)
+    with pytest.raises(UnsupportedModelError, match="use_bidirectional_attention=False is not supported: only True"):
+        load_embedder(str(tmp_path))
+
+
+def test_markup_that_has_no_embedding_fails_its_text_alone(tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, "bert")
+    path = tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_special_tokens(["<image>"])
+    tokenizer.save(str(path))
+    texts = load_embedder(str(tmp_path), device="cpu").tokenizer
+    assert len(texts.tokenize(["w1"]).token_ids[0]) == 3
+    with pytest.raises(RequestError, match="text 1 holds '<image>', a token that the model has no embedding of"):
+        texts.tokenize(["w1", "w2 <image>"])
 
 
 def test_a_text_is_cut_where_the_positions_end(tmp_path: Path) -> None:
