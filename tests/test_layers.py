@@ -50,7 +50,7 @@ FLOORS = (
     ("server.app",),
     ("bench",),
     ("verify",),
-    ("cli.bench", "cli.chat", "cli.demo", "cli.doctor", "cli.extract", "cli.models"),
+    ("cli.bench", "cli.chat", "cli.demo", "cli.doctor", "cli.extract", "cli.kv", "cli.models"),
     ("cli",),
 )
 # Lower floors that a folder knows nothing of all the same.

@@ -9,6 +9,7 @@ from mlx_agent_llm.cli.chat.command import chat
 from mlx_agent_llm.cli.demo.command import demo
 from mlx_agent_llm.cli.doctor.command import doctor
 from mlx_agent_llm.cli.extract.command import extract
+from mlx_agent_llm.cli.kv.command import kv
 from mlx_agent_llm.cli.models.command import models
 from mlx_agent_llm.cli.serve import serve
 
@@ -24,4 +25,5 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(extract)
 app.command()(serve)
+app.add_typer(kv, name="kv")
 app.add_typer(models, name="models")

@@ -10,7 +10,7 @@ from mlx_agent_llm.cli.options import JSONFile, PlotFile
 
 WORKLOADS = (
     *("single", "batch", "agents", "turns", "mixed", "mask", "extract"),
-    *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "speculate"),
+    *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "speculate", "restart"),
 )
 
 
@@ -30,7 +30,7 @@ def bench(
     ] = None,
     prompt_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="mixed: its long prompt's length; decode: one context instead of its table."),
+        typer.Option(min=1, help="mixed, restart: the long prompt's length; decode: one context instead of its table."),
     ] = None,
     dtype: Annotated[
         list[str] | None,
