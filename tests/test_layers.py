@@ -58,7 +58,17 @@ FLOORS = (
     ("server.app",),
     ("bench",),
     ("verify", "evaluate"),
-    ("cli.bench", "cli.chat", "cli.demo", "cli.doctor", "cli.eval", "cli.extract", "cli.models", "cli.top"),
+    (
+        "cli.bench",
+        "cli.chat",
+        "cli.demo",
+        "cli.doctor",
+        "cli.eval",
+        "cli.extract",
+        "cli.kv",
+        "cli.models",
+        "cli.top",
+    ),
     ("cli",),
 )
 # Lower floors that a folder knows nothing of all the same.

@@ -11,6 +11,7 @@ from mlx_agent_llm.bench.langchain import LANGCHAIN
 from mlx_agent_llm.bench.llama_index import LLAMAINDEX
 from mlx_agent_llm.bench.mask import MASK
 from mlx_agent_llm.bench.mixed import MIXED
+from mlx_agent_llm.bench.restart import RESTART
 from mlx_agent_llm.bench.result import Bars, Chart, Headline, Result, Spread
 from mlx_agent_llm.bench.serve import SERVE
 from mlx_agent_llm.bench.speculate import SPECULATE
@@ -36,6 +37,7 @@ _ALL = (
     EMBED,
     SERVE,
     SPECULATE,
+    RESTART,
 )
 
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}

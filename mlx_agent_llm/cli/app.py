@@ -10,6 +10,7 @@ from mlx_agent_llm.cli.demo.command import demo
 from mlx_agent_llm.cli.doctor.command import doctor
 from mlx_agent_llm.cli.eval.command import evaluate
 from mlx_agent_llm.cli.extract.command import extract
+from mlx_agent_llm.cli.kv.command import kv
 from mlx_agent_llm.cli.models.command import models
 from mlx_agent_llm.cli.serve import serve
 from mlx_agent_llm.cli.top.command import top
@@ -28,4 +29,5 @@ app.command("eval")(evaluate)
 app.command()(extract)
 app.command()(serve)
 app.command()(top)
+app.add_typer(kv, name="kv")
 app.add_typer(models, name="models")

@@ -33,12 +33,13 @@ class EngineStats:
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
     state_cache_bytes are what slots for the states of recurrent layers take when all are used (num_state_slots, of
     which num_state_snapshots hold what prompts can go on from). num_shared_blocks: blocks that more than one running
-    request holds. num_pinned_blocks of the used ones Engine.warm has pinned. num_evictions: cached blocks that were given up for others. prefix_query_tokens
-    of prompts were looked up; prefix_hit_tokens of them were found or shared, prefix_miss_tokens were not, and
-    prefix_hit_rate is the part that was. tokens_per_second: generated tokens over the time spent in steps.
-    num_forced_tokens of the generated ones were not sampled: their grammar left no choice. num_drafted_tokens were
-    computed ahead of their time, and num_accepted_tokens of them turned out to be what was sampled, or forced.
-    num_memory_reliefs: how often freed buffers and snapshots were given back because the system had too little memory.
+    request holds. num_pinned_blocks: those that Engine.warm has pinned, which count as used. num_evictions: cached
+    blocks that were given up for others. prefix_query_tokens of prompts were looked up; prefix_hit_tokens of them were
+    found or shared, prefix_miss_tokens were not, and prefix_hit_rate is the part that was. tokens_per_second: generated
+    tokens over the time spent in steps. num_forced_tokens of the generated ones were not sampled: their grammar left no
+    choice. num_drafted_tokens were computed ahead of their time, and num_accepted_tokens of them turned out to be what
+    was sampled, or forced. num_memory_reliefs: how often freed buffers and snapshots were given back because the system
+    had too little memory.
     tier: what was read from the disk and written to it, None without kv_tier.
     mean_phase_times: the mean step by phase (core/step_clock.py names them), with `deliver`, which follows the step, so
     that they add up to a little more than mean_step_time.

@@ -310,6 +310,14 @@ def test_the_host_time_is_told_by_phase() -> None:
         assert times["schedule"]["median"] < times["all of host"]["median"] < times["all of step"]["median"]
 
 
+def test_restart_finds_the_prompt_on_the_disk_and_in_memory() -> None:
+    numbers = run("restart", prompt_tokens=200)
+    assert numbers["prompt_tokens"] == 200
+    for side in ("ours", "mlx_lm"):
+        assert all(seconds > 0 for seconds in numbers[side].values())
+    assert numbers["ours"]["found_tokens"] == numbers["mlx_lm"]["found_tokens"] // 16 * 16 == 192
+
+
 def test_ours_and_the_peer_never_share_a_model() -> None:
     """The engine changes the classes of sub-modules of the model that it serves."""
     models: list[LoadedModel] = []

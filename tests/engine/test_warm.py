@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 from mlx_agent_llm import CapacityError, Engine, RequestError, SamplingParams
-from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.metrics import exposition
-from mlx_agent_llm.testing import ByteTokenizer
 from tests.support.engines import MakeEngine
-from tests.support.model_types.tiny import tiny
 
 SYSTEM = list(range(1, 81))  # five blocks
 ONE = SamplingParams(max_tokens=1, temperature=0.0)
@@ -77,19 +74,6 @@ def test_a_request_for_which_pins_leave_no_room_fails_alone_and_one_that_shares_
     assert len(output.token_ids) == 40
 
 
-def test_pins_take_no_room_from_a_request_that_is_open(make_engine: MakeEngine) -> None:
-    engine = make_engine(kv_cache_tokens=256)
-    handle = engine.submit([5] * 100, SamplingParams(max_tokens=100, ignore_eos=True))
-    next(iter(handle))
-    try:
-        with pytest.raises(CapacityError, match="needs room for 200 tokens, and 80 of the 256"):
-            engine.warm([SYSTEM])
-    except pytest.fail.Exception:
-        assert handle.result().finish_reason == "length"  # it had ended before
-    handle.cancel()
-    engine.unpin()
-
-
 def test_chats_are_warmed_with_their_tools(make_engine: MakeEngine) -> None:
     engine = make_engine(kv_cache_tokens=2048, max_model_len=2048)
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
@@ -116,22 +100,6 @@ def test_nothing_can_be_warmed_where_nothing_is_kept_and_a_prompt_has_to_stand_i
     with pytest.raises(RequestError, match="put a single one in a list"):
         make_engine().warm("text")
     assert make_engine().warm([]) == []
-
-
-@pytest.mark.parametrize("model_type", ["gemma3_text", "qwen3_next"])
-def test_windows_and_states_of_a_warmed_prompt_stay_too(model_type: str) -> None:
-    config = EngineConfig(
-        max_num_seqs=2, kv_cache_tokens=256, max_model_len=200, check_model=False, max_state_snapshots=2
-    )
-    with Engine.from_parts(tiny(model_type), ByteTokenizer(), config) as engine:
-        [pinned] = engine.warm([[token % 60 for token in [*SYSTEM, 3]]])
-        assert pinned.num_pinned_tokens == 80
-        for number in range(6):
-            engine.generate([[number] * 150], ONE)
-        [output] = engine.generate([[*(token % 60 for token in SYSTEM), 3, 7, 8]], ONE)
-        assert output.usage.cached_tokens == 80
-        engine.unpin()
-        engine._worker.core.check_integrity()
 
 
 def test_what_is_pinned_stays_on_the_disk_when_others_have_to_go(make_engine: MakeEngine, tmp_path: Path) -> None:

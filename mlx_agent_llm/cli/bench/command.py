@@ -11,7 +11,7 @@ from mlx_agent_llm.cli.options import JSONFile, PlotFile
 ALL = "all"
 WORKLOADS = (
     *("single", "batch", "agents", "turns", "mixed", "mask", "extract"),
-    *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "serve", "speculate"),
+    *("divergence", "decode", "host", "langchain", "llamaindex", "embed", "serve", "speculate", "restart"),
 )
 
 
@@ -33,7 +33,7 @@ def bench(
     ] = None,
     prompt_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="mixed: its long prompt's length; decode: one context instead of its table."),
+        typer.Option(min=1, help="mixed, restart: the long prompt's length; decode: one context instead of its table."),
     ] = None,
     dtype: Annotated[
         list[str] | None,

@@ -87,9 +87,8 @@ class Pins:
 
     def num_held(self, pool: BlockPool) -> int:
         """How many blocks or slots of a pool are pinned."""
-        return len(
-            {one for pin in list(self._pins.values()) for held in pin.held if held.pool is pool for one in held.ids}
-        )
+        held = [held for pin in list(self._pins.values()) for held in pin.held if held.pool is pool]
+        return len({one for each in held for one in each.ids})
 
     def num_shared(self, request: Request, num_blocks: int) -> int:
         """How many of a request's first blocks are pinned, or will be."""
@@ -101,7 +100,7 @@ class Pins:
         return count
 
     def _hashes_of(self, request: Request) -> list[bytes]:
-        """Those of the full blocks, up to the end of a chat's last message: what its template adds others do not have."""
+        """Those of full blocks, up to the end of a chat's last message: others do not have what its template adds."""
         end = request.message_ends[-1] if request.message_ends else request.num_prompt_tokens
         return [self._prefix_hashes.of(request, index) for index in range(end // self._prefix_hashes.block_size)]
 
@@ -155,6 +154,6 @@ def _check_part(what: str, count: int, pool: BlockPool, each: int) -> None:
     most = pool.num_blocks // MAX_PART
     if count > most:
         raise CapacityError(
-            f"{count * each} {what} would be pinned, and at most {most * each} of the {pool.num_blocks * each} that the "
-            "KV pool holds may be"
+            f"{count * each} {what} would be pinned, and at most {most * each} of the {pool.num_blocks * each} that "
+            "the KV pool holds may be"
         )

@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from mlx_agent_llm import EngineConfig, SamplingParams
 from mlx_agent_llm.core.forward.probe import probe_model
 from mlx_agent_llm.core.loop import EngineCore, Vocabulary
+from mlx_agent_llm.core.tiering import restore as restore_module
 from mlx_agent_llm.core.tiering.tiering import Tier
 from mlx_agent_llm.request import Request
 from tests.support.model_types.dimensions import VOCAB_SIZE
@@ -223,7 +226,7 @@ LONG = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 @pytest.mark.parametrize(
     ("model_type", "num_rounds"),
-    [("llama", 3), *(pytest.param(each, 50, marks=LONG) for each in ("llama", "gemma3_text", "qwen3_next"))],
+    [("llama", 1), *(pytest.param(each, 50, marks=LONG) for each in ("llama", "gemma3_text", "qwen3_next"))],
 )
 def test_whatever_becomes_of_the_files_no_token_is_wrong(path: Path, model_type: str, num_rounds: int) -> None:
     rng, asked = random.Random(0), prompts(3)
@@ -288,4 +291,45 @@ def test_a_request_that_is_aborted_while_it_is_read_leaves_nothing(path: Path) -
     while core.has_work:
         core._tiering.step()  # type: ignore[union-attr]  # a step would recover from a fault
     core.check_integrity()
+    core.close()
+
+
+def test_a_prompt_for_which_the_pool_has_no_room_yet_is_planned_when_it_has(path: Path) -> None:
+    asked = prompts(2, num_common=0, num_own=200)
+    serve(path, asked)
+    core = make_core(path, kv_cache_tokens=256)
+    restore = core._tiering._restore  # type: ignore[union-attr]
+    core.add(Request(1, [3] * 150, SamplingParams(max_tokens=40, ignore_eos=True), 0, lambda delta: None))
+    core.step()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restore, "_plan", lambda request: pytest.fail("planned without room"))
+        core.add(Request(2, asked[0], SamplingParams(max_tokens=NUM_NEW, temperature=0), 0, lambda delta: None))
+        for _ in range(3):
+            core.step()
+    assert core.scheduler.waiting[0].on_disk == "unasked"
+    [waiting] = core.scheduler.waiting
+    while core.has_work:
+        core.step()
+    assert waiting.num_cached_tokens == 192
+    assert_is_right([waiting])
+    core.close()
+
+
+def test_a_disk_that_turns_out_slower_than_computing_is_waited_for_no_longer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [asked] = prompts(1)
+    serve(path, [asked])
+    core = make_core(path)
+    run(core, [[1, 2, 3]])  # tells how fast prompts are computed
+    monkeypatch.setattr(restore_module, "_MIN_PATIENCE", 0.05)
+    store, gate = core._tiering._store, threading.Event()  # type: ignore[union-attr]
+    read = store.read
+    monkeypatch.setattr(store, "read", lambda keys: read(keys) if gate.wait(60) else [])
+    began = time.perf_counter()
+    [request] = run(core, [asked])
+    assert time.perf_counter() - began < 30
+    assert request.num_cached_tokens == 0
+    assert_is_right([request])
+    gate.set()
     core.close()
