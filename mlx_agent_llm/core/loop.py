@@ -36,6 +36,7 @@ from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
+from mlx_agent_llm.core.schedule.speculation.draft_model import DraftModel
 from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
@@ -77,6 +78,7 @@ class EngineCore:
         max_model_len: int,
         device: mx.Device | None = None,  # MLX's default one when it is not given
         tier: Tier | None = None,
+        draft_model: nn.Module | None = None,
     ) -> None:
         device = device or default_device.own
         sizes = pool_sizes(shape.layers, config, max_model_len, device)
@@ -103,6 +105,9 @@ class EngineCore:
             self._jumps,
             stopping.end_token_ids,
             max_model_len,
+            None
+            if draft_model is None
+            else DraftModel(draft_model, shape.vocab_size, sizes.num_blocks * config.block_size, device),
         )
         self._reading = Reading(
             self._runner,
@@ -187,6 +192,7 @@ class EngineCore:
         """Give the pools' memory and the model back, when all is on the disk that goes there; the counts stay."""
         if self._tiering is not None:
             self._tiering.close()
+        self.speculation.close()
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:
