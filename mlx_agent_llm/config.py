@@ -41,6 +41,8 @@ class EngineConfig:
     speculation: how many tokens of a request are computed ahead, where its text, SamplingParams.draft_text or its
         grammar say what they may be; no token of the output is another one for that. "auto" computes those that are
         worth it by the measured cost of a row and how often this request's were right; "off" none, a number that many.
+    draft_model: a small model with the same vocabulary, by the names that Engine.load takes, which says how requests
+        may go on whose text does not; for speculation="auto" or a number.
     tool_format: how tools are called in chats, a name of mlx_agent_llm.chat.TOOL_FORMATS; "auto" finds it from the
         model's chat template.
     seed: the seed of requests that bring none is drawn from a generator seeded with this.
@@ -66,6 +68,7 @@ class EngineConfig:
     check_model: bool = True
     jump_forward: bool = True
     speculation: SpeculationSetting = "off"
+    draft_model: str | None = None
     tool_format: str = "auto"
     seed: int = 0
 
@@ -84,6 +87,11 @@ class EngineConfig:
             if isinstance(self.speculation, str):
                 raise ValueError(f"speculation={self.speculation!r} must be 'auto', 'off' or a number of tokens")
             check_range("speculation", self.speculation, 1, MAX_DRAFT_TOKENS)
+        if self.draft_model is not None:
+            if not isinstance(self.draft_model, str) or not self.draft_model:
+                raise ValueError(f"draft_model={self.draft_model!r} must be the name of a model or None")
+            if self.speculation == "off":
+                raise ValueError(f"draft_model={self.draft_model!r} needs speculation='auto' or a number of tokens")
         check_range("seed", self.seed, 0, 2**32 - 1)
         if self.adapter_path is not None and (not isinstance(self.adapter_path, str) or not self.adapter_path):
             raise ValueError(f"adapter_path={self.adapter_path!r} must be a path or None")

@@ -25,7 +25,7 @@ _OTHERWISE: Mapping[str, str] = {
     "keep_alive": "an engine stays loaded until its last chat model is closed: close() unloads it",
     "stream_options": "stream_usage=True or False says whether a stream counts tokens",
     "prompt_cache_key": "prefixes are shared by themselves; cache_salt keeps them apart",
-    "prediction": "there is no speculation on a given text",
+    "prediction": "SamplingParams(draft_text=...) names the text that an output may copy",
     "service_tier": "priority orders requests",
     "mirostat": "min_p and top_p bound the choice of tokens",
     "mirostat_eta": "min_p and top_p bound the choice of tokens",

@@ -37,6 +37,7 @@ from mlx_agent_llm.core.schedule.grammar_wait import hand_out_matchers, wait_for
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward, SpellForcedText
 from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
+from mlx_agent_llm.core.schedule.speculation.draft_model import DraftModel
 from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
 from mlx_agent_llm.core.schedule.warm_up import warm_up_schedules
 from mlx_agent_llm.core.stats import EngineStats, StepMeter
@@ -79,6 +80,7 @@ class EngineCore:
         max_model_len: int,
         device: mx.Device | None = None,  # MLX's default one when it is not given
         tier: Tier | None = None,
+        draft_model: nn.Module | None = None,
     ) -> None:
         device = device or default_device.own
         sizes = pool_sizes(shape.layers, config, max_model_len, device)
@@ -109,6 +111,9 @@ class EngineCore:
             self._jumps,
             stopping.end_token_ids,
             max_model_len,
+            None
+            if draft_model is None
+            else DraftModel(draft_model, shape.vocab_size, sizes.num_blocks * config.block_size, device),
         )
         self._reading = Reading(
             self._runner,
@@ -193,6 +198,7 @@ class EngineCore:
         if self._tiering is not None:
             self._tiering.close()
         self.kv_manager.pins.drop()
+        self.speculation.close()
         self._runner.close()
 
     def reset_prefix_cache(self) -> None:

@@ -28,6 +28,7 @@ from mlx_agent_llm.engine.batch_call import BatchCall
 from mlx_agent_llm.engine.cancelling_iterator import CancellingIterator
 from mlx_agent_llm.engine.chat_handle import ChatHandle
 from mlx_agent_llm.engine.chat_options import ChatOptions
+from mlx_agent_llm.engine.draft_model import load_draft_model
 from mlx_agent_llm.engine.handle import Handle
 from mlx_agent_llm.engine.in_thread import in_thread
 from mlx_agent_llm.engine.limits import Limits, find_max_model_len
@@ -85,7 +86,8 @@ class Engine(Closing):
         )
         self._constraints = ConstraintService(_make_compiler(loaded), self._spelling)
         materialize(loaded.model)
-        make_core = partial(_make_core, loaded, self.config, self.max_model_len, self._spelling)
+        draft_model = load_draft_model(loaded, self.config)
+        make_core = partial(_make_core, loaded, draft_model, self.config, self.max_model_len, self._spelling)
         self._worker = Worker(make_core, self.config.max_queue)
         limits = Limits(loaded.vocab_size, self.tokenizer.eos_token_ids, self.max_model_len)
         scheduler = self._worker.core.scheduler
@@ -300,7 +302,13 @@ def _make_compiler(loaded: LoadedModel) -> GrammarCompiler:
     )
 
 
-def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, spelling: Spelling) -> EngineCore:
+def _make_core(
+    loaded: LoadedModel,
+    draft_model: nn.Module | None,
+    config: EngineConfig,
+    max_model_len: int,
+    spelling: Spelling,
+) -> EngineCore:
     """Runs on the worker's thread, as everything that touches MLX does."""
     device = resolve_device(config.device)
     with default_device.set_to(device):
@@ -310,7 +318,7 @@ def _make_core(loaded: LoadedModel, config: EngineConfig, max_model_len: int, sp
     vocabulary = Vocabulary(tokenizer.token_bytes, tokenizer.eos_token_ids, tokenizer.strip_leading_space, forced.spell)
     tier = open_tier(loaded, shape, config, device)
     try:
-        return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device, tier)
+        return EngineCore(loaded.model, shape, vocabulary, config, max_model_len, device, tier, draft_model)
     except BaseException:
         if tier is not None:
             tier.store.close()

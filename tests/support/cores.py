@@ -11,9 +11,10 @@ from mlx_agent_llm.core.loop import EngineCore, Vocabulary
 from mlx_agent_llm.request import Request
 
 
-def make_core(model: nn.Module, **config: Any) -> EngineCore:
+def make_core(model: nn.Module, draft_model: nn.Module | None = None, **config: Any) -> EngineCore:
     settings = EngineConfig(**({"kv_cache_tokens": 1024, "max_tokens_per_step": 64, "check_model": False} | config))
-    return EngineCore(model, probe_model(model), Vocabulary([b""] * 258, frozenset()), settings, 512)
+    vocabulary = Vocabulary([b""] * 258, frozenset())
+    return EngineCore(model, probe_model(model), vocabulary, settings, 512, draft_model=draft_model)
 
 
 def run(core: EngineCore, *prompts: list[int], each_step: Callable[[], None] = lambda: None) -> list[list[int]]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_agent_llm import Engine, Handle, JSONSchema, RequestError, RequestOutput, SamplingParams
+from mlx_agent_llm import Engine, EngineConfig, Handle, JSONSchema, RequestError, RequestOutput, SamplingParams
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
+from mlx_agent_llm.models import LoadedModel
 from tests.support.cores import make_core
 from tests.support.cores import run as run_core
 from tests.support.exact_model import ExactModel
@@ -163,3 +164,29 @@ def test_real_attention_windows_latents_and_states_say_the_same(kind: str) -> No
     stats = core.stats()
     assert stats.num_drafted_tokens > stats.num_accepted_tokens >= 20
     assert stats.num_preemptions > 0 and core.kv_manager.stats.hit_tokens > 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", [{"speculation": 4}, {"speculation": "auto"}, {"draft_model": "demo"}])
+def test_the_demo_model_says_the_same_sampled_greedy_and_within_a_schema(
+    demo: LoadedModel, config: dict[str, Any]
+) -> None:
+    """None of these prompts meets a near tie. The model itself is a draft model that is nearly always right."""
+    text = "The harbour of Bergen opens at six in the morning, and the market begins at eight."
+    schema = {"type": "object", "properties": {"place": {"enum": ["Bergen", "Oslo"]}}, "required": ["place"]}
+    fields: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {"temperature": 0.8, "seed": 3},
+        {"temperature": 0.0, "frequency_penalty": 0.5, "draft_text": text},
+        {"temperature": 0.0, "constraint": JSONSchema(schema)},
+    ]
+    params = [SamplingParams(max_tokens=40, **one) for one in fields]
+    prompts = [f"{text} {text} Repeat that: {text[:20]}"] * len(params)
+    with Engine(demo, EngineConfig(kv_cache_tokens=2048)) as engine:
+        expected = [output.token_ids for output in engine.generate(prompts, params)]
+    with Engine(demo, EngineConfig(kv_cache_tokens=2048, **({"speculation": 4} | config))) as engine:
+        for _ in range(2):
+            assert [output.token_ids for output in engine.generate(prompts, params)] == expected
+        stats = engine.stats()
+    if config.get("speculation") != "auto":  # that one hangs on measured times
+        assert stats.num_accepted_tokens > 20

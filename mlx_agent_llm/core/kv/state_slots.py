@@ -2,7 +2,8 @@
 
 A slot is shared and found like a block: by reference, and by the hash of the tokens that led to its state. A state that
 somebody else could still read is never written over: the next one goes to another slot, so that a snapshot, a prefix
-hit and a fork cost a slot and no copy; nor does a draft, beside whose state the one before it stays. Snapshots are taken at block borders, where attention layers can go on too:
+hit and a fork cost a slot and no copy, and so does a draft, beside whose state the one before it stays. Snapshots are
+taken at block borders, where attention layers can go on too:
 
 - every snapshot_tokens of a sequence, for whoever begins alike;
 - where a prompt parts from what others computed: the next one that parts there finds it;

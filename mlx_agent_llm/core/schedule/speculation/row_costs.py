@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 _NUM_REMEMBERED = 16
 _NUM_TRIED = 3  # steps of each kind before anything is said
+_NUM_UNTRIED = 256  # steps without drafts after which what those with some took is tried again: devices change
 _MIN_SHARE = 0.005  # of a step that a row takes at least: a number of rows is bounded, and a slope of 0 is noise
 
 
@@ -31,6 +32,7 @@ class Cost(NamedTuple):
 class _Steps:
     alone: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
     drafted: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
+    num_untried: int = 0  # steps since the last one with a draft
     cost: Cost | None = None  # of these steps, when it was worked out
 
 
@@ -46,12 +48,21 @@ class RowCosts:
         steps.cost = None
         if num_draft_tokens:
             steps.drafted.append((num_draft_tokens, seconds))
-        else:
-            steps.alone.append(seconds)
+            steps.num_untried = 0
+            return
+        steps.alone.append(seconds)
+        steps.num_untried += 1
+        if steps.num_untried % _NUM_UNTRIED == 0:
+            while len(steps.drafted) >= _NUM_TRIED:  # one fewer than what says anything
+                steps.drafted.popleft()
 
     def is_tried(self, num_streams: int) -> bool:
         """Whether enough steps without drafts were seen to judge one with some."""
         return len(self._steps[num_streams.bit_length()].alone) >= _NUM_TRIED
+
+    def has_drafted(self, num_streams: int) -> bool:
+        """Whether any step with drafts is remembered."""
+        return bool(self._steps[num_streams.bit_length()].drafted)
 
     def of(self, num_streams: int) -> Cost | None:
         """The cost, None before enough steps of both kinds were seen."""

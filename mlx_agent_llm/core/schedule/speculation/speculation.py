@@ -8,20 +8,24 @@ its request so far, against the measured cost of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heapify, heapreplace
 from itertools import islice
 from weakref import WeakKeyDictionary
 
 from mlx_agent_llm.config import SpeculationSetting
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward
+from mlx_agent_llm.core.schedule.speculation.draft_model import DraftModel
 from mlx_agent_llm.core.schedule.speculation.drafter import Drafter
 from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
 from mlx_agent_llm.request import NO_DRAFT, Draft, Request
 
 _MAX_TOKENS = 32  # of a draft whose length is measured
-_TRIED = 4, 0.5  # while the cost of rows is unknown: as many tokens at most, and those with such a chance
+# While the cost of rows is unknown: as many tokens of each request at most, and those with such a chance. Once more than
+# nothing is known of it, so many of one request, the one in flight among them: it may be that rows are dear.
+_TRIED = 4, 0.5
+_NUM_TRIED_AGAIN = 2
 
 
 class Speculation:
@@ -33,12 +37,13 @@ class Speculation:
         jumps: JumpForward,
         end_token_ids: Callable[[Request], Collection[int]],
         max_model_len: int,
+        draft_model: DraftModel | None = None,
     ) -> None:
         self.setting = setting
         self._jumps = jumps
         self._end_token_ids = end_token_ids
         self._max_model_len = max_model_len
-        self.make_drafter: Callable[[Request], Drafter] = TextDrafter
+        self.make_drafter: Callable[[Request], Drafter] = TextDrafter if draft_model is None else draft_model.drafter
         self._costs = RowCosts()
         self._drafters = WeakKeyDictionary[Request, Drafter]()
 
@@ -59,7 +64,8 @@ class Speculation:
             return False
         if any(request.draft.token_ids for request in sampled):
             return True
-        return any(count > 1 for count in self._allot(_streams(running)))
+        streams = _streams(running)
+        return bool(streams) if isinstance(self.setting, int) else any(count > 1 for count in self._allot(streams))
 
     def give(
         self,
@@ -89,6 +95,11 @@ class Speculation:
         """Learn from a step without prompts how long it took."""
         self._costs.observe(num_streams, num_draft_tokens, seconds)
 
+    def close(self) -> None:
+        """Let go of all drafters, and of the model that they use."""
+        self.make_drafter = TextDrafter
+        self._drafters.clear()
+
     def _drafter(self, request: Request) -> Drafter:
         drafter = self._drafters.get(request)
         if drafter is None:
@@ -106,8 +117,7 @@ class Speculation:
             return counts
         chances = [self._drafter(request).chances() for request in requests]
         if cost is None:
-            most, least = _TRIED
-            return [sum(chance >= least for chance in islice(own, most)) for own in chances]
+            return _tried(chances, is_again=self._costs.has_drafted(len(requests)))
         num_expected, seconds = float(len(requests)), cost.fixed
         waiting = [(-next(own, 0.0), index) for index, own in enumerate(chances)]
         heapify(waiting)
@@ -153,6 +163,16 @@ class Speculation:
             is_forced += [False] + [True] * (len(run) - 1)
         matcher.rollback(len(found))
         return Draft(tuple(found), tuple(is_forced))
+
+
+def _tried(chances: Sequence[Iterator[float]], *, is_again: bool) -> list[int]:
+    """How many tokens each request drafts to find what rows cost."""
+    most, least = _TRIED
+    counts = [sum(chance >= least for chance in islice(own, most)) for own in chances]
+    if is_again:
+        chosen = max(range(len(counts)), key=counts.__getitem__)
+        counts = [min(count, _NUM_TRIED_AGAIN) if index == chosen else 0 for index, count in enumerate(counts)]
+    return counts
 
 
 def _streams(running: Iterable[Request]) -> list[Request]:
