@@ -14,15 +14,16 @@ from langchain_mcp_adapters.client import MultiServerMCPClient
 
 from langchain_mlx_agent import ChatMLXAgent
 from mlx_agent_llm import Engine
-from tests.support.corpora import server_command
+from mlx_agent_llm.constrain.violation import violation
 from tests.support.langchain_chats import scripted
+from tests.support.mcp_servers import OPENAPI, SERVERS, command_of
 
 pytestmark = pytest.mark.long
 
 
-async def tools_of(name: str, *arguments: str) -> dict[str, BaseTool]:
-    command, *rest = server_command(name)
-    connection: Any = {"command": command, "args": [*rest, *arguments], "transport": "stdio"}
+async def tools_of(server: str) -> dict[str, BaseTool]:
+    command, *rest = command_of(server)
+    connection: Any = {"command": command, "args": rest, "transport": "stdio"}
     return {tool.name: tool for tool in await MultiServerMCPClient({"server": connection}).get_tools()}
 
 
@@ -51,7 +52,7 @@ async def test_an_agent_reads_whatever_a_tool_of_a_server_gives(name: str) -> No
         call = json.dumps({"name": name, "arguments": arguments})
         return "Done." if is_answered else f"<tool_call>{call}</tool_call>"
 
-    tools = await tools_of("@modelcontextprotocol/server-everything", "stdio")
+    tools = await tools_of("@modelcontextprotocol/server-everything")
     with scripted(reply, max_tokens=200) as chat:
         agent: Any = create_agent(chat, list(tools.values()))
         answer = await agent.ainvoke({"messages": [HumanMessage("Go on.")]})
@@ -69,3 +70,29 @@ async def test_a_server_takes_whatever_a_model_without_sense_calls(random_engine
         tool = tools[call["name"]].model_copy(update={"handle_tool_error": True})
         result = await tool.ainvoke({**call, "type": "tool_call"})
         assert isinstance(result, ToolMessage) and "validation error" not in str(result.content).lower()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_every_tool_of_a_server_binds_and_is_called_validly(random_engine: Engine, server: str) -> None:
+    tools = await tools_of(server)
+    chat = ChatMLXAgent(engine=random_engine, temperature=1, max_tokens=400)
+    assert tools and chat.bind_tools(list(tools.values()))
+    for name, tool in tools.items():
+        message = await chat.bind_tools([tool], tool_choice=name, parallel_tool_calls=False).ainvoke("Go on.", seed=1)
+        [call] = message.tool_calls
+        assert call["name"] == name and not message.invalid_tool_calls
+        assert isinstance(tool.args_schema, dict)
+        assert violation(tool.args_schema, call["args"]) is None
+
+
+@pytest.mark.parametrize("server", ["mcp-server-time", OPENAPI])
+async def test_the_demo_model_calls_every_tool_and_the_server_takes_the_call(demo_engine: Engine, server: str) -> None:
+    tools = await tools_of(server)
+    chat = ChatMLXAgent(engine=demo_engine, temperature=0, max_tokens=300)
+    for name, tool in tools.items():
+        bound = chat.bind_tools([tool], tool_choice=name, parallel_tool_calls=False)
+        [call] = (await bound.ainvoke("Customer 7 in Rome wants two of article AB-1234.")).tool_calls
+        result = await tool.model_copy(update={"handle_tool_error": True}).ainvoke({**call, "type": "tool_call"})
+        assert isinstance(result, ToolMessage) and "validation error" not in str(result.content).lower()
+        if server == OPENAPI:
+            assert result.status == "success" and "/orders" in str(result.content)

@@ -9,6 +9,9 @@ from mlx_agent_llm.constrain.schema.read.document import Subschema
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.request.schema_dialect import UNSAYABLE, Dialect, json_pointer, near_miss
 
+MAX_TEXT = 10_000  # characters: a language is made of them one by one
+_OF_TEXTS = frozenset(("const", "enum", "pattern", "required", "dependentRequired"))
+_OF_NAMES = frozenset(("properties", "patternProperties", "dependentSchemas", "dependencies"))
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 
@@ -98,6 +101,31 @@ def misread_keywords(subschema: Subschema) -> Iterator[UnsupportedSchemaError]:
         elif (meant := near_miss(keyword, subschema.dialect)) is not None:
             reason = f"no keyword of this name is known: did you mean {meant!r}?"
             yield UnsupportedSchemaError(subschema.pointer, keyword, reason)
+
+
+def check_texts(subschema: Subschema, keyword: str) -> None:
+    """UnsupportedSchemaError where a keyword names a text of more than MAX_TEXT characters."""
+    if keyword not in _OF_TEXTS and keyword not in _OF_NAMES:
+        return
+    value = subschema.keywords[keyword]
+    longest = max((len(text) for text in (_texts_in(value) if keyword in _OF_TEXTS else value)), default=0)
+    if longest > MAX_TEXT:
+        reason = f"a text of {longest} characters is longer than {MAX_TEXT}"
+        raise UnsupportedSchemaError(subschema.pointer, keyword, reason)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """All strings and names within a JSON value."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            yield from one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
 
 
 def _form(keyword: str, dialect: Dialect) -> Form:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mlx_agent_llm.constrain.schema.read.document import Document, Subschema
-from mlx_agent_llm.constrain.schema.read.keywords import check_form, misread_keywords
+from mlx_agent_llm.constrain.schema.read.keywords import check_form, check_texts, misread_keywords
 from mlx_agent_llm.constrain.schema.values.array_type import ArrayType
 from mlx_agent_llm.constrain.schema.values.formula import (
     AllOf,
@@ -179,6 +179,7 @@ class SchemaReader:
             if keyword not in subschema.keywords:
                 continue
             try:
+                check_texts(subschema, keyword)
                 types = self.types(read(self, subschema), upper)
                 result = self._without_empty(intersection_of_types(result, types), several=True)
             except TooManyPartsError:
