@@ -33,7 +33,7 @@ RIGHT = {  # the number of the result, and what the answer has to speak of
     "How many moons does Jupiter have?": ("95", "Jupiter"),
     "How many pounds are 8 kilograms?": ("17.64", "8 kilograms"),
     "What is the diameter of Saturn?": ("120536", "Saturn"),
-    "Convert 20 miles to kilometers.": ("32.19", "20 miles"),
+    "Convert 5 gallons to liters.": ("18.93", "5 gallons"),
     "What is the diameter of Mercury?": ("4879", "Mercury"),
     "How many moons does Neptune have?": ("16", "Neptune"),
 }

@@ -19,7 +19,7 @@ TASKS = (
     "How many moons does Jupiter have?",
     "How many pounds are 8 kilograms?",
     "What is the diameter of Saturn?",
-    "Convert 20 miles to kilometers.",
+    "Convert 5 gallons to liters.",
     "What is the diameter of Mercury?",
     "How many moons does Neptune have?",
 )

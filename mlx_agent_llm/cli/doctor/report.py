@@ -57,7 +57,7 @@ def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool
         return True
     report = verify_device(partial(_show_comparison, console))
     _show_rest(console, report)
-    write_json(json_file, found_here | report.as_json())
+    write_json(json_file, {**found_here, **report.as_json()})
     return report.is_good
 
 
