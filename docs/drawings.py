@@ -44,7 +44,7 @@ def shared_blocks() -> str:
     """Three agents, whose tables begin with the same blocks."""
     boxes = [Box(170 + 90 * i, 20, 80, 30, f"block {i}", SHARED) for i in range(3)]
     boxes += [Box(67 + 190 * i, 150, 80, 30, f"block {3 + i}", OWN) for i in range(3)]
-    texts = [(10, 40, "system prompt, tools"), (590, 170, "what each has of its own"), (10, 225, _CAPTION)]
+    texts = [(10, 40, "system prompt, tools"), (585, 170, "what each has alone"), (10, 225, _CAPTION)]
     for agent in range(3):
         table = ", ".join(map(str, [0, 1, 2, 3 + agent]))
         boxes.append(Box(20 + 190 * agent, 85, 175, 30, f"agent {agent + 1}: blocks {table}", "white"))

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
@@ -114,8 +115,15 @@ def _prompts(loaded: LoadedModel, count: int) -> list[list[int]]:
     return prompts
 
 
+def check_peer() -> None:
+    """Raise an ImportError that names the extra where the peer's grammars could not be compiled."""
+    if find_spec("xgrammar") is None:
+        raise ImportError("the peer of extract needs xgrammar: pip install 'mlx-agent-llm[bench]'")
+
+
 def _measure(options: Options) -> Result:
     """Measure both, in turns; grammars are compiled and a first document is read before the clock starts."""
+    check_peer()
     loaded, rival = options.load(), options.load()
     prompts = _prompts(loaded, options.rows or NUM_DOCUMENTS)
     check_context(loaded, max(map(len, prompts)) + MAX_TOKENS, "extract")

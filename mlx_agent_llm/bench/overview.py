@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from mlx_agent_llm.bench.extract import EXTRACT
+from mlx_agent_llm.bench.extract import EXTRACT, check_peer
 from mlx_agent_llm.bench.mixed import MIXED
 from mlx_agent_llm.bench.result import OURS, OUT_OF_MEMORY, PEER, Bars, Headline, Result
 from mlx_agent_llm.bench.together import AGENTS, BATCH, SINGLE
@@ -29,6 +29,7 @@ _QUICK: Mapping[Workload, Mapping[str, int]] = {
 def parts(options: Options) -> Iterator[tuple[Workload, Options]]:
     """The workloads and what each is told; an option that means nothing to all of them is a RequestError."""
     check_taken(NAME, TAKES, options)
+    check_peer()  # and not after minutes of the others
     for workload, quick in _QUICK.items():
         smaller = quick if options.quick else {}
         yield workload, replace(options, quick=None, **smaller)  # type: ignore[arg-type]  # numbers of its fields

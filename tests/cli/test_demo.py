@@ -20,6 +20,7 @@ from langchain_mlx_agent.messages import as_dicts
 from mlx_agent_llm import Engine, EngineStats
 from mlx_agent_llm.chat import as_tool, prepare_chat
 from mlx_agent_llm.cli import main
+from mlx_agent_llm.cli.demo import team
 from mlx_agent_llm.cli.demo.script import TASKS, shared_messages
 from mlx_agent_llm.cli.demo.team import make_team, report, run_team
 from mlx_agent_llm.cli.demo.tools import TOOLS
@@ -27,6 +28,15 @@ from mlx_agent_llm.models import LoadedModel
 
 SCHEMAS = {name: as_tool(convert_to_openai_tool(tool)).parameters for name, tool in TOOLS.items()}
 MIN_SHARED_TOKENS = 400
+RIGHT = {  # the number of the result, and what the answer has to speak of
+    "How many liters are 3 gallons?": ("11.36", "3 gallons"),
+    "How many moons does Jupiter have?": ("95", "Jupiter"),
+    "How many pounds are 8 kilograms?": ("17.64", "8 kilograms"),
+    "What is the diameter of Saturn?": ("120536", "Saturn"),
+    "Convert 5 gallons to liters.": ("18.93", "5 gallons"),
+    "What is the diameter of Mercury?": ("4879", "Mercury"),
+    "How many moons does Neptune have?": ("16", "Neptune"),
+}
 
 
 class DemoRun(NamedTuple):
@@ -124,15 +134,18 @@ def test_system_prompt_examples_and_tools_are_at_least_400_shared_tokens(demo: L
 
 
 @pytest.mark.parametrize("num_runs", [8, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
-def test_every_tool_call_of_runs_with_different_seeds_validates(demo_engine: Engine, num_runs: int) -> None:
+def test_every_tool_call_of_runs_with_different_seeds_validates(
+    demo_engine: Engine, num_runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team, "TEMPERATURE", 0.7)  # the model's own words differ little below
     # Two agents of each run, all runs at once: that is quick, and each task has its turn with two seeds or more.
     teams = [make_team(len(TASKS), seed)[seed % 4 * 2 :][:2] for seed in range(num_runs)]
 
     async def run_all() -> None:
-        await asyncio.gather(*(run_team(team, demo_engine) for team in teams))
+        await asyncio.gather(*(run_team(one, demo_engine) for one in teams))
 
     asyncio.run(run_all())
-    agents = [agent for team in teams for agent in report(team, demo_engine, 0.0)["agents"]]
+    agents = [agent for one in teams for agent in report(one, demo_engine, 0.0)["agents"]]
     assert all(agent["tool_calls"] and agent["answer"] for agent in agents)
     for call in all_calls(agents):
         assert_is_valid(call)
@@ -144,13 +157,12 @@ def test_every_tool_call_of_runs_with_different_seeds_validates(demo_engine: Eng
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_demo_model_is_right_about_every_task_with_twenty_seeds(demo_engine: Engine) -> None:
-    numbers = dict(zip(TASKS, ("11.36", "95", "11.02", "120536", "32.19", "4879", "37.78"), strict=True))
-    team = [agent for seed in range(20) for agent in make_team(len(TASKS), seed)]
-    asyncio.run(run_team(team, demo_engine))
-    for agent in team:
-        number = numbers[agent.task]
+    agents = [agent for seed in range(20) for agent in make_team(len(TASKS), seed)]
+    asyncio.run(run_team(agents, demo_engine))
+    for agent in agents:
+        number, subject = RIGHT[agent.task]
         assert agent.tool_calls[0]["result"].split()[0] == number, (agent.seed, agent.tool_calls)
-        assert number in agent.answer.replace(",", ""), (agent.seed, agent.answer)
+        assert number in agent.answer.replace(",", "") and subject in agent.answer, (agent.seed, agent.answer)
 
 
 def test_two_teams_of_one_seed_are_alike_and_those_of_two_seeds_are_not() -> None:

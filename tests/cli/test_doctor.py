@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import mlx.core as mx
 import pytest
 
@@ -19,8 +22,10 @@ from mlx_agent_llm.request import SamplingDefaults
 from tests.support.tool_templates import TemplateTokenizer
 
 
-def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
-    assert examine(None, None, with_comparisons=False)
+def test_the_report_names_device_memory_speed_and_versions(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert examine(None, tmp_path / "doctor.json", with_comparisons=False)
+    facts = json.loads((tmp_path / "doctor.json").read_text())["facts"]
+    assert facts["mlx"] == installed_version("mlx") and "GFLOP/s" in facts["float32 matmul"]
     printed = capsys.readouterr().out
     for word in (
         "device",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Callable
 from itertools import pairwise
@@ -214,6 +215,13 @@ def test_a_grammar_goes_to_xgrammar_only_when_a_lexer_cannot_read_it(
     grammar: ContextFreeGrammar, kind: type[GrammarCursor]
 ) -> None:
     assert type(BACKENDS.compile(grammar)()) is kind
+
+
+def test_without_xgrammar_such_a_grammar_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xgrammar", None)
+    with pytest.raises(ConstraintError, match=r"pip install 'mlx-agent-llm\[xgrammar\]'"):
+        BACKENDS.compile(CLASHING)
+    assert type(BACKENDS.compile(NESTED)()) is LLGuidanceCursor
 
 
 def test_texts_are_joined_where_that_lets_a_lexer_tell_them_apart() -> None:

@@ -17,11 +17,11 @@ SYSTEM = "Answer each question with a tool. When its result is there, say the re
 TASKS = (
     "How many liters are 3 gallons?",
     "How many moons does Jupiter have?",
-    "Convert 5 kilograms to pounds.",
+    "How many pounds are 8 kilograms?",
     "What is the diameter of Saturn?",
-    "Convert 20 miles to kilometers.",
+    "Convert 5 gallons to liters.",
     "What is the diameter of Mercury?",
-    "Convert 100 fahrenheit to celsius.",
+    "How many moons does Neptune have?",
 )
 
 

@@ -13,7 +13,7 @@ from mlx_agent_llm import Engine
 from mlx_agent_llm.cli.demo.agent import MAX_TOKENS, Agent
 from mlx_agent_llm.cli.demo.script import TASKS
 
-TEMPERATURE = 0.1  # at 0.2 the demo model is wrong about one task in a hundred
+TEMPERATURE = 0.2
 
 
 def make_team(size: int, seed: int) -> list[Agent]:

@@ -42,8 +42,8 @@ class Backends:
 
         llguidance, which compiles in a millisecond, reads what it can read exactly: grammars without recursion, as one
         regular expression, and others where the longest match of its lexer is always right. xgrammar, which has no
-        lexer, reads the rest. Raises ConstraintError for a grammar that is too large. backend: the library to take
-        instead, whether it reads the grammar exactly or not.
+        lexer, reads the rest. Raises ConstraintError for a grammar that is too large, or where xgrammar, an extra, is
+        missing and would be needed. backend: the library to take instead, whether it reads the grammar exactly or not.
         """
         whole = reduced(grammar)
         recursive = is_recursive(whole)
@@ -69,7 +69,13 @@ class Backends:
         return lambda: LLGuidanceCursor(start.deep_copy())
 
     def _compile_with_xgrammar(self, ebnf: str) -> MakeCursor:
-        import xgrammar
+        try:
+            import xgrammar
+        except ModuleNotFoundError as error:
+            install = "pip install 'mlx-agent-llm[xgrammar]'"
+            raise ConstraintError(
+                f"the constraint is none that llguidance can read, as xgrammar can: {install}"
+            ) from error
 
         with self._lock:
             compiler = self._xgrammar
