@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,9 @@ Models = Annotated[
 MaxLoaded = Annotated[int | None, typer.Option(min=1, help="Models that stay loaded at a time; by default all.")]
 EmbedderName = Annotated[str | None, typer.Option("--embedder", help="An embedding model for /v1/embeddings.")]
 RerankerName = Annotated[str | None, typer.Option("--reranker", help="A reranking model for /v1/rerank.")]
+Warm = Annotated[
+    Path | None, typer.Option("--warm", exists=True, dir_okay=False, help="System prompts to compute first (JSON).")
+]
 Host = Annotated[str, typer.Option(help="Another host than loopback needs --api-key-file.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 KeyFile = Annotated[
@@ -37,6 +41,7 @@ def serve(
     max_loaded: MaxLoaded = None,
     embedder: EmbedderName = None,
     reranker: RerankerName = None,
+    warm: Warm = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     api_key_file: KeyFile = None,
@@ -57,7 +62,7 @@ def serve(
     )
     address = Address(host, port, certificate, private_key)
     keys = Keys() if api_key_file is None else Keys.read(api_key_file)
-    service = _service(_sources(model, models or []), max_loaded, settings)
+    service = _service(_sources(model, models or []), max_loaded, warm, settings)
     service.embedder = None if embedder is None else Embedder.load(embedder)
     service.reranker = None if reranker is None else Reranker.load(reranker)
     try:
@@ -70,12 +75,16 @@ def serve(
         raise server.load_error
 
 
-def _service(sources: dict[str, str], max_loaded: int | None, settings: ServerSettings) -> Service:
-    from mlx_agent_llm import Engine
+def _service(sources: dict[str, str], max_loaded: int | None, warm: Path | None, settings: ServerSettings) -> Service:
     from mlx_agent_llm.server.served_models import ServedModels
     from mlx_agent_llm.server.service import Service
+    from mlx_agent_llm.server.warm_prompts import load_warm, read_warm_prompts
 
-    return Service(ServedModels(sources, Engine.load, max_loaded), settings)
+    try:
+        prompts = [] if warm is None else read_warm_prompts(warm)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return Service(ServedModels(sources, partial(load_warm, prompts=prompts), max_loaded), settings)
 
 
 def _sources(model: str | None, named: list[str]) -> dict[str, str]:

@@ -10,11 +10,11 @@ from typing import Self
 import numpy as np
 
 from mlx_agent_llm.config import Device, DType, check_range
-from mlx_agent_llm.embedder.calls import Call, Vectors
+from mlx_agent_llm.embedder.calls import Vectors
 from mlx_agent_llm.embedder.served_model import ServedModel, preflight
 from mlx_agent_llm.embedder.texts import check_texts
 from mlx_agent_llm.errors import GenerationError, RequestError
-from mlx_agent_llm.models.embedders import LoadedEmbedder, load_embedder
+from mlx_agent_llm.models.embedders import LoadedEmbedder, TokenizedTexts, load_embedder
 from mlx_agent_llm.process.memory_ledger import open_models
 
 
@@ -73,23 +73,28 @@ class Embedder(ServedModel):
         prompt_name: a key of prompts; None takes the model's default, if it has one. A text of more than max_tokens
         tokens loses its end, of which the first time is told in a UserWarning. Texts that are none are a RequestError.
         """
-        return self._finish(self._start(texts, prompt_name).future.result())
+        tokens = self.tokenize(texts, prompt_name=prompt_name)
+        return self._finish(self._submit(tokens, self._loaded.dimensions).future.result())
 
     async def aembed(self, texts: Sequence[str], *, prompt_name: str | None = None) -> Vectors:
         """Like embed; tokens are made on another thread, too, so that the event loop goes on."""
-        call = await asyncio.to_thread(self._start, texts, prompt_name)
-        return self._finish(await asyncio.wrap_future(call.future))
+        return await self.aembed_tokens(await asyncio.to_thread(self.tokenize, texts, prompt_name=prompt_name))
+
+    def tokenize(self, texts: Sequence[str], *, prompt_name: str | None = None) -> TokenizedTexts:
+        """The tokens that embed would read of texts, and how many of the texts it would cut."""
+        check_texts("texts", texts)
+        prompt = self._prompt(prompt_name)
+        return self._loaded.tokenizer.tokenize([prompt + text for text in texts])
+
+    async def aembed_tokens(self, tokens: TokenizedTexts) -> Vectors:
+        """The vectors of what tokenize gave."""
+        return self._finish(await asyncio.wrap_future(self._submit(tokens, self._loaded.dimensions).future))
 
     def count_tokens(self, texts: Sequence[str], *, prompt_name: str | None = None) -> list[int]:
         """How many tokens each text has, with its prompt: more than max_tokens where embed would cut it."""
         check_texts("texts", texts)
         prompt = self._prompt(prompt_name)
         return self._loaded.tokenizer.count([prompt + text for text in texts])
-
-    def _start(self, texts: Sequence[str], prompt_name: str | None) -> Call:
-        check_texts("texts", texts)
-        prompt = self._prompt(prompt_name)
-        return self._submit(self._loaded.tokenizer.tokenize([prompt + text for text in texts]), self._loaded.dimensions)
 
     def _prompt(self, name: str | None) -> str:
         name = self._loaded.default_prompt_name if name is None else name

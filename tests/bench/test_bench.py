@@ -144,6 +144,15 @@ def test_langchain_agents_work_at_once_and_one_after_the_other(monkeypatch: pyte
     assert overhead["engine"] > 0 and overhead["langchain"] > 0 and overhead["streams"] == 32
 
 
+@pytest.mark.long
+def test_what_http_adds_to_a_token_is_measured_beside_the_engine() -> None:
+    numbers = run("serve", rows=4, repeats=1)
+    assert numbers["streams"] == 4 and numbers["new_tokens"] == 200
+    for name in ("wall", "loop"):
+        assert numbers["http"][name] > 0 and numbers["engine"][name] > 0
+        assert numbers["added"][name] == numbers["http"][name] - numbers["engine"][name]
+
+
 def test_questions_over_one_document_are_asked_at_once_and_in_turn() -> None:
     numbers = run("llamaindex", rows=3)
     together, apart = numbers["at_once"], numbers["one_after_the_other"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from mlx_agent_llm.chat.sampling import openai_logprobs
 from mlx_agent_llm.engine.chat_options import ReplyOptions
 from mlx_agent_llm.request import JSONSchema
 from mlx_agent_llm.server.api_error import invalid
@@ -66,7 +67,7 @@ class ChatCompletionRequest(SamplingFields):
         return ChatCall(
             read_history(self.messages),
             self._options(wanted if isinstance(wanted, JSONSchema) else None),
-            {**self.sampling(), **self._logprobs(), **constraint},
+            {**self.sampling(), "logprobs": openai_logprobs(self.logprobs, self.top_logprobs), **constraint},
             self._max_tokens(),
             self.max_reasoning_tokens,
             1 if self.n is None else self.n,
@@ -100,10 +101,3 @@ class ChatCompletionRequest(SamplingFields):
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise invalid("max_tokens and max_completion_tokens mean the same: give one", "max_tokens")
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-    def _logprobs(self) -> dict[str, int]:
-        if not self.logprobs:
-            if self.top_logprobs is not None:
-                raise invalid(f"top_logprobs={self.top_logprobs} needs logprobs=true", "top_logprobs")
-            return {}
-        return {"logprobs": self.top_logprobs or 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -46,15 +47,13 @@ async def embeddings(request: Request) -> Response:
     embedder, texts = _embedder(service, fields.model), fields.texts()
     if fields.dimensions not in (None, embedder.dimensions):
         raise invalid(f"dimensions={fields.dimensions} must be the model's, {embedder.dimensions}", "dimensions")
-    counts = await asyncio.to_thread(embedder.count_tokens, texts, prompt_name=fields.prompt_name)
-    for index, count in enumerate(counts):
-        if count > embedder.max_tokens:
-            raise invalid(
-                f"input[{index}] of {count} tokens must be at most {embedder.max_tokens}", "input", "input_too_long"
-            )
-    vectors = await embedder.aembed(texts, prompt_name=fields.prompt_name)
+    tokens = await asyncio.to_thread(embedder.tokenize, texts, prompt_name=fields.prompt_name)
+    if tokens.num_truncated:
+        raise await asyncio.to_thread(_too_long, embedder, texts, fields.prompt_name)
+    vectors = await embedder.aembed_tokens(tokens)
     data = [_entry(index, vector, fields.encoding_format) for index, vector in enumerate(vectors)]
-    usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)}
+    num_tokens = sum(map(len, tokens.token_ids))
+    usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
     return JSONResponse({"object": "list", "model": embedder.model_name, "data": data, "usage": usage})
 
 
@@ -66,6 +65,14 @@ def _embedder(service: Service, model: str) -> Embedder:
         raise invalid(f"model={model!r} is a chat model: it does not embed", "model", "wrong_model_kind")
     known = "none" if embedder is None else repr(embedder.model_name)
     raise APIError(404, f"model={model!r} is not served; known embedding models: {known}", "model", "model_not_found")
+
+
+def _too_long(embedder: Embedder, texts: Sequence[str], prompt_name: str | None) -> APIError:
+    """The first text that would be cut; how long it is takes reading it again."""
+    counts = embedder.count_tokens(texts, prompt_name=prompt_name)
+    index, count = next((index, count) for index, count in enumerate(counts) if count > embedder.max_tokens)
+    message = f"input[{index}] of {count} tokens must be at most {embedder.max_tokens}"
+    return invalid(message, "input", "input_too_long")
 
 
 def _entry(index: int, vector: Any, encoding_format: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A server that listens: how it begins, how it ends, and whom it lets listen."""
 
-import asyncio
 import signal
 import subprocess
 import sys
@@ -124,51 +123,6 @@ server.run()
         output = process.stdout.read().decode()
         assert process.wait(30) in (0, -signal.SIGTERM)
     assert "secret-key" not in output and "wrong-key" not in output
-
-
-@pytest.mark.long
-def test_many_clients_that_leave_send_nonsense_and_read_slowly_leave_nothing_behind() -> None:
-    import random
-
-    generator = random.Random(0)
-    engine = scripted_engine([LONG[:200]])
-
-    async def one(client: httpx.AsyncClient, until: float) -> int:
-        num_ended = 0
-        while time.monotonic() < until:
-            kind = generator.choice(["read", "read", "leave", "nonsense", "slow"])
-            if kind == "nonsense":
-                body = generator.choice([b"{", b"\xff", b'{"model": 1}', b"[]" * 1000])
-                response = await client.post("/v1/chat/completions", content=body, headers=JSON)
-                assert response.status_code == 400
-                continue
-            async with client.stream("POST", "/v1/chat/completions", json=BODY) as response:
-                assert response.status_code in (200, 429)
-                lines = [] if response.status_code == 200 else ["data: [DONE]"]
-                async for line in response.aiter_lines():
-                    lines.append(line)
-                    if kind == "leave" and generator.random() < 0.05:
-                        break
-                    if kind == "slow":
-                        await asyncio.sleep(0.01)
-                else:
-                    assert "data: [DONE]" in lines[-3:]
-                    num_ended += 1
-        return num_ended
-
-    async def all_of_them(url: str, seconds: float) -> int:
-        limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
-            until = time.monotonic() + seconds
-            return sum(await asyncio.gather(*(one(client, until) for _ in range(64))))
-
-    with listening(engine) as server:
-        assert asyncio.run(all_of_them(url_of(server), 60)) > 64
-        wait_until(lambda: engine.stats().num_used_blocks == 0)
-        assert not server.service.open_replies._replies and not server.gate._num_open
-
-
-JSON = {"content-type": "application/json"}
 
 
 def _path(server: DrainingServer) -> str:

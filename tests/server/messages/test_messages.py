@@ -178,37 +178,38 @@ async def test_what_only_begins_like_that_header_is_kept() -> None:
 NUDGE = {"type": "text", "text": "<system-reminder>The list of things to do is empty.</system-reminder>"}
 
 
-async def turn_of_a_coding_client(app: Any, number: int, messages: list[dict[str, Any]]) -> tuple[int, int]:
+async def turn_of_a_coding_client(app: Any, number: int, rules: str, messages: list[dict[str, Any]]) -> tuple[int, int]:
     """The tokens of the prompt, and how many of them were cached; the n-th request has its own header."""
     system = [
         {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch=0{number};"},
         {"type": "text", "text": "You write code.", "cache_control": {"type": "ephemeral"}},
-        {"type": "text", "text": "Read a file before you change it. Run the tests. " * 60},
+        {"type": "text", "text": rules},
     ]
     options: dict[str, Any] = {"tools": [TOOL], "metadata": {"user_id": f"session_{number}"}, "max_tokens": 100}
     usage = (await send(app, system=system, messages=messages, **options)).json()["usage"]
     return usage["input_tokens"] + usage["cache_read_input_tokens"], usage["cache_read_input_tokens"]
 
 
-async def check_the_second_turn(app: Any) -> None:
+async def check_the_second_turn(app: Any, num_rules: int) -> None:
+    rules = "Read a file before you change it. Run the tests. " * num_rules
     first: list[dict[str, Any]] = [{"role": "user", "content": [NUDGE, {"type": "text", "text": "Add 19 and 23."}]}]
     call = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 19, "b": 23}}
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "42"}
     second = [*first, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result, NUDGE]}]
-    await turn_of_a_coding_client(app, 1, first)
-    num_tokens, num_cached = await turn_of_a_coding_client(app, 2, second)
+    await turn_of_a_coding_client(app, 1, rules, first)
+    num_tokens, num_cached = await turn_of_a_coding_client(app, 2, rules, second)
     assert num_cached >= 0.95 * num_tokens
 
 
 async def test_the_second_turn_of_a_coding_client_finds_its_prefix() -> None:
     with serving([ADD_CALL, "42."]) as app:
-        await check_the_second_turn(app)
+        await check_the_second_turn(app, 60)
 
 
 @pytest.mark.long
 async def test_the_second_turn_of_a_coding_client_finds_its_prefix_on_the_demo_model(demo: LoadedModel) -> None:
     with serving(Engine(demo, CONFIG)) as app:
-        await check_the_second_turn(app)
+        await check_the_second_turn(app, 200)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
