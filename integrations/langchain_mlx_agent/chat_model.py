@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, closing
-from functools import partial
 from typing import Any, cast
-from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableMap
-from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap
 
 from langchain_mlx_agent.answers import PROVIDER, AnswerReader
+from langchain_mlx_agent.batching import BatchingChatModel
 from langchain_mlx_agent.errors import langchain_errors
 from langchain_mlx_agent.messages import as_dicts
-from langchain_mlx_agent.open_requests import OpenRequests, current_requests
-from langchain_mlx_agent.parameters import EngineChatModel
+from langchain_mlx_agent.open_requests import current_requests
 from langchain_mlx_agent.remote import AnyEngine
 from langchain_mlx_agent.request import ChatRequest, read_request
 from langchain_mlx_agent.structured import (
@@ -38,7 +35,7 @@ from langchain_mlx_agent.traced_streams import TracedStreams
 from mlx_agent_llm import ChatDelta, RequestError
 
 
-class ChatMLXAgent(TracedStreams, EngineChatModel):
+class ChatMLXAgent(TracedStreams, BatchingChatModel):
     """A chat model over one engine in this process, or a server's, made for many agents at a time.
 
     Setup:
@@ -166,52 +163,6 @@ class ChatMLXAgent(TracedStreams, EngineChatModel):
             return model | parser
         return RunnableMap(raw=model) | RunnableGenerator(parser.beside_raw, parser.abeside_raw)
 
-    def batch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """Answer all inputs at once, as many at a time as the engine runs unless max_concurrency says otherwise."""
-        configs = self._with_concurrency(config, len(inputs))
-        run = partial(super().batch, inputs, configs, return_exceptions=return_exceptions, **kwargs)
-        return run() if len(inputs) < 2 else OpenRequests().run(run)
-
-    async def abatch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """Like batch: what the engine cannot run yet waits here, where no queue overflows."""
-        configs = self._with_concurrency(config, len(inputs))
-        return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
-
-    def generate(
-        self,
-        messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
-        callbacks: Callbacks = None,
-        *,
-        run_id: UUID | None = None,
-        **kwargs: Any,
-    ) -> LLMResult:
-        """Answer several lists of messages at once; when one fails the others still finish, and then it is raised."""
-        if len(messages) < 2:
-            return super().generate(messages, stop, callbacks, run_id=run_id, **kwargs)
-        generate = partial(super().generate, stop=stop, callbacks=callbacks, **kwargs)
-        runs = [partial(generate, [one], run_id=None if index else run_id) for index, one in enumerate(messages)]
-        results = OpenRequests().run(partial(_run_at_once, runs, self._num_at_a_time(len(messages))))
-        return LLMResult(
-            generations=[result.generations[0] for result in results],
-            llm_output=self._combine_llm_outputs([result.llm_output for result in results]),
-            run=[info for result in results for info in result.run or ()],
-        )
-
     def get_token_ids(self, text: str) -> list[int]:
         """The tokens of a text, without any that the tokenizer would put around it."""
         if self.custom_get_token_ids is not None:
@@ -230,11 +181,6 @@ class ChatMLXAgent(TracedStreams, EngineChatModel):
     @property
     def _llm_type(self) -> str:
         return "mlx-agent"
-
-    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
-        usages = [output["token_usage"] for output in llm_outputs if output]
-        total = {name: sum(usage[name] for usage in usages) for name in usages[0]} if usages else {}
-        return {"token_usage": total, "model_name": self.model}
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         return super()._get_invocation_params(stop=self.stop if stop is None else stop, **kwargs)
@@ -317,17 +263,6 @@ class ChatMLXAgent(TracedStreams, EngineChatModel):
             own["trace_id"] = str(run.run_id)
         return read_request(messages, self.model, own if stop is None else {**own, "stop": stop}, options)
 
-    def _num_at_a_time(self, num_inputs: int) -> int:
-        return min(num_inputs, self._config.max_num_seqs)
-
-    def _with_concurrency(
-        self, config: RunnableConfig | list[RunnableConfig] | None, num_inputs: int
-    ) -> list[RunnableConfig]:
-        configs = get_config_list(config, num_inputs)
-        if configs and configs[0].get("max_concurrency") is None:
-            configs[0]["max_concurrency"] = self._num_at_a_time(num_inputs)
-        return configs
-
 
 def _stream_of(engine: AnyEngine, request: ChatRequest, options: dict[str, Any]) -> closing[Generator[ChatDelta]]:
     stream = cast("Generator[ChatDelta]", engine.stream_chat(request.messages, **options))
@@ -340,12 +275,6 @@ def _astream_of(
     engine: AnyEngine, request: ChatRequest, options: dict[str, Any]
 ) -> aclosing[AsyncGenerator[ChatDelta]]:
     return aclosing(cast("AsyncGenerator[ChatDelta]", engine.astream_chat(request.messages, **options)))
-
-
-def _run_at_once(runs: Sequence[Callable[[], LLMResult]], max_workers: int) -> list[LLMResult]:
-    with ContextThreadPoolExecutor(max_workers=max_workers) as threads:
-        started = [threads.submit(run) for run in runs]
-    return [run.result() for run in started]
 
 
 async def _answer(engine: AnyEngine, request: ChatRequest, options: dict[str, Any], load_seconds: float) -> AIMessage:

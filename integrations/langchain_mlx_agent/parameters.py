@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlx_agent_llm.remote import RemoteEngines
 
 _ALIASES = frozenset({"model_name", "stop_sequences"})
+_OF_CALLS = frozenset({"format", "response_format", "tools", "tool_choice", "parallel_tool_calls"})
 
 
 class EngineChatModel(Closing, BaseChatModel):
@@ -71,7 +72,7 @@ class EngineChatModel(Closing, BaseChatModel):
     None leaves it as it is, and so does False where there is no switch. What was thought stands in
     additional_kwargs["reasoning_content"] and in the reasoning blocks of content_blocks, never in the text.
     """
-    max_reasoning_tokens: int | None = None
+    max_reasoning_tokens: int | None = Field(default=None, ge=0)
     """After so many tokens of reasoning its end is written."""
     strict: bool | None = None
     """Whether schemas that no grammar enforces are refused, as they are by default, or checked afterwards."""
@@ -193,10 +194,10 @@ def _with_own_names(values: dict[str, Any], fields: Set[str]) -> dict[str, Any]:
     """The parameters by their names here; those that nobody reads are told of, with what to write instead."""
     own = {name: value for name, value in values.items() if name in fields or name in _ALIASES}
     others = {name: value for name, value in values.items() if name not in own}
-    unread = [name for name in others if advice_on(name) is not None]
+    unread = [name for name in others if _advice_on(name) is not None]
     others = with_own_names({name: value for name, value in others.items() if name not in unread})
     for name in sorted([*unread, *(others.keys() - fields - OWN_OPTIONS)]):
-        advice = advice_on(name)
+        advice = _advice_on(name)
         hint = f": {advice}" if advice else ""
         warnings.warn(f"ChatMLXAgent has no parameter {name!r}, which has no effect{hint}", stacklevel=5)
     if twice := own.keys() & others.keys():
@@ -204,3 +205,8 @@ def _with_own_names(values: dict[str, Any], fields: Set[str]) -> dict[str, Any]:
     further = {name: value for name, value in others.items() if name in OWN_OPTIONS - fields}
     kwargs = {"model_kwargs": {**(own.get("model_kwargs") or {}), **further}} if further else {}
     return {**own, **{name: value for name, value in others.items() if name in fields}, **kwargs}
+
+
+def _advice_on(name: str) -> str | None:
+    of_calls = "a call takes it, and bind, bind_tools and with_structured_output give it to all calls"
+    return of_calls if name in _OF_CALLS else advice_on(name)

@@ -35,7 +35,8 @@ class CallLedger:
         if not isinstance(call_id, str) or call_id not in self._known:
             raise RequestError(
                 f"{place}.tool_call_id={call_id!r} must be the id of a call in an earlier assistant message; "
-                f"known ids: {', '.join(map(repr, sorted(self._known))) or 'none'}"
+                f"known ids: {', '.join(map(repr, sorted(self._known))) or 'none'}. "
+                "What answers no call is a user's message"
             )
         if self._known[call_id]:
             raise RequestError(

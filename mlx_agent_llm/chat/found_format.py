@@ -33,9 +33,10 @@ class Abilities(NamedTuple):
     tools: whether it shows tools. calls: as what it takes the arguments of calls; None where it shows no calls.
     two_calls: whether a turn may hold two. beside: whether text is shown in the turn of a call, or in one before it;
     None where it is not. results: whether a result is shown at the end of a chat. system: whether it takes a turn of
-    the system. switch: the option that turns reasoning on and off. reasoning: the key of a turn that holds it.
-    in_variables: whether it takes the tools as a text in a variable of its own. wants_list: whether a chat without
-    tools needs an empty list of them. without_content: whether it shows calls where their turn's text is None alone.
+    the system; later_systems: and further ones after others. switch: the option that turns reasoning on and off.
+    reasoning: the key of a turn that holds it. in_variables: whether it takes the tools as a text in a variable of its
+    own. wants_list: whether a chat without tools needs an empty list of them. without_content: whether it shows calls
+    where their turn's text is None alone.
     """
 
     tools: bool = False
@@ -44,6 +45,7 @@ class Abilities(NamedTuple):
     beside: PlaceOfText | None = None
     results: bool = False
     system: bool = False
+    later_systems: bool = False
     switch: str | None = None
     reasoning: str | None = None
     in_variables: bool = False
@@ -180,6 +182,7 @@ def _abilities(way: Probing, shown: ShownReasoning) -> Abilities:
         beside=way.place_of_text if has_calls else None,
         results=has_calls and way.has_result,
         system=way.has_system,
+        later_systems=way.has_later_systems,
         switch=way.switch,
         reasoning=shown.key,
         in_variables=way.in_variables,

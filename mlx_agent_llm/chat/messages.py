@@ -135,7 +135,7 @@ def _read_call(call: Any, place: str, ledger: CallLedger) -> ToolCall:
         raise RequestError(f"{place}={call!r} must be {{'id', 'type': 'function', 'function': {{...}}}}")
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        raise RequestError(f"{place}.function.name={name!r} must be a non-empty string")
+        raise RequestError(f"{place}.function.name={name!r} must be a non-empty string; a call without one is text")
     arguments, text = _read_arguments(function.get("arguments"), f"{place}.function.arguments")
     return ToolCall(ledger.add(call.get("id"), place), name, arguments, text)
 

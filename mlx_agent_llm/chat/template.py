@@ -19,6 +19,7 @@ from mlx_agent_llm.chat.turns import (
     turns_as_data,
     turns_as_text,
     turns_of_one_call,
+    turns_with_one_system,
     turns_with_text_before,
     with_tools,
 )
@@ -55,15 +56,18 @@ def render_prompt(
 
     A template that shows tools and calls in this format gets them. For others the system turn begins with the tools, so
     that agents with the same tools share a prefix whatever their own system text says. The response format stands at
-    the end of the system turn. Where the template has no such turn, the first turn of the user begins with it. A
-    RequestError carries what the template itself refuses.
+    the end of the system turn. Where the template has no such turn, the first turn of the user begins with it, and
+    where it shows the system at the beginning alone, the turns of the system there are one. A RequestError carries what
+    the template itself refuses.
     """
     tool_format, abilities = found.tool_format, found.abilities
     options = _thinking_options(tokenizer.chat_template or "", abilities, enable_thinking)
 
+    shown = turns if abilities.later_systems else turns_with_one_system(turns)
+
     def render(change: Callable[[Any], Any]) -> str:
         """The prompt; the change is made to what users wrote, before marks of ours are written around it."""
-        own_turns = [_changed_turn(turn, change) for turn in turns]
+        own_turns = [_changed_turn(turn, change) for turn in shown]
         own_tools = [
             replace(tool, description=change(tool.description), parameters=change(tool.parameters)) for tool in tools
         ]
@@ -82,7 +86,7 @@ def render_prompt(
 
     shield = Shield(
         tokenizer.special_token_texts.values(),
-        [*map(_written, turns), *map(_declared, tools), _response_instructions(response)],
+        [*map(_written, shown), *map(_declared, tools), _response_instructions(response)],
     )
     text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
     return Prompt(token_ids, text, _thinking(text, tool_format))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from mlx_agent_llm.chat.derive.probes import Arguments
@@ -12,6 +13,7 @@ from mlx_agent_llm.chat.output import ToolCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import write_json
+from mlx_agent_llm.errors import RequestError
 
 
 def turns_as_data(
@@ -33,6 +35,22 @@ def turns_as_data(
             message["name"] = names.get(turn.tool_call_id, "")
         messages.append(message)
     return messages
+
+
+def turns_with_one_system(turns: Sequence[Message]) -> list[Message]:
+    """The same history for a template that shows the system at the beginning alone: its turns there are one.
+
+    A later one is a RequestError.
+    """
+    leading = list(takewhile(lambda turn: turn.role == "system", turns))
+    others = turns[len(leading) :]
+    late = next((turn for turn in others if turn.role == "system"), None)
+    if late is not None:
+        raise RequestError(
+            f"the model's chat template shows no system message after others, as {late.content[:80]!r}: "
+            "put its text into the first one, or into a user's message"
+        )
+    return [*(Message("system", "\n\n".join(turn.content for turn in leading)) for _ in leading[:1]), *others]
 
 
 def turns_of_one_call(turns: Sequence[Message]) -> list[Message]:

@@ -37,7 +37,7 @@ def _row(name: str) -> str:
         _mark(can.two_calls),
         can.beside or "no",
         _mark(can.results),
-        _mark(can.system),
+        "first" if can.system and not can.later_systems else _mark(can.system),
         "no" if marks is None else f"`{marks.begin}`".replace("|", "\\|"),
         f"`{can.switch}`" if can.switch else "no",
     ]

@@ -125,6 +125,13 @@ class Probing:
         return THOUGHT in self.render([{"role": "system", "content": THOUGHT}, _user()], prompt=True)
 
     @cached_property
+    def has_later_systems(self) -> bool:
+        """Whether a turn of the system is shown after others, beside one at the beginning."""
+        first, later = ({"role": "system", "content": text} for text in (BESIDE, THOUGHT))
+        shown = self.render([first, _user(), _answer(), later, _user()], prompt=True)
+        return BESIDE in shown and THOUGHT in shown
+
+    @cached_property
     def wants_list(self) -> bool:
         """Whether chats without tools are refused, unless their list is an empty one."""
         try:

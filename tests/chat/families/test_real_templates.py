@@ -137,6 +137,20 @@ def test_whole_conversations_are_rendered_with_all_that_was_said(name: str) -> N
 
 
 @every_template
+def test_no_message_of_the_system_is_lost(name: str) -> None:
+    rules = [{"role": "system", "content": "firstrule"}, {"role": "system", "content": "secondrule"}]
+    ask = {"role": "user", "content": "askedtext"}
+    shown = tokenizer_text(name, [*rules, ask])
+    assert shown.index("firstrule") < shown.index("secondrule") < shown.index("askedtext")
+    late = [rules[0], ask, {"role": "assistant", "content": "answer"}, rules[1], ask]
+    if found_format(tokenizer_of(name)).abilities.later_systems:
+        assert "secondrule" in tokenizer_text(name, late)
+    else:
+        with pytest.raises(RequestError, match=r"no system message after others, as 'secondrule': put its text"):
+            tokenizer_text(name, late)
+
+
+@every_template
 def test_a_prompt_is_what_hugging_face_renders(name: str) -> None:
     tokenizer = tokenizer_of(name)
     found = found_format(tokenizer)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,18 +20,45 @@ from langchain_mcp_adapters.client import MultiServerMCPClient
 from langchain_mlx_agent import ChatMLXAgent
 from mlx_agent_llm import Engine
 from mlx_agent_llm.constrain.violation import violation
+from tests.support.corpora import server_command
 from tests.support.langchain_chats import scripted
 from tests.support.mcp_servers import OPENAPI, SERVERS, command_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
 
 async def tools_of(server: str) -> dict[str, BaseTool]:
     command, *rest = command_of(server)
-    connection: Any = {"command": command, "args": rest, "transport": "stdio"}
+    return await tools_over({"command": command, "args": rest, "transport": "stdio"})
+
+
+async def tools_over(connection: Any) -> dict[str, BaseTool]:
     return {tool.name: tool for tool in await MultiServerMCPClient({"server": connection}).get_tools()}
 
 
+@contextmanager
+def listening(name: str, *arguments: str) -> Iterator[str]:
+    """The address of a server that listens for MCP over HTTP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*server_command(name), *arguments]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, env={**os.environ, "PORT": str(port)}, stdout=quiet, stderr=quiet) as server:
+        try:
+            wait_until(lambda: is_open(port), 60)
+            yield f"http://127.0.0.1:{port}/mcp"
+        finally:
+            server.terminate()
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+EVERYTHING = "@modelcontextprotocol/server-everything"
 RESULTS = {
     "get-tiny-image": (
         {},
@@ -43,6 +75,17 @@ RESULTS = {
 
 @pytest.mark.parametrize("name", RESULTS)
 async def test_an_agent_reads_whatever_a_tool_of_a_server_gives(name: str) -> None:
+    await check_a_call(name, await tools_of(EVERYTHING))
+
+
+async def test_an_agent_calls_a_server_over_http() -> None:
+    with listening(EVERYTHING, "streamableHttp") as url:
+        tools = await tools_over({"url": url, "transport": "streamable_http"})
+        await check_a_call("get-sum", tools)
+        await check_a_call("get-tiny-image", tools)
+
+
+async def check_a_call(name: str, tools: dict[str, BaseTool]) -> None:
     arguments, expected = RESULTS[name]
     prompts: list[str] = []
 
@@ -52,7 +95,6 @@ async def test_an_agent_reads_whatever_a_tool_of_a_server_gives(name: str) -> No
         call = json.dumps({"name": name, "arguments": arguments})
         return "Done." if is_answered else f"<tool_call>{call}</tool_call>"
 
-    tools = await tools_of("@modelcontextprotocol/server-everything")
     with scripted(reply, max_tokens=200) as chat:
         agent: Any = create_agent(chat, list(tools.values()))
         answer = await agent.ainvoke({"messages": [HumanMessage("Go on.")]})

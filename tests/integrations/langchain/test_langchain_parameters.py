@@ -109,6 +109,8 @@ def test_a_model_or_an_engine_is_needed_and_unknown_parameters_are_told() -> Non
         "EngineConfig(max_model_len=...) bounds the context, which is the model's own by default",
         "ChatMLXAgent has no parameter 'tempreature', which has no effect",
     ]
+    with pytest.warns(UserWarning, match="no parameter 'format', which has no effect: a call takes it, and bind"):
+        ChatMLXAgent(model="demo", format="json")
 
 
 def test_parameters_that_mean_the_same_elsewhere_are_taken_by_their_names_there(random_engine: Engine) -> None:
@@ -128,6 +130,9 @@ def test_parameters_that_mean_the_same_elsewhere_are_taken_by_their_names_there(
         ({"keep_alive": "5m"}, "keep_alive='5m' is not known here: an engine stays loaded until .* close"),
         ({"num_predict": 3, "max_tokens": 4}, "mean the same: give one of them"),
         ({"temperature": float("nan")}, "temperature=nan must be"),
+        ({"prediction": "x"}, "prediction='x' is not known here: draft_text is a text that the answer may quote"),
+        ({"function_call": "add"}, "function_call='add' is not known here: tool_choice takes the name"),
+        ({"think": True}, "reasoning=True needs a chat template"),
         ({"reasoning": True}, "reasoning=True needs a chat template that renders otherwise with it"),
         ({"reasoning": "low"}, "reasoning='low' needs a chat template with levels"),
     ],

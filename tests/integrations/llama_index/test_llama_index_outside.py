@@ -49,6 +49,9 @@ def random_llm() -> Iterator[MLXAgentLLM]:
         yield MLXAgentLLM(engine=engine, temperature=1, max_tokens=500, seed=1)
 
 
+CALL = ToolCallBlock(tool_call_id="c1", tool_name="plant", tool_kwargs={})
+
+
 def test_parts_media_and_invalid_calls_of_the_history_reach_the_model(make_llm: MakeLLM) -> None:
     prompts: list[str] = []
 
@@ -133,6 +136,60 @@ def test_settings_by_other_names_are_taken_or_told_of(make_llm: MakeLLM) -> None
     with pytest.raises(LLMRequestError, match="reasoning=True needs a chat template that renders otherwise with it"):
         llm.chat(ASK, reasoning=True)
     assert llm.chat(ASK, reasoning=False).message.content == "Hel"
+    with pytest.raises(ValidationError, match="max_reasoning_tokens"):
+        make_llm(["Hi."], max_reasoning_tokens=-1)
+    with pytest.raises(LLMRequestError, match="api_base='x' is not known here: base_url is the address of a server"):
+        llm.chat(ASK, api_base="x")
+
+
+def test_a_format_among_the_settings_is_json_mode_or_refused(make_llm: MakeLLM) -> None:
+    assert make_llm(['{"a": 1}'], format="json").chat(ASK).message.content == '{"a": 1}'
+    with pytest.raises(ValidationError, match=r"format=.* must be 'json': a schema is a call's response_format"):
+        make_llm(["Hi."], format={"type": "object"})
+
+
+def test_a_call_whose_arguments_another_provider_broke_stays_in_the_history_as_its_text(make_llm: MakeLLM) -> None:
+    prompts: list[str] = []
+
+    def reply(prompt: str) -> str:
+        prompts.append(prompt)
+        return "Fine."
+
+    block = ToolCallBlock(tool_call_id="c1", tool_name="plant", tool_kwargs='{"root": ')
+    openai = {"id": "c2", "type": "function", "function": {"name": "plant", "arguments": "[1]"}}
+    history = [
+        ChatMessage("Hi"),
+        ChatMessage([block], role="assistant", additional_kwargs={"tool_calls": [openai]}),
+        ChatMessage("No JSON.", role="tool", additional_kwargs={"tool_call_id": "c1"}),
+        ChatMessage("No object.", role="tool", additional_kwargs={"tool_call_id": "c2"}),
+    ]
+    assert make_llm(reply).chat(history).message.content == "Fine."
+    for part in ('"plant", "arguments": {"root": ', '"arguments": [1]', "No JSON.", "No object."):
+        assert part in prompts[0]
+
+
+@pytest.mark.parametrize(
+    ("history", "problem"),
+    [
+        ([ChatMessage("1", role="tool", additional_kwargs={"tool_call_id": "c9"})], "What answers no call is a user's"),
+        (
+            [
+                ChatMessage([CALL], role="assistant"),
+                *[ChatMessage("1", role="tool", additional_kwargs={"tool_call_id": "c1"})] * 2,
+            ],
+            "tool_call_id='c1' is answered a second time: put all of a result into one message",
+        ),
+        (
+            [ChatMessage([ToolCallBlock(tool_call_id="c1", tool_name="", tool_kwargs={})], role="assistant")],
+            "name='' must be a non-empty string; a call without one is text",
+        ),
+    ],
+)
+def test_answers_of_no_call_second_answers_and_calls_without_a_name_are_refused(
+    make_llm: MakeLLM, history: list[ChatMessage], problem: str
+) -> None:
+    with pytest.raises(LLMRequestError, match=problem):
+        make_llm(["Fine."]).chat([ChatMessage("Hi"), *history])
 
 
 def test_json_mode_is_a_json_object(random_llm: MLXAgentLLM) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,9 +36,10 @@ def as_dicts(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """The messages as role, content, reasoning_content, tool_calls, invalid_tool_calls and tool_call_id.
 
     Text comes from the TextBlocks, calls from the ToolCallBlocks and from additional_kwargs["tool_calls"], each id
-    once; calls that cannot be run from additional_kwargs["invalid_tool_calls"]. What an assistant thought is for the
-    chat template to show, and a CachePoint asks for what the engine does anyway. Media in the result of a tool is noted
-    with what is known of it. Any other block is a RequestError that names messages[i].blocks[j].
+    once; calls that cannot be run are those of additional_kwargs["invalid_tool_calls"], and those whose arguments are a
+    text that is no JSON object. What an assistant thought is for the chat template to show, and a CachePoint asks for
+    what the engine does anyway. Media in the result of a tool is noted with what is known of it. Any other block is a
+    RequestError that names messages[i].blocks[j].
     """
     return [_as_dict(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
@@ -63,10 +65,15 @@ def _joined(texts: Sequence[str | None]) -> str | list[str]:
 
 def _of_assistant(message: ChatMessage, place: str) -> dict[str, Any]:
     thoughts = [block.content for block in message.blocks if isinstance(block, ThinkingBlock) and block.content]
+    calls = _calls(message, place)
+    broken = [call for call in calls if _is_broken(call["function"]["arguments"])]
     found = {
         "reasoning_content": "".join(thoughts),
-        "tool_calls": _calls(message, place),
-        "invalid_tool_calls": list(message.additional_kwargs.get("invalid_tool_calls") or ()),
+        "tool_calls": [call for call in calls if call not in broken],
+        "invalid_tool_calls": [
+            *(message.additional_kwargs.get("invalid_tool_calls") or ()),
+            *({"id": call["id"], "text": _text_of(call["function"])} for call in broken),
+        ],
     }
     return {name: value for name, value in found.items() if value}
 
@@ -89,6 +96,18 @@ def _calls(message: ChatMessage, place: str) -> list[dict[str, Any]]:
     others = message.additional_kwargs.get("tool_calls") or ()
     read = [_read_call(call, f"{place}.additional_kwargs['tool_calls'][{index}]") for index, call in enumerate(others)]
     return calls + [call for call in read if call["id"] not in known]
+
+
+def _is_broken(arguments: Any) -> bool:
+    """Whether arguments that came as text are no JSON object, as where another provider's stream broke off."""
+    try:
+        return isinstance(arguments, str) and not isinstance(json.loads(arguments), dict)
+    except (ValueError, RecursionError):
+        return True
+
+
+def _text_of(function: Mapping[str, Any]) -> str:
+    return f'{{"name": {json.dumps(function["name"])}, "arguments": {function["arguments"]}'
 
 
 def openai_call(call_id: str | None, name: Any, arguments: Any) -> dict[str, Any]:

@@ -25,6 +25,15 @@ def own_names(options: Mapping[str, Any]) -> dict[str, Any]:
     return with_own_names(renamed)
 
 
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an LLM by their names here; format="json", as Ollama's LLM has it, is json_mode."""
+    wanted = settings.get("format") or None
+    if wanted not in (None, "json"):
+        raise RequestError(f"format={wanted!r} must be 'json': a schema is a call's response_format")
+    named = own_names({name: value for name, value in settings.items() if name != "format"})
+    return {**named, "json_mode": True} if wanted == "json" else named
+
+
 def chat_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a chat; None leaves one to the settings of the LLM, or to the engine.
 
