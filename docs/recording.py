@@ -17,7 +17,7 @@ from mlx_agent_llm.cli.demo.team import make_team, run_team
 
 PICTURE = Path(__file__).parent / "img" / "demo.svg"
 _AGENTS, _COLUMNS = 4, 120
-_TOKENS_BEFORE_LOOKING = 70
+_TOKENS_BEFORE_LOOKING = 130
 
 
 async def record(team: list[Agent], engine: Engine, console: Console) -> None:
