@@ -17,11 +17,12 @@ def test_the_page_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.syspath_prepend(demo_embedder_folder().parents[1])
     names: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     write_tiny_cross_encoder(tmp_path, "bert")
     blocks = [block.replace("cross-encoder/ms-marco-MiniLM-L6-v2", str(tmp_path)) for block in blocks]
     for block in blocks:
         exec(block, names)
+    assert names["ledger"].total > 0
     assert names["vectors"].shape == (1, 384)
     assert names["scores"].shape == (1, 1)
     assert len(names["ranked"]) == 1
