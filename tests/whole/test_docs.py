@@ -57,8 +57,8 @@ def test_every_command_that_is_named_exists() -> None:
     assert len(named) > 10
     for name, argument in named:
         assert name in COMMANDS.commands, f"mlx-agent {name}"
-        if name == "models" and argument:
-            assert argument in COMMANDS.commands[name].commands, f"mlx-agent models {argument}"  # type: ignore[attr-defined]
+        if name in ("kv", "models") and argument:
+            assert argument in COMMANDS.commands[name].commands, f"mlx-agent {name} {argument}"  # type: ignore[attr-defined]
 
 
 def test_the_drawings_are_those_that_their_script_makes() -> None:
