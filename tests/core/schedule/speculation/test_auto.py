@@ -1,4 +1,4 @@
-"""That "auto" drafts where it is worth it and nowhere else, by a clock of its own: a step takes 1, and rows more."""
+"""That "auto" drafts where it is worth it and nowhere else, by a clock of its own: a step takes 1, a row more."""
 
 import random
 from typing import NamedTuple

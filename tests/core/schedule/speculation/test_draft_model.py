@@ -31,6 +31,12 @@ def test_a_request_says_with_a_draft_model_what_it_says_without_one(kind: str) -
     assert stats.num_steps < 20 or kind != "qwen3"
 
 
+def test_one_token_a_step_is_drafted_where_one_is_asked_for() -> None:
+    core = make_core(tiny("qwen3"), draft_model=tiny("qwen3"), speculation=1)
+    run(core, *PROMPTS)
+    assert core.stats().num_accepted_tokens > 0
+
+
 def test_what_it_says_hangs_on_the_request_alone_whatever_was_drafted_before() -> None:
     model = tiny("qwen3")
     request = Request(0, PROMPTS[1], SamplingParams(), 0, lambda delta: None)
