@@ -42,7 +42,7 @@ KEYWORDS: list[tuple[str, str, str, str]] = [
         "by what the array holds so far, where each item has one text; beside `contains` by a rule for every set",
         "items of open objects, of any type or nested arrays of this kind; ten values beside `contains`",
     ),
-    ("properties required additionalProperties", EXACT, "", ""),
+    ("properties required additionalProperties", EXACT, "", "2,500 names or more in one object"),
     ("patternProperties propertyNames", EXACT, "disjoint languages of names", "more than 16 overlaps of patterns"),
     (
         "minProperties maxProperties",
