@@ -109,11 +109,6 @@ def test_operations_are_counted_by_layers(monkeypatch: pytest.MonkeyPatch) -> No
     assert count_launches().a_buffer == 7
 
 
-def test_a_file_without_the_verification_is_refused(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["doctor", "--json", str(tmp_path / "verify.json")])
-    assert done.exit_code == 2 and "--verify" in done.output
-
-
 @pytest.mark.long
 def test_this_device_computes_what_it_should() -> None:
     done = verify()

@@ -290,7 +290,7 @@ def test_a_cancelled_request_whose_text_cannot_be_ended_fails_alone(
     cancelled, sound = engine.submit("x", replace(PARAMS, max_tokens=4000)), engine.submit("x", PARAMS)
     next(iter(cancelled))
 
-    def broken_finish(self: TextStop) -> str:
+    def broken_finish(*arguments: object) -> str:
         raise Fault("the text broke")
 
     with monkeypatch.context() as patch:
