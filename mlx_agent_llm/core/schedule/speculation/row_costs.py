@@ -41,9 +41,14 @@ class RowCosts:
 
     def __init__(self) -> None:
         self._steps = defaultdict[int, _Steps](_Steps)
+        self._nums_rows = set[int]()  # of steps so far
 
     def observe(self, num_streams: int, num_draft_tokens: int, seconds: float) -> None:
-        """Learn from a step without prompts."""
+        """Learn from a step without prompts, but not from the first of so many rows, for which MLX may have compiled."""
+        num_rows = num_streams + num_draft_tokens
+        if num_rows not in self._nums_rows:
+            self._nums_rows.add(num_rows)
+            return
         steps = self._steps[num_streams.bit_length()]
         steps.cost = None
         if num_draft_tokens:

@@ -24,7 +24,7 @@ from mlx_agent_llm.request import NO_DRAFT, Draft, Request
 _MAX_TOKENS = 32  # of a draft whose length is measured
 # While the cost of rows is unknown: as many tokens of each request at most, and those with such a chance. Once some
 # steps with drafts were seen, so many of one request, the one in flight among them: it may be that rows are dear.
-_TRIED = 4, 0.5
+_TRIED = 4, 0.3
 _NUM_TRIED_AGAIN = 2
 
 

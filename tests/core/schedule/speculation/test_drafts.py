@@ -114,6 +114,17 @@ def test_the_cost_of_a_row_is_found_among_steps_that_are_slow_for_other_reasons(
     assert cost.fixed == pytest.approx(0.08, rel=0.3)
 
 
+def test_the_first_step_of_so_many_rows_says_nothing_of_what_rows_cost() -> None:
+    costs = RowCosts()
+    for _ in range(4):
+        costs.observe(1, 0, 0.002)
+    for count in (1, 2, 3):
+        costs.observe(1, count, 0.8)  # MLX compiles
+        costs.observe(1, count, 0.0022)
+    cost = costs.of(1)
+    assert cost is not None and cost.fixed < 0.0025 and cost.row < 0.0005
+
+
 @pytest.mark.parametrize("value", [-1, 0, 65, True, 1.5, "on", None])
 def test_a_bad_number_of_drafted_tokens_is_named(value: object) -> None:
     with pytest.raises(ValueError, match=f"speculation={value!r} must be"):
