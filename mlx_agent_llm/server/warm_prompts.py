@@ -1,4 +1,4 @@
-"""System prompts that are computed before the first request: who begins with one finds it in the prefix cache."""
+"""System prompts that are computed before the first request, and stay: who begins with one finds it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mlx_agent_llm.engine import Engine
-from mlx_agent_llm.request import SamplingParams
 from mlx_agent_llm.server.body import Fields
 
 
@@ -34,12 +33,12 @@ def read_warm_prompts(path: Path) -> list[WarmPrompt]:
 
 
 def load_warm(source: str, prompts: Sequence[WarmPrompt]) -> Engine:
-    """The engine of a source, which has computed the prompts; it is closed again where one does not fit."""
+    """The engine of a source, which has computed and pinned the prompts; closed again where one does not fit."""
     engine = Engine.load(source)
     try:
         for prompt in prompts:
             turns = [{"role": "system", "content": prompt.system}, {"role": "user", "content": "Hello"}]
-            engine.chat(turns, tools=prompt.tools, params=SamplingParams(max_tokens=1))
+            engine.warm([turns], tools=prompt.tools)
     except BaseException:
         engine.close()
         raise
