@@ -57,7 +57,7 @@ def test_every_mlx_agent_command_that_is_named_exists_and_takes_its_options() ->
         assert name in COMMANDS.commands, f"mlx-agent {name}"
         context = COMMANDS.commands[name].make_context(name, list(arguments))
         if name == "bench":
-            assert context.params["name"] in WORKLOADS
+            assert context.params["name"] in (*WORKLOADS, "all")
 
 
 def test_every_link_to_a_file_leads_to_one() -> None:
