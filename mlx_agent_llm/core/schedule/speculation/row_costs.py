@@ -44,7 +44,7 @@ class RowCosts:
         self._nums_rows = set[int]()  # of steps so far
 
     def observe(self, num_streams: int, num_draft_tokens: int, seconds: float) -> None:
-        """Learn from a step without prompts, but not from the first of so many rows, for which MLX may have compiled."""
+        """Learn from a step without prompts, but not from the first of so many rows: MLX may have compiled for it."""
         num_rows = num_streams + num_draft_tokens
         if num_rows not in self._nums_rows:
             self._nums_rows.add(num_rows)
