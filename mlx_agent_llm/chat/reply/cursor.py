@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import lru_cache
 from typing import TypeVar
 
@@ -131,6 +131,11 @@ class Cursor:
         while (yield from self.peek()) in _PLACES[unit]:
             self.position += 1
         return self.position > begin
+
+
+def decided(reading: Iterator[T | None]) -> list[T]:
+    """What a reader yields before it waits."""
+    return list(iter(reading.__next__, None))
 
 
 def collect(pieces: Pieces[T]) -> Waiting[tuple[str, T]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from mlx_agent_llm.chat.reply.channel_reader import MESSAGE, RECIPIENT, START, stands_at_header
-from mlx_agent_llm.chat.reply.cursor import Cursor, Pieces, collect
+from mlx_agent_llm.chat.reply.cursor import Cursor, Pieces, collect, decided
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.request import TextPiece
@@ -32,20 +32,12 @@ class ReplyText:
     def feed(self, text: str) -> Sequence[TextPiece]:
         """The pieces that more of the reply decides."""
         self._cursor.text += text
-        return self._advance()
+        return decided(self._reading)
 
     def finish(self) -> Sequence[TextPiece]:
         """What was held back, when no more text comes."""
         self._cursor.is_ended = True
-        return self._advance()
-
-    def _advance(self) -> list[TextPiece]:
-        pieces: list[TextPiece] = []
-        for piece in self._reading:
-            if piece is None:
-                break
-            pieces.append(piece)
-        return pieces
+        return decided(self._reading)
 
     def _read(self) -> _Reading:
         yield from self._read_reasoning()

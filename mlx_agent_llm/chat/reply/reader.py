@@ -11,7 +11,7 @@ from typing import Literal
 
 from mlx_agent_llm.chat.output import ChatDelta, InvalidToolCall, new_call_id
 from mlx_agent_llm.chat.reply.calls import OpenCall
-from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, Waiting, collect
+from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, Waiting, collect, decided
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
 from mlx_agent_llm.chat.tools import Tool
@@ -50,21 +50,13 @@ class ReplyReader:
     def feed(self, text: str) -> list[ChatDelta]:
         """What a piece of the reply adds; markers, and what may become one, are held back."""
         self._cursor.text += text
-        return self._advance()
+        return decided(self._reading)
 
     def finish(self, cut_off: bool = False) -> list[ChatDelta]:
         """What was held back, when no more text comes; `cut_off`: at the token budget."""
         self._cursor.is_ended = True
         self._is_cut_off = cut_off
-        return self._advance()
-
-    def _advance(self) -> list[ChatDelta]:
-        deltas: list[ChatDelta] = []
-        for delta in self._reading:
-            if delta is None:
-                break
-            deltas.append(delta)
-        return deltas
+        return decided(self._reading)
 
     def _read(self) -> Reading[None]:
         yield from self._read_reasoning()

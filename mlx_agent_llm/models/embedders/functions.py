@@ -31,7 +31,9 @@ _ERF_Q = (
 )
 _EXP = tuple(1 / math.factorial(power) for power in range(4, -1, -1))
 _NUM_SQUARINGS = 5
-OUT_OF_REACH = -3e4  # what is added to scores: float16 holds it; a token of padding that sees none would be NaN by -inf
+_OUT_OF_REACH = (
+    -3e4
+)  # what is added to scores: float16 holds it; a token of padding that sees none would be NaN by -inf
 _LOWEST = -20.0  # exp of less is taken for that of this, 2e-9
 
 
@@ -75,6 +77,13 @@ def attend_in_products(
     weights = exp_of_negative(scores - scores.max(axis=-1, keepdims=True))
     column = real.swapaxes(-1, -2).astype(mx.float32)  # (B, 1, L, 1): a product sums four times as fast as a sum
     return (weights @ (value * column)) / (weights @ column)
+
+
+def bias_of_window(num_tokens: int, reach: int) -> mx.array:
+    """What is added to scores, (1, 1, L, L), where a token sees so many others to each side."""
+    positions = mx.arange(num_tokens)
+    is_near = mx.abs(positions[None] - positions[:, None]) <= reach
+    return mx.where(is_near, 0.0, _OUT_OF_REACH)[None, None]
 
 
 def gelu_in_products(x: mx.array) -> mx.array:

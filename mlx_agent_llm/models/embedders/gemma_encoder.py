@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.models.embedders.encoder import rotate
-from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, OUT_OF_REACH, Functions
+from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions, bias_of_window
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 
 
@@ -49,9 +49,7 @@ class GemmaEncoder(nn.Module):
         hidden = self.word_embeddings(texts.tokens)
         hidden = hidden * mx.array(self._shape.hidden_size**0.5, hidden.dtype)
         real = texts.are_real[:, None, None]  # (B, 1, 1, L)
-        positions = mx.arange(texts.tokens.shape[1])
-        is_near = mx.abs(positions[None] - positions[:, None]) <= self._shape.reach
-        window = mx.where(is_near, 0.0, OUT_OF_REACH)[None, None]  # (1, 1, L, L): what is added to a score
+        window = bias_of_window(texts.tokens.shape[1], self._shape.reach)
         for layer, is_local in zip(self.layers, self._shape.are_local, strict=True):
             hidden = layer(hidden, real, window if is_local else None)
         normed: mx.array = self.final_norm(hidden)

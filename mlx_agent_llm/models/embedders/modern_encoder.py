@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.models.embedders.encoder import rotate
-from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, OUT_OF_REACH, Functions
+from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions, bias_of_window
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 
 
@@ -48,17 +48,11 @@ class ModernEncoder(nn.Module):
         """See the class."""
         hidden = self.embeddings_norm(self.word_embeddings(texts.tokens))
         real = texts.are_real[:, None, None]  # (B, 1, 1, L)
-        window = self._window(texts.tokens.shape[1])
+        window = bias_of_window(texts.tokens.shape[1], self._shape.reach)
         for layer, is_local in zip(self.layers, self._shape.are_local, strict=True):
             hidden = layer(hidden, real, window if is_local else None)
         normed: mx.array = self.final_norm(hidden)
         return normed
-
-    def _window(self, num_tokens: int) -> mx.array:
-        """(1, 1, L, L): what is added to a score."""
-        positions = mx.arange(num_tokens)
-        is_near = mx.abs(positions[None] - positions[:, None]) <= self._shape.reach
-        return mx.where(is_near, 0.0, OUT_OF_REACH)[None, None]
 
 
 class _Layer(nn.Module):
