@@ -111,13 +111,14 @@ class Answers:
         return emissions
 
     def _count(self, request: Request, delta: Delta) -> None:
-        request.first_token_at = request.first_token_at or time.perf_counter()
+        if request.first_token_at is None:
+            request.first_token_at = time.perf_counter()
         self._meter.num_generated_tokens += len(delta.token_ids)
         self._emit(request, delta)
 
     def _emit(self, request: Request, delta: Delta) -> None:
         self._emissions.append(Emission(request, delta))
-        if request.is_finished:
+        if delta.finish_reason is not None:
             del self.open[request.request_id]
             self._sampler.forget(request)
             self._scheduler.finish(request)

@@ -99,7 +99,6 @@ class EngineCore:
         stopping = Stopping(
             vocabulary.token_bytes,
             vocabulary.eos_token_ids,
-            max_model_len,
             strip_leading_space=vocabulary.strip_leading_space,
         )
         self._sampler = Sampler(stopping.end_token_ids, shape.vocab_size)

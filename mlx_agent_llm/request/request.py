@@ -45,6 +45,7 @@ class Request:
     rank: tuple[float, int] = field(init=False)  # the lower goes first
     cache_key: bytes = field(init=False)  # sets its KV apart from that of the same tokens elsewhere, at most 64 bytes
     token_ids: list[int] = field(init=False)  # the prompt and every token read so far
+    max_num_tokens: int = field(init=False)  # of prompt and output: what max_tokens and, once queued, the context allow
     num_in_flight: int = 0  # tokens sampled on the device and not yet read: 0 or 1
     num_jumped_tokens: int = 0  # that a step computes at once: a grammar forced them, or a draft's states were wrong
     draft: Draft = NO_DRAFT  # that the coming step computes after all tokens, or that it computed, until that is read
@@ -61,6 +62,7 @@ class Request:
         self.params = SamplingDefaults().fill(self.params)  # of a request that nobody admitted, as a warm-up's
         self.num_prompt_tokens = len(self.prompt_token_ids)
         self.token_ids = list(self.prompt_token_ids)
+        self.max_num_tokens = self.num_prompt_tokens + self.params.max_tokens
         # Waiting raises every request's priority alike, so the order of two never changes.
         self.rank = (self.submitted_at - PRIORITY_AGING_SECONDS * self.params.priority, self.request_id)
         self.cache_key = _cache_key(self.params.cache_salt, self.adapter)

@@ -17,7 +17,7 @@ from mlx_agent_llm.core.batch.states import StateOrder
 from mlx_agent_llm.core.batch.table_matrix import IntArray, TableMatrix
 from mlx_agent_llm.core.batch.window_tables import WindowTables
 from mlx_agent_llm.core.kv.clean_blocks import BlockCopy
-from mlx_agent_llm.core.schedule.schedule import Chunk, Schedule
+from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.request import Request
 
 
@@ -41,7 +41,7 @@ class BatchMaker:
         """
         states = StateOrder(schedule) if self._packing.has_states else None
         layout = Layout.of(schedule, self._packing, states)
-        tables, widths, is_same = self._tables.update([chunk.request.kv.block_table for chunk in layout.chunks])
+        tables, widths, is_same = self._tables.update([request.kv.block_table for request in layout.requests])
         self._levels_hold = self._levels_hold and is_same
         token_ids, sources = layout.token_ids(in_flight)
         sampled = layout.sampled
@@ -58,10 +58,10 @@ class BatchMaker:
             num_padding=layout.num_padding,
             num_tokens=layout.ends[-1],
             in_buckets=layout.in_buckets,
-            num_prompt_tokens=sum(chunk.length for chunk in layout.chunks if _is_of_a_prompt(chunk)),
+            num_prompt_tokens=schedule.num_prompt_tokens,
             has_in_flight=max(sources) >= 0,
-            sampled=tuple(sampled.requests),
-            places=tuple(sampled.places),
+            sampled=sampled.requests,
+            places=sampled.places,
             copies=_slot_copies(changes.copies, self._block_size),
             states=None if states is None else states.batch(layout.chunks, layout.num_idle),
             packed=packed,
@@ -72,7 +72,12 @@ class BatchMaker:
         return batch._replace(window=window_batch(batch, arrays.window, window_copies))
 
     def _token_arrays(
-        self, layout: Layout, token_ids: list[int], sources: list[int], sampled_rows: list[int], tables: IntArray
+        self,
+        layout: Layout,
+        token_ids: Sequence[int],
+        sources: Sequence[int],
+        sampled_rows: Sequence[int],
+        tables: IntArray,
     ) -> TokenArrays[IntArray]:
         """With the idle rows and the padding after the tokens."""
         num_fill = layout.num_idle + layout.num_padding
@@ -111,14 +116,6 @@ def _in_steps(width: int) -> int:
     """The next one of those with at most three leading bits: few, and at most a quarter more is computed."""
     step = 1 << max(width.bit_length() - 3, 0)
     return -(-width // step) * step
-
-
-def _is_of_a_prompt(chunk: Chunk) -> bool:
-    """Whether the chunk is no more of a stream: its request has no output, or has to compute it again."""
-    request, start, length, _ = chunk
-    if start < request.num_prompt_tokens and request.num_output_tokens == 0:
-        return True
-    return length > 1 and length > max(request.num_jumped_tokens, 1) + len(request.draft.token_ids)
 
 
 def _slot_copies(copies: Sequence[BlockCopy], block_size: int) -> SlotCopies | None:

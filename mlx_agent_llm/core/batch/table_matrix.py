@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +30,20 @@ class TableMatrix:
         What is after a row's end is the filler. The matrix is written again by the next updates.
         """
         widths = [len(table) for table in tables]
-        is_same = len(tables) == len(self._tables) and all(
-            new is old for new, old in zip(tables, self._tables, strict=True)
-        )
+        is_same = len(tables) == len(self._tables) and all(map(is_, tables, self._tables))
         self._resize(len(tables), max(widths))
         if not is_same:
             self._move_rows(tables)
+        if widths != self._widths:
+            self._extend_rows(tables, widths)
+        return self._matrix[: len(tables), : max(widths)], np.array(widths, dtype=np.int32), is_same
+
+    def _extend_rows(self, tables: Sequence[list[int]], widths: list[int]) -> None:
+        """Write the blocks that were added."""
         for row, (table, width, known) in enumerate(zip(tables, widths, self._widths, strict=True)):
             if width > known:
                 self._matrix[row, known:width] = table[known:]
         self._widths = widths
-        return self._matrix[: len(tables), : max(widths)], np.array(widths, dtype=np.int32), is_same
 
     def _resize(self, num_rows: int, width: int) -> None:
         """Make room, and some more; rows that are much longer than they need would be moved as they are."""

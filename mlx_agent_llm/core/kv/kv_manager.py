@@ -123,7 +123,7 @@ class KVManager:
         is_within = first < kv.num_computed_tokens < first + self.block_size - 1
         if not is_within or self._groups or len(kv.block_table) <= kv.num_published_blocks:
             return False
-        if request.num_ready_tokens != kv.num_computed_tokens + 1:
+        if request.num_tokens != kv.num_computed_tokens + 1 or request.draft.token_ids or request.grammar is not None:
             return False
         kv.num_computed_tokens += 1
         return True

@@ -74,7 +74,7 @@ class Sampler:
                 self._fixed = self._fixed._replace(prompt_changes=prompt_changes(self._open()))
         return self._fixed._replace(
             position=np.array(
-                [r.num_tokens + place for r, place in zip(requests, places, strict=True)], dtype=np.uint32
+                [len(r.token_ids) + place for r, place in zip(requests, places, strict=True)], dtype=np.uint32
             ),
             output_changes=self._output_changes(places) if self._penalized else None,
             forbidden=self._forbidden(places) if self._delayed else None,

@@ -17,13 +17,11 @@ class Stopping:
         self,
         token_bytes: Sequence[bytes],
         eos_token_ids: Collection[int],
-        max_model_len: int,
         *,
         strip_leading_space: bool,
     ) -> None:
         self._token_bytes = token_bytes
         self._eos_token_ids = frozenset(eos_token_ids)
-        self._max_model_len = max_model_len
         self._strip_leading_space = strip_leading_space
         self._outputs: dict[int, _Output] = {}
 
@@ -38,7 +36,7 @@ class Stopping:
         output = self._outputs.get(request.request_id) or self._open(request)
         is_end = token_id in output.end_token_ids and output.may_end_by(token_id, self._eos_token_ids)
         if request.budget is not None and not is_end:
-            if not request.budget.take(token_id, output.num_left(request) - 1):
+            if not request.budget.take(token_id, request.max_num_tokens - len(request.token_ids) - 1):
                 return self._force_close(request, request.budget.closing_tokens())
         request.token_ids.append(token_id)
         if is_end:
@@ -48,7 +46,7 @@ class Stopping:
             return self._close(request, "stop", text, (token_id,), output.text_stop.found)
         if request.matcher is not None and request.matcher.is_finished:
             return self.end(request, "stop", text, (token_id,))
-        if len(request.token_ids) >= output.max_num_tokens:
+        if len(request.token_ids) >= request.max_num_tokens:
             return self.end(request, "length", text, (token_id,))
         return Delta(text, (token_id,))
 
@@ -81,12 +79,13 @@ class Stopping:
 
     def _force_close(self, request: Request, token_ids: Sequence[int]) -> Delta:
         """Complete the text with tokens that no forward computes; a stop string may still cut it."""
-        output = self._open(request)
-        if len(token_ids) > output.num_left(request):  # never where the engine let the request in
+        num_left = request.max_num_tokens - len(request.token_ids)
+        if len(token_ids) > num_left:  # never where the engine let the request in
             raise GenerationError(
                 f"request {request.request_id}: {len(token_ids)} tokens are needed to complete the text, "
-                f"and {output.num_left(request)} are left"
+                f"and {num_left} are left"
             )
+        output = self._open(request)
         # A forward that was dispatched already has computed the token that is not taken.
         request.kv.num_computed_tokens = min(request.kv.num_computed_tokens, len(request.token_ids))
         request.token_ids += token_ids
@@ -105,7 +104,6 @@ class Stopping:
                 Detokenizer(self._token_bytes, shown, strip_leading_space=self._strip_leading_space),
                 TextStop(request.params.stop, _free_text_of(request)),
                 self.end_token_ids(request),
-                min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len),
             )
         return output
 
@@ -130,15 +128,10 @@ class _Output(NamedTuple):
     detokenizer: Detokenizer
     text_stop: TextStop
     end_token_ids: frozenset[int]
-    max_num_tokens: int  # that max_tokens and the context allow, with those of the prompt
 
     def may_end_by(self, token_id: int, eos_token_ids: Collection[int]) -> bool:
         """Whether one of its end tokens ends it here: within a call the model's own alone, which the grammar allows."""
         return token_id in eos_token_ids or not self.text_stop.is_in_calls
-
-    def num_left(self, request: Request) -> int:
-        """How many tokens more it may take."""
-        return self.max_num_tokens - len(request.token_ids)
 
 
 class TextStop:

@@ -35,8 +35,8 @@ class JumpForward:
         receivers: list[Request | None] = []
         for request in requests:
             token_ids: list[int] = []
-            if not request.is_finished and not request.draft.token_ids:  # a draft holds what follows it
-                try:
+            if request.matcher is not None and not request.is_finished and not request.draft.token_ids:
+                try:  # a draft holds what follows it
                     token_ids = self.find(request)
                 except Exception as fault:  # the fault is this request's alone
                     fail(request, fault)

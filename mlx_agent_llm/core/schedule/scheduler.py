@@ -82,6 +82,7 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Queue a request that the check let through."""
+        request.max_num_tokens = self._longest(request.num_prompt_tokens, request.params.max_tokens)
         insort(self.waiting, request, key=_RANK)
 
     def schedule(self) -> Schedule | None:
@@ -100,7 +101,12 @@ class Scheduler:
         chunks += self._admit(budget, settled, may_split_block=len(chunks) == num_streams)
         if not chunks:
             return None
-        return Schedule([c for c in chunks if c.length == 1], [c for c in chunks if c.length > 1], self._kv.end_step())
+        return Schedule(
+            [chunk for chunk in chunks if chunk.length == 1],
+            [chunk for chunk in chunks if chunk.length > 1],
+            self._kv.end_step(),
+            num_prompt_tokens=sum(chunk.length for chunk in chunks[num_streams:]),
+        )
 
     def take_failures(self) -> list[Failure]:
         """Hand over the waiting requests that the last schedule could not start, once; they are to be finished."""
@@ -133,7 +139,7 @@ class Scheduler:
         chunks: list[Chunk] = []
         num_spare = self._config.max_tokens_per_step - len(streams)
         for request in streams:
-            if not request.kv.block_table or self._reaches_its_length(request):
+            if not request.kv.block_table or request.num_tokens >= request.max_num_tokens:
                 continue  # preempted for an earlier row, or its last token is in flight
             if self._kv.take_slot(request):
                 chunks.append(Chunk(request, request.kv.num_computed_tokens - 1, 1, request.grammar is None))
@@ -216,7 +222,7 @@ class Scheduler:
 
     def _check_beside_pins(self, request: Request) -> None:
         """Raise CapacityError for a request that has no room beside what was pinned after it was let through."""
-        longest = self._longest(request.num_prompt_tokens, request.params.max_tokens)
+        longest = request.max_num_tokens
         if self._kv.pins.hashes and not self._kv.fits_beside_pins(request, longest):
             num_pinned = len(self._kv.pins.hashes) * self._kv.block_size
             raise CapacityError(
@@ -271,11 +277,6 @@ class Scheduler:
         insort(self.waiting, request, key=_RANK)
         request.num_preemptions += 1
         self.num_preemptions += 1
-
-    def _reaches_its_length(self, request: Request) -> bool:
-        """Whether the token in flight is the last one that max_tokens or the context allow."""
-        num_tokens = request.num_tokens
-        return num_tokens >= min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len)
 
 
 def _chunk(request: Request, length: int | None) -> Chunk | None:

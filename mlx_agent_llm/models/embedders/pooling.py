@@ -11,20 +11,19 @@ Pool = Callable[[mx.array, mx.array], mx.array]
 
 def pool(modes: Sequence[str], hidden: mx.array, lengths: mx.array) -> mx.array:
     """Hidden states (B, L, D) and lengths (B,) -> (B, D * number of modes) in float32; modes are keys of POOLINGS."""
-    hidden = hidden.astype(mx.float32)
     return mx.concatenate([POOLINGS[mode](hidden, lengths) for mode in modes], axis=-1)
 
 
 def _cls(hidden: mx.array, lengths: mx.array) -> mx.array:
-    return hidden[:, 0]
+    return hidden[:, 0].astype(mx.float32)
 
 
 def _last_token(hidden: mx.array, lengths: mx.array) -> mx.array:
-    return hidden[mx.arange(len(lengths)), lengths - 1]
+    return hidden[mx.arange(len(lengths)), lengths - 1].astype(mx.float32)
 
 
 def _max(hidden: mx.array, lengths: mx.array) -> mx.array:
-    return mx.where(_is_real(hidden, lengths), hidden, -mx.inf).max(axis=1)
+    return mx.where(_is_real(hidden, lengths), hidden.astype(mx.float32), -mx.inf).max(axis=1)
 
 
 def _mean(hidden: mx.array, lengths: mx.array) -> mx.array:
@@ -38,11 +37,11 @@ def _mean_sqrt_length(hidden: mx.array, lengths: mx.array) -> mx.array:
 def _weighted_mean(hidden: mx.array, lengths: mx.array) -> mx.array:
     """A token's weight is its position, from 1 on."""
     weights = mx.arange(1, hidden.shape[1] + 1)[None, :, None]
-    return _sum(hidden * weights, lengths) / (lengths * (lengths + 1) / 2)[:, None]
+    return _sum(hidden.astype(mx.float32) * weights, lengths) / (lengths * (lengths + 1) / 2)[:, None]
 
 
 def _sum(hidden: mx.array, lengths: mx.array) -> mx.array:
-    return mx.where(_is_real(hidden, lengths), hidden, 0).sum(axis=1)
+    return mx.where(_is_real(hidden, lengths), hidden.astype(mx.float32), 0).sum(axis=1)
 
 
 def _is_real(hidden: mx.array, lengths: mx.array) -> mx.array:

@@ -130,11 +130,12 @@ class OnlyMatcher:
 
 
 def feed(
-    tokens: Sequence[int], params: SamplingParams, *, max_model_len: int = 1000, matcher: Matcher | None = None
+    tokens: Sequence[int], params: SamplingParams, *, max_num_tokens: int | None = None, matcher: Matcher | None = None
 ) -> list[Delta]:
     """The deltas of a request with a prompt of two tokens, until it ends."""
-    stopping = Stopping(BYTES, [END], max_model_len, strip_leading_space=False)
+    stopping = Stopping(BYTES, [END], strip_leading_space=False)
     request = Request(7, [1, 2], params, 0, lambda delta: None, matcher)
+    request.max_num_tokens = max_num_tokens or request.max_num_tokens
     deltas: list[Delta] = []
     for token in tokens:
         deltas.append(stopping.advance(request, token))
@@ -177,8 +178,8 @@ def test_an_output_ends_where_its_parameters_say(
     assert outcome(feed(list(tokens), params)) == expected
 
 
-def test_an_output_ends_with_the_context() -> None:
-    assert outcome(feed(b"abcdef", SamplingParams(), max_model_len=6)) == ("abcd", 4, "length")
+def test_an_output_ends_when_the_request_has_as_many_tokens_as_it_may_have() -> None:
+    assert outcome(feed(b"abcdef", SamplingParams(), max_num_tokens=6)) == ("abcd", 4, "length")
 
 
 def test_an_output_ends_as_soon_as_its_grammar_allows_nothing_more() -> None:
