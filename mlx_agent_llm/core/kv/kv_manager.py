@@ -293,6 +293,8 @@ class KVManager:
         """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
         start = request.kv.num_computed_tokens
         left = request.num_ready_tokens - start
+        if start < request.read_from:
+            left = min(left, request.read_from - start)
         if left <= max_new_tokens:
             return left
         aligned = (start + max_new_tokens) // self.block_size * self.block_size - start
