@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.request import Request
 from tests.support.model_types.dimensions import VOCAB_SIZE
 from tests.support.tiered_cores import MODELS, NUM_NEW, assert_is_right, make_core, prompts, run, serve
+from tests.support.tiers import small_disk
 
 
 @pytest.fixture
@@ -194,6 +196,34 @@ def test_a_folder_that_is_removed_while_the_engine_runs_harms_nothing(path: Path
     stats = core.stats().tier
     assert_is_right(requests)
     assert stats is not None and stats.fault is not None
+
+
+@pytest.mark.long
+def test_a_file_system_that_vanishes_while_the_engine_runs_harms_nothing(path: Path) -> None:
+    asked = prompts(3)
+    with small_disk(path, "16m"):
+        serve(path, asked)
+        core = make_core(path)
+        subprocess.run(["umount", "-l", path], check=True)
+        requests = run(core, asked)
+        core.close()
+    stats = core.stats().tier
+    assert_is_right(requests)
+    assert stats is not None and stats.fault is not None
+    assert not list(path.iterdir()), "what was below it is left alone"
+
+
+@pytest.mark.long
+def test_a_disk_that_is_full_is_read_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = prompts(12, num_common=0, num_own=130)
+    with small_disk(path, "300k"):
+        serve(path, asked)
+        core = make_core(path)
+        requests = run(core, asked)
+        core.close()
+    assert_is_right(requests)
+    assert any(request.num_cached_tokens for request in requests)
+    assert sum("nothing more is written: the disk is full" in record.message for record in caplog.records) == 2
 
 
 def test_where_another_process_writes_an_engine_reads(path: Path) -> None:
