@@ -51,7 +51,8 @@ class Request:
     draft: Draft = NO_DRAFT  # that the coming step computes after all tokens, or that it computed, until that is read
     num_cached_tokens: int = 0  # prompt tokens whose KV was found, not computed
     num_preemptions: int = 0
-    on_disk: Literal["unasked", "read", "done"] = "unasked"  # how far what is on the disk of its prompt is in memory
+    on_disk: Literal["unasked", "read", "done"] = "unasked"  # whether it waits for what is on the disk of its prompt
+    read_from: int = 0  # tokens after which its KV is read from the disk meanwhile: what is computed ends there
     kv: KVState = field(default_factory=KVState)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the tokens read so far, when they are asked for
     started_at: float | None = None

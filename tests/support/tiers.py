@@ -1,16 +1,34 @@
 """Stores of made-up entries, whose bytes follow from their keys."""
 
 import hashlib
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mlx_agent_llm.core.kv.tier.catalogue import ROOT
 from mlx_agent_llm.core.kv.tier.segment import Bytes, Part
 from mlx_agent_llm.core.kv.tier.store import TierStore
 
 MODEL = b"m" * 16
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[None]:
+    """A file system of its own at a path."""
+    path.mkdir(mode=0o700)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", path], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=path.is_mount())
 
 
 def open_store(path: Path, max_bytes: int = 2**20, model: bytes = MODEL) -> TierStore:

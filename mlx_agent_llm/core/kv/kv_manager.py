@@ -25,6 +25,7 @@ from mlx_agent_llm.core.kv.layer_group import LayerGroup
 from mlx_agent_llm.core.kv.memory import PoolSizes
 from mlx_agent_llm.core.kv.pins import Pins
 from mlx_agent_llm.core.kv.prefix_hashes import PrefixHashes
+from mlx_agent_llm.core.kv.prefix_sharing import PrefixSharing
 from mlx_agent_llm.core.kv.state_slots import StateSlots
 from mlx_agent_llm.core.kv.window_blocks import WindowBlocks
 from mlx_agent_llm.request import KVState, Request
@@ -75,6 +76,7 @@ class KVManager:
         self.left_behind: deque[Sequence[bytes]] | None = None  # the hashes of what requests left, where anyone asks
         self.pins = Pins(self.pool, self.windows, self.states, hashes)
         self._groups: list[LayerGroup] = [group for group in (self.windows, self.states) if group is not None]
+        self._sharing = PrefixSharing(self.pool, self._blocks, self._groups, hashes, prefix_cache=prefix_cache)
 
     def allocate(self, request: Request, max_new_tokens: int, *, may_split_block: bool = True) -> int | None:
         """Extend the request's table by what it shares and by room for up to max_new_tokens further tokens.
@@ -90,7 +92,7 @@ class KVManager:
         is_at_border = start % self.block_size == 0  # only there is a block next that could be shared
         if is_at_border:
             self._publish(request)
-            self._share(request)
+            self._sharing.share(request)
         kv = request.kv
         count = self._chunk_length(request, max_new_tokens, may_split_block)
         missing = self.num_blocks_for(kv.num_computed_tokens + count) - len(kv.block_table)
@@ -105,7 +107,7 @@ class KVManager:
         if missing > 0:
             kv.block_table += self._blocks.take(missing)
         if request.parent is not None:
-            self._copy_partial_block(request, request.parent)
+            self._sharing.copy_partial_block(request, request.parent)
             request.parent = None
         for group in self._groups:
             group.advance(request, count)
@@ -225,67 +227,6 @@ class KVManager:
     def _pools(self) -> list[BlockPool]:
         return [self.pool, *(group.pool for group in self._groups)]
 
-    def _share(self, request: Request) -> None:
-        """Extend the table by what is already there: the parent's blocks, or those that match the prefix.
-
-        A parent has gone on meanwhile: what its windows saw and its states were before that is left where others find
-        it, too.
-        """
-        if self._groups:
-            request.parent = None
-        if request.parent is not None:
-            self._share_with_parent(request, request.parent)
-        elif self.prefix_cache:
-            self._adopt_cached_blocks(request)
-
-    def _share_with_parent(self, request: Request, parent: Request) -> None:
-        """Take a reference to each block of the parent that the child will never write: the full ones."""
-        assert request.cache_key == parent.cache_key, "the KV of parent and child differs"
-        assert not request.kv.block_table and parent.kv.num_computed_tokens >= request.num_tokens - 1
-        num_full = (request.num_tokens - 1) // self.block_size
-        block_table = parent.kv.block_table[:num_full]
-        for block_id in block_table:
-            self.pool.share(block_id)
-        request.kv = KVState(
-            block_table=block_table,
-            num_computed_tokens=request.num_tokens - 1,
-            block_hashes=parent.kv.block_hashes[:num_full],
-            num_published_blocks=min(parent.kv.num_published_blocks, num_full),
-            may_publish=parent.kv.may_publish,
-        )
-
-    def _copy_partial_block(self, request: Request, parent: Request) -> None:
-        """Both go on writing the block that holds their next token, so the child's is a copy."""
-        index, num_filled = divmod(request.kv.num_computed_tokens, self.block_size)
-        if num_filled:
-            self._blocks.copy(parent.kv.block_table[index], request.kv.block_table[index])
-
-    def _adopt_cached_blocks(self, request: Request) -> None:
-        """Share every next block up to the last border at which all groups can go on; one token at least is left."""
-        kv = request.kv
-        first = kv.num_computed_tokens // self.block_size
-        found = self._find_cached_blocks(request, first)
-        end = first + len(found)
-        borders = (n for n in range(end, first, -1) if all(group.agrees(request, n) for group in self._groups))
-        border = next(borders, first)
-        for group in self._groups:
-            group.adopt(request, border, end)
-        for block_id in found[: border - first]:
-            self.pool.share(block_id)
-        kv.block_table += found[: border - first]
-        kv.num_computed_tokens = max(border * self.block_size, kv.num_computed_tokens)
-
-    def _find_cached_blocks(self, request: Request, first: int) -> list[int]:
-        """The next blocks that are there, from `first` on."""
-        found: list[int] = []
-        for index in range(first, (request.num_tokens - 1) // self.block_size):
-            is_known = self.hashes.is_known(request, index)
-            block_id = self.pool.find(self.hashes.of(request, index)) if is_known else None
-            if block_id is None:
-                break
-            found.append(block_id)
-        return found
-
     def _groups_have_room(self, request: Request, count: int) -> bool:
         return all(group.has_room(request, count) for group in self._groups)
 
@@ -293,6 +234,8 @@ class KVManager:
         """All that is left if it fits, else up to a block's border, so that the next chunk can match there."""
         start = request.kv.num_computed_tokens
         left = request.num_ready_tokens - start
+        if start < request.read_from:
+            left = min(left, request.read_from - start)
         if left <= max_new_tokens:
             return left
         aligned = (start + max_new_tokens) // self.block_size * self.block_size - start

@@ -34,6 +34,11 @@ class Contents:
         self._runner = runner
         self._block_size = block_size
 
+    @property
+    def layout(self) -> bytes:
+        """Which layers' blocks are of which kind."""
+        return bytes(layer.reads_window_tables for layer in self._runner.settled_layers().paged)
+
     def block_bytes(self, kind: Kind) -> int:
         """The bytes of one block in the layers of this kind."""
         with self._runner.on_device():

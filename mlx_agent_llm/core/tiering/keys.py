@@ -12,10 +12,13 @@ from mlx_agent_llm.core.tiering.contents import Kind
 
 
 class TierKeys:
-    """Keys that begin with the fingerprint of a model: nobody finds the KV of another one by them."""
+    """Keys that begin with the fingerprint of a model: nobody finds the KV of another one by them.
 
-    def __init__(self, model: bytes) -> None:
-        self._model = model
+    layout: which layers are in which group; engines of one model may differ in that, and then in what a block holds.
+    """
+
+    def __init__(self, model: bytes, layout: bytes) -> None:
+        self._model = hashlib.blake2b(layout, digest_size=KEY_BYTES, key=model, person=b"kv_layout").digest()
 
     def of(self, kind: Kind, block_hash: bytes) -> bytes:
         """The key of what layers of this kind keep at a block, or after it."""

@@ -1,19 +1,19 @@
 """What comes back from the disk: the blocks of a prompt that are there and not in memory, before the request runs.
 
 A request waits outside of the running ones while threads read; what was read is put into blocks of the pool between two
-steps, and is found there as if it had never left. Where reading would take longer than computing, by what both took so
-far, nothing is read; where it turns out to, what was read by then is what the request begins with.
+steps, and is found there as if it had never left. It is read from the end to the head, so that a request need not wait:
+where reading and computing take about as long it computes from the head on until it meets what was read, and so does
+one that has waited for as long as computing would have taken. Where computing is much the faster one, no more is read
+than tells whether it still is.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import NamedTuple
 
 from mlx_agent_llm.core.kv.block_pool import BlockPool
@@ -22,36 +22,52 @@ from mlx_agent_llm.core.kv.tier.segment import Bytes
 from mlx_agent_llm.core.kv.tier.store import TierStore
 from mlx_agent_llm.core.tiering.contents import Contents, Kind
 from mlx_agent_llm.core.tiering.keys import GroupPools, TierKeys
+from mlx_agent_llm.core.tiering.plan import Piece, Plan, Planner
+from mlx_agent_llm.core.tiering.rates import ReadingRates
 from mlx_agent_llm.request import Request
 
 NUM_READERS = 4
 NUM_PIECES = 8  # of a request that are read and not yet in the pool
-PIECE_BYTES = 2**24  # and what one step puts into the pool beside running requests
-_MIN_PATIENCE = 0.5  # seconds that a prompt waits for the disk in any case: a rate of a few tokens says little
-_SECONDS = 0.01  # that an engine with nothing else to do waits, because there may be new requests
+_SECONDS = 0.01  # that an engine with nothing else to do waits for the disk, because there may be new requests
 
 
-class _Piece(NamedTuple):
-    """Entries of one kind, in the order of the chain."""
+class _Found(NamedTuple):
+    """What a thread has read, None of an entry that is not there, and how long it took."""
 
-    kind: Kind
-    indices: Sequence[int]
+    contents: Sequence[Bytes | None]
+    seconds: float
 
 
 @dataclass(eq=False)
 class _Job:
-    """One prompt's way back. root: what its first block follows; border: of how many blocks."""
+    """One prompt's way back."""
 
     requests: list[Request]
-    hashes: Sequence[bytes]
-    root: bytes
-    border: int
-    num_gained_tokens: int
-    unread: deque[_Piece]
-    reading: deque[tuple[_Piece, Future[list[Bytes | None]]]] = field(default_factory=deque)
-    num_bytes: int = 0
-    patience: float = math.inf  # seconds in which the gained tokens would be computed
-    began_at: float = field(default_factory=time.perf_counter)
+    plan: Plan
+    unread: deque[Piece]
+    release_at: float  # when its requests begin to compute, too
+    meet_at: int  # tokens that they compute first, in which time the others are expected to be read
+    ends_at: int  # tokens
+    read_from: int  # tokens before what of it is in the pool
+    counted_until: float  # of the seconds that reading took
+    reading: deque[tuple[Piece, Future[_Found]]] = field(default_factory=deque)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody has not yet come to where it ends."""
+        return any(not one.is_finished and one.kv.num_computed_tokens < self.ends_at for one in self.requests)
+
+    @property
+    def num_blocks_under_way(self) -> int:
+        """Blocks that it will take of the pool."""
+        pieces = [*self.unread, *(piece for piece, _ in self.reading)]
+        return sum(len(piece.indices) for piece in pieces if piece.kind == "full")
+
+    def release(self) -> None:
+        """Let its requests compute, up to what is read or will be."""
+        for request in self.requests:
+            request.on_disk = "done"
+            request.read_from = self.meet_at if request.kv.num_computed_tokens < self.meet_at else self.read_from
 
 
 class Restore:
@@ -66,8 +82,11 @@ class Restore:
         self._contents = contents
         self._store = store
         self._keys = keys
+        self._planner = Planner(kv_manager, store, keys)
+        self._rates = ReadingRates()
         self._jobs: list[_Job] = []
         self._executor = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="mlx-agent-kv-reader")
+        self._refreshing: Future[None] | None = None
 
     @property
     def has_work(self) -> bool:
@@ -80,24 +99,25 @@ class Restore:
             if request.on_disk == "unasked" and request.parent is None:
                 if not self._has_room(request):
                     return  # it is asked again when there is room
-                self._store.refresh()
-                job = self._plan(request)
+                self._refresh()
+                plan = self._planner.plan(request)
                 request.on_disk = "done"
-                if job is not None and self._is_worth_it(job, tokens_per_second):
-                    if tokens_per_second is not None:
-                        job.patience = max(job.num_gained_tokens / tokens_per_second, _MIN_PATIENCE)
-                    self._begin(job)
+                if plan is not None and not self._joins(request, plan):
+                    self._begin(request, plan, tokens_per_second)
 
-    def step(self, *, is_idle: bool) -> None:
-        """Put what was read by now into the pools, little of it beside running requests."""
-        if is_idle and self._jobs:
+    def step(self, running: Sequence[Request], waiting: Sequence[Request]) -> None:
+        """Put what was read by now into the pools, little of it beside requests that nothing is read for."""
+        if self._jobs and not running and all(request.on_disk == "read" for request in waiting):
             wait([job.reading[0][1] for job in self._jobs if job.reading], _SECONDS, "FIRST_COMPLETED")
+        served = {request for job in self._jobs for request in job.requests}
+        is_alone = served.issuperset(running) and served.issuperset(waiting)
         for job in list(self._jobs):
-            while job.reading and job.reading[0][1].done() and self._go_on(job) and is_idle:
+            while job.reading and job.reading[0][1].done() and self._go_on(job) and is_alone:
                 pass
-            is_wanted = any(not request.is_finished for request in job.requests)
-            if job in self._jobs and not (is_wanted and time.perf_counter() - job.began_at <= job.patience):
+            if job in self._jobs and not job.is_wanted:
                 self._end(job)
+            elif time.perf_counter() >= job.release_at:
+                job.release()
 
     def drop(self) -> None:
         """Let the requests run with what there is, as after a fault."""
@@ -109,123 +129,95 @@ class Restore:
         self.drop()
         self._executor.shutdown(cancel_futures=True)
 
-    def _plan(self, request: Request) -> _Job | None:
-        """What has to be read for the last border that can be reached; None where that is nothing."""
-        hashes = self._reachable(request)
-        num_here = next((i for i, one in enumerate(hashes) if self._pools["full"].find(one) is None), len(hashes))
-        for border in range(len(hashes), 0, -1):
-            missing = self._missing(hashes, border)
-            if missing is None:
-                continue
-            if not missing:
-                return None
-            pieces = self._pieces(missing, hashes)
-            gained = (border - (num_here if set(self._pools) == {"full"} else 0)) * self._kv.block_size
-            root = self._kv.hashes.before(request, 0)
-            return _Job([request], hashes[:border], root, border, gained, deque(pieces))
-        return None
-
-    def _reachable(self, request: Request) -> list[bytes]:
-        """The hashes of the leading blocks that are in memory or on the disk; one token at least is left."""
-        hashes = list[bytes]()
-        for index in range((request.num_tokens - 1) // self._kv.block_size):
-            if not self._kv.hashes.is_known(request, index):
-                break
-            block_hash = self._kv.hashes.of(request, index)
-            if self._pools["full"].find(block_hash) is None and not self._store.has(self._keys.of("full", block_hash)):
-                break
-            hashes.append(block_hash)
-        return hashes
-
-    def _missing(self, hashes: Sequence[bytes], border: int) -> list[tuple[Kind, int]] | None:
-        """What is not in memory of all that a request needs to go on at a border; None where it is nowhere."""
-        needed: list[tuple[Kind, int]] = []
-        if self._kv.states is not None:
-            needed.append(("state", border - 1))
-        if self._kv.windows is not None:
-            needed += [("window", index) for index in self._kv.windows.seen_after(border)]
-        missing = [(kind, index) for kind, index in needed if self._pools[kind].find(hashes[index]) is None]
-        if not all(self._store.has(self._keys.of(kind, hashes[index])) for kind, index in missing):
-            return None
-        full: list[tuple[Kind, int]] = [
-            ("full", index) for index in range(border) if self._pools["full"].find(hashes[index]) is None
-        ]
-        return full + missing
-
-    def _pieces(self, missing: Sequence[tuple[Kind, int]], hashes: Sequence[bytes]) -> list[_Piece]:
-        """Entries that are read together: of one kind, and not more than a piece."""
-        pieces = list[_Piece]()
-        for kind, group in groupby(missing, key=lambda item: item[0]):
-            indices = [index for _, index in group]
-            num_bytes = self._store.length(self._keys.of(kind, hashes[indices[0]]))
-            count = 1 if kind == "state" else max(PIECE_BYTES // max(num_bytes, 1), 1)
-            pieces += [_Piece(kind, indices[i : i + count]) for i in range(0, len(indices), count)]
-        return pieces
-
     def _has_room(self, request: Request) -> bool:
         """Whether the pool has room for the whole request beside what is on its way."""
-        under_way = sum(job.border for job in self._jobs)
+        under_way = sum(job.num_blocks_under_way for job in self._jobs)
         return self._kv.num_missing_blocks(request) <= self._kv.pool.num_available - under_way
 
-    def _is_worth_it(self, job: _Job, tokens_per_second: float | None) -> bool:
-        """As long as nothing was read or computed yet, reading is taken to be the faster one."""
-        if tokens_per_second is None or not self.num_read_bytes:
-            return True
-        num_bytes = sum(
-            self._store.length(self._keys.of(piece.kind, job.hashes[index]))
-            for piece in job.unread
-            for index in piece.indices
-        )
-        return num_bytes * self.read_seconds / self.num_read_bytes <= job.num_gained_tokens / tokens_per_second
+    def _refresh(self) -> None:
+        """Know what another process has written, unless the disk takes its time: then the next request does."""
+        if self._store.is_writer:
+            return
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = self._executor.submit(self._store.refresh)
+            wait([self._refreshing], _SECONDS)
 
-    def _begin(self, job: _Job) -> None:
-        """One that needs what is on its way for another one waits with that one."""
-        [request] = job.requests
+    def _joins(self, request: Request, plan: Plan) -> bool:
+        """Whether what a request needs is on its way for another one; then it waits for that, and is asked again."""
+        for job in self._jobs:
+            common = min(len(plan.hashes), len(job.plan.hashes))
+            if plan.hashes[:common] == job.plan.hashes[:common]:
+                request.on_disk = "read"
+                job.requests.append(request)
+                return True
+        return False
+
+    def _begin(self, request: Request, plan: Plan, tokens_per_second: float | None) -> None:
+        way = self._rates.choose(plan.num_bytes, plan.num_tokens, tokens_per_second)
+        pieces = plan.pieces if way.name != "compute" else plan.pieces[:1]
+        block_size, now = self._kv.block_size, time.perf_counter()
+        end = len(plan.hashes) * block_size
+        num_to_compute = way.num_to_compute // block_size * block_size
+        meet_at = end - plan.num_tokens + num_to_compute if way.name == "both" else 0
+        job = _Job([request], plan, deque(pieces), now + way.patience, meet_at, end, end, now)
         request.on_disk = "read"
-        for other in self._jobs:
-            if job.hashes[: other.border] == other.hashes or other.hashes[: job.border] == job.hashes:
-                other.requests.append(request)
-                return
-        self._store.touch(self._keys.of("full", block_hash) for block_hash in job.hashes)
+        self._store.touch(self._keys.of("full", block_hash) for block_hash in plan.hashes)
         self._jobs.append(job)
         self._read_on(job)
+        if way.name != "read":
+            job.release()
 
     def _read_on(self, job: _Job) -> None:
+        """Read what nobody computed meanwhile."""
         while job.unread and len(job.reading) < NUM_PIECES:
             piece = job.unread.popleft()
-            keys = [self._keys.of(piece.kind, job.hashes[index]) for index in piece.indices]
-            job.reading.append((piece, self._executor.submit(self._store.read, keys)))
+            pool = self._pools[piece.kind]
+            indices = [index for index in piece.indices if pool.find(job.plan.hashes[index]) is None]
+            if indices:
+                keys = [self._keys.of(piece.kind, job.plan.hashes[index]) for index in indices]
+                job.reading.append((Piece(piece.kind, indices), self._executor.submit(_read, self._store, keys)))
 
     def _go_on(self, job: _Job) -> bool:
         """Put one piece into its pool; False when that was the last one, because all is there or one is not."""
         piece, future = job.reading.popleft()
-        contents = [content for content in future.result() if content is not None]
-        is_whole = len(contents) == len(piece.indices) and self._put(job, piece, contents)
-        job.num_bytes += sum(map(len, contents))
+        contents, seconds = future.result()
+        found = [content for content in contents if content is not None]
+        is_whole = len(found) == len(piece.indices)
+        began = time.perf_counter()
+        is_put = is_whole and self._put(job, piece, found)
+        self._count(job, sum(map(len, found)), seconds, time.perf_counter() - began)
         self._read_on(job)
-        if is_whole and job.reading:
+        if is_put and job.reading:
             return True
-        if is_whole:
-            self.num_hit_tokens += job.num_gained_tokens
-        self._end(job)
+        self._end(job, again=job.requests[1:] if is_whole else job.requests)
         return False
 
-    def _put(self, job: _Job, piece: _Piece, contents: Sequence[Bytes]) -> bool:
+    def _count(self, job: _Job, num_bytes: int, reading_seconds: float, putting_seconds: float) -> None:
+        now = time.perf_counter()
+        self.read_seconds += now - job.counted_until
+        job.counted_until = now
+        self.num_read_bytes += num_bytes
+        self._rates.count(num_bytes, reading_seconds / min(NUM_READERS, len(job.plan.pieces)), putting_seconds)
+
+    def _put(self, job: _Job, piece: Piece, contents: Sequence[Bytes]) -> bool:
         """Make blocks of what was read findable; False where there is no room for it."""
-        pool = self._pools[piece.kind]
-        new = [i for i, index in enumerate(piece.indices) if pool.find(job.hashes[index]) is None]
-        # The blocks before are held meanwhile, so that the new ones do not take their places.
-        before = _hold(pool, job.hashes[: piece.indices[0]])
+        pool, hashes = self._pools[piece.kind], job.plan.hashes
+        new = [i for i, index in enumerate(piece.indices) if pool.find(hashes[index]) is None]
+        # The other blocks are held meanwhile, so that the new ones do not take their places.
+        others = _hold(pool, hashes)
         place_ids = pool.allocate(len(new)) if len(new) <= pool.num_available else []
         try:
             if place_ids:
                 self._write(piece.kind, place_ids, [contents[i] for i in new])
                 for place, i in zip(place_ids, new, strict=True):
                     index = piece.indices[i]
-                    hash_before = job.hashes[index - 1] if index else job.root
-                    pool.set_hash(place, job.hashes[index], b"" if piece.kind == "state" else hash_before)
+                    hash_before = hashes[index - 1] if index else job.plan.root
+                    pool.set_hash(place, hashes[index], b"" if piece.kind == "state" else hash_before)
         finally:
-            pool.release([*before, *place_ids])
+            pool.release([*others, *place_ids])
+        if piece.kind == "full" and len(place_ids) == len(new):
+            self.num_hit_tokens += len(new) * self._kv.block_size
+            job.read_from = piece.indices[0] * self._kv.block_size
         return len(place_ids) == len(new)
 
     def _write(self, kind: Kind, places: Sequence[int], contents: Sequence[Bytes]) -> None:
@@ -235,16 +227,19 @@ class Restore:
         else:
             self._contents.write_blocks(kind, places, contents)
 
-    def _end(self, job: _Job) -> None:
-        """Let its requests run."""
+    def _end(self, job: _Job, again: Sequence[Request] = ()) -> None:
+        """Let its requests run; those of them that wait and for which there may be more on the disk are asked again."""
         self._jobs.remove(job)
         for _, future in job.reading:
             future.cancel()
         for request in job.requests:
-            request.on_disk = "done"
-        if job.num_bytes:
-            self.num_read_bytes += job.num_bytes
-            self.read_seconds += time.perf_counter() - job.began_at
+            if request.on_disk == "read":
+                request.on_disk = "unasked" if request in again else "done"
+
+
+def _read(store: TierStore, keys: Sequence[bytes]) -> _Found:
+    began = time.perf_counter()
+    return _Found(store.read(keys), time.perf_counter() - began)
 
 
 def _hold(pool: BlockPool, hashes: Sequence[bytes]) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from typing import NamedTuple
 
 from mlx_agent_llm.core.kv.tier.catalogue import ROOT
@@ -23,6 +24,7 @@ MAX_BLOCKS = 128  # of a segment
 MAX_BYTES = 2**24  # of a segment, unless one block takes more
 _TIMES_AS_LONG = 20  # that running requests are left alone after a copy...
 _TIMES_AS_LONG_WHEN_FULL = 4  # ...and where the next block to be taken is one that may not be copied yet
+_SECONDS = 0.01  # that a step waits at most to learn who writes
 
 
 class _Item(NamedTuple):
@@ -48,6 +50,7 @@ class Spill:
         self._begin = 0  # of what is left of the first chain
         self._sizes: dict[Kind, int] = {}
         self._next_at = 0.0
+        self._taking_over: Future[bool] | None = None
 
     @property
     def has_work(self) -> bool:
@@ -77,10 +80,7 @@ class Spill:
 
     def _copy_piece(self) -> None:
         """The next piece of the first chain that has anything new; chains that have nothing are done."""
-        if not self._store.become_writer():
-            self._chains.clear()
-            self._begin = 0
-        while self._chains:
+        while self._is_writer() and self._chains:
             chain = self._chains[0]
             items = self._next_items(chain)
             if items and self._copy(chain, items):
@@ -89,6 +89,20 @@ class Spill:
             self._store.touch(self._keys.of("full", block_hash) for block_hash in chain)
             self._chains.popleft()
             self._begin = 0
+
+    def _is_writer(self) -> bool:
+        """Whether anything may be written; where another process writes, the chains are given up."""
+        if self._store.is_writer:
+            return True
+        self._taking_over = self._taking_over or self.writer.take_over()
+        wait([self._taking_over], _SECONDS)
+        if not self._taking_over.done():
+            return False
+        self._taking_over = None
+        if not self._store.is_writer:
+            self._chains.clear()
+            self._begin = 0
+        return self._store.is_writer
 
     def _next_items(self, chain: Sequence[bytes]) -> list[_Item]:
         """What comes next of a chain and is neither there nor on its way, and what of it a segment holds."""

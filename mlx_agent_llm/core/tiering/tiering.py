@@ -60,8 +60,8 @@ class Tiering:
         max_num_seqs: int,
     ) -> None:
         chains = deque[Sequence[bytes]](maxlen=_MAX_CHAINS)
-        keys = TierKeys(tier.model)
         contents = Contents(runner, kv_manager.block_size)
+        keys = TierKeys(tier.model, contents.layout)
         kinds = GroupPools.of(kv_manager).by_kind()
         smallest = segment_bytes([contents.block_bytes(kind) for kind in kinds if kind != "state"])
         if tier.store.max_bytes < smallest:
@@ -86,9 +86,8 @@ class Tiering:
         self._pin()
         running, waiting = self._scheduler.running, self._scheduler.waiting
         candidates = waiting[: self._max_num_seqs - len(running)]
+        self._restore.step(running, waiting)
         self._restore.look(candidates, self._tokens_per_second())
-        has_others = bool(running) or any(request.on_disk != "read" for request in waiting)
-        self._restore.step(is_idle=not has_others)
         self._spill.step(is_idle=not running and not waiting)
 
     def forget(self, requests: Iterable[Request]) -> None:

@@ -3,96 +3,25 @@
 import os
 import random
 import shutil
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlx_agent_llm import EngineConfig, SamplingParams
-from mlx_agent_llm.core.forward.probe import probe_model
-from mlx_agent_llm.core.loop import EngineCore, Vocabulary
-from mlx_agent_llm.core.tiering import restore as restore_module
-from mlx_agent_llm.core.tiering.tiering import Tier
+from mlx_agent_llm import SamplingParams
+from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.request import Request
 from tests.support.model_types.dimensions import VOCAB_SIZE
-from tests.support.model_types.tiny import tiny
-from tests.support.tiers import MODEL, open_store
-from tests.whole.test_parity import reference
-
-MODELS = ["llama", "gemma3_text", "gpt_oss", "deepseek_v3", "mamba2", "qwen3_next", "recurrent_gemma"]
-NUM_NEW = 6
+from tests.support.tiered_cores import MODELS, NUM_NEW, assert_is_right, make_core, prompts, run, serve
+from tests.support.tiers import small_disk
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "kv"
-
-
-@lru_cache
-def model_of(model_type: str) -> nn.Module:
-    return tiny(model_type)
-
-
-def make_core(
-    path: Path, model_type: str = "llama", model: bytes = MODEL, max_bytes: int = 2**26, **config: int
-) -> EngineCore:
-    settings = EngineConfig(**({"max_num_seqs": 4, "kv_cache_tokens": 1024, "check_model": False} | config))
-    served = model_of(model_type)
-    tier = Tier(open_store(path, max_bytes, model), model)
-    return EngineCore(
-        served, probe_model(served), Vocabulary([b""] * VOCAB_SIZE, frozenset()), settings, 512, tier=tier
-    )
-
-
-def prompts(count: int, num_common: int = 100, num_own: int = 30) -> list[list[int]]:
-    rng = np.random.default_rng(0)
-    common = rng.integers(0, VOCAB_SIZE, num_common).tolist()
-    return [common + rng.integers(0, VOCAB_SIZE, num_own).tolist() for _ in range(count)]
-
-
-def run(core: EngineCore, asked: Sequence[list[int]], salt: str | None = None) -> list[Request]:
-    """Each prompt continued by some tokens, greedily."""
-    params = SamplingParams(max_tokens=NUM_NEW, temperature=0, cache_salt=salt)
-    requests = [Request(number, prompt, params, 0, lambda delta: None) for number, prompt in enumerate(asked)]
-    for request in requests:
-        core.add(request)
-    while core.has_work:
-        for _, delta in core.step():
-            assert delta.error is None
-    core.check_integrity()
-    return requests
-
-
-def output_of(request: Request) -> tuple[int, ...]:
-    return tuple(request.token_ids[request.num_prompt_tokens :])
-
-
-@lru_cache
-def _expected(model_type: str, prompt: tuple[int, ...]) -> tuple[int, ...]:
-    return reference(model_of(model_type), prompt, NUM_NEW)
-
-
-def assert_is_right(requests: Sequence[Request], model_type: str = "llama") -> None:
-    for request in requests:
-        expected = _expected(model_type, tuple(request.prompt_token_ids))
-        assert output_of(request)[: len(expected)] == expected[:NUM_NEW]
-
-
-def serve(path: Path, asked: Sequence[list[int]], model_type: str = "llama", **options: object) -> list[Request]:
-    """In an engine of its own, which ends."""
-    core = make_core(path, model_type, **options)  # type: ignore[arg-type]
-    try:
-        requests = run(core, asked)
-    finally:
-        core.close()
-    assert_is_right(requests, model_type)
-    return requests
 
 
 @pytest.mark.parametrize("model_type", MODELS)
@@ -104,6 +33,18 @@ def test_after_a_restart_a_prompt_is_read_and_not_computed_and_says_the_same(pat
     assert again.num_cached_tokens == 128
     [longer] = serve(path, [asked + [1, 2, 3] * 20], model_type)
     assert longer.num_cached_tokens >= 128
+
+
+def test_engines_that_group_the_layers_of_one_model_differently_do_not_read_each_others_blocks(path: Path) -> None:
+    asked = prompts(2)
+    budgets = {"all layers alike": 2048, "windows apart": 64}
+    cores = [make_core(path / "0", max_tokens_per_step=budget) for budget in budgets.values()]
+    assert [core.kv_manager.windows is None for core in cores] == [True, False]
+    for core in cores:
+        core.close()
+    for budget in (*budgets.values(), *reversed(budgets.values())):
+        requests = serve(path / "1", asked, max_tokens_per_step=budget)
+    assert [request.num_cached_tokens for request in requests] == [128, 128]
 
 
 def test_agents_that_arrive_together_read_what_they_share_once(path: Path) -> None:
@@ -257,6 +198,34 @@ def test_a_folder_that_is_removed_while_the_engine_runs_harms_nothing(path: Path
     assert stats is not None and stats.fault is not None
 
 
+@pytest.mark.long
+def test_a_file_system_that_vanishes_while_the_engine_runs_harms_nothing(path: Path) -> None:
+    asked = prompts(3)
+    with small_disk(path, "16m"):
+        serve(path, asked)
+        core = make_core(path)
+        subprocess.run(["umount", "-l", path], check=True)
+        requests = run(core, asked)
+        core.close()
+    stats = core.stats().tier
+    assert_is_right(requests)
+    assert stats is not None and stats.fault is not None
+    assert not list(path.iterdir()), "what was below it is left alone"
+
+
+@pytest.mark.long
+def test_a_disk_that_is_full_is_read_on(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = prompts(12, num_common=0, num_own=130)
+    with small_disk(path, "300k"):
+        serve(path, asked)
+        core = make_core(path)
+        requests = run(core, asked)
+        core.close()
+    assert_is_right(requests)
+    assert any(request.num_cached_tokens for request in requests)
+    assert sum("nothing more is written: the disk is full" in record.message for record in caplog.records) == 2
+
+
 def test_where_another_process_writes_an_engine_reads(path: Path) -> None:
     asked = prompts(2)
     writer = make_core(path)
@@ -267,69 +236,3 @@ def test_where_another_process_writes_an_engine_reads(path: Path) -> None:
     reader.close()
     assert_is_right(again)
     assert [request.num_cached_tokens for request in again] == [128, 96]
-
-
-def test_a_fault_while_blocks_come_back_fails_nobody_who_waits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [asked] = prompts(1)
-    serve(path, [asked])
-    core = make_core(path)
-    contents = core._tiering._restore._contents  # type: ignore[union-attr]
-    monkeypatch.setattr(contents, "write_blocks", lambda *arguments: 1 / 0)
-    [request] = run(core, [asked])
-    assert_is_right([request])
-    core.close()
-
-
-def test_a_request_that_is_aborted_while_it_is_read_leaves_nothing(path: Path) -> None:
-    [asked] = prompts(1)
-    serve(path, [asked])
-    core = make_core(path)
-    core.add(Request(1, asked, SamplingParams(max_tokens=4), 0, lambda delta: None))
-    core._tiering._restore.look(core.scheduler.waiting, None)  # type: ignore[union-attr]
-    assert core._tiering.has_work  # type: ignore[union-attr]
-    core.abort(1)
-    while core.has_work:
-        core._tiering.step()  # type: ignore[union-attr]  # a step would recover from a fault
-    core.check_integrity()
-    core.close()
-
-
-def test_a_prompt_for_which_the_pool_has_no_room_yet_is_planned_when_it_has(path: Path) -> None:
-    asked = prompts(2, num_common=0, num_own=200)
-    serve(path, asked)
-    core = make_core(path, kv_cache_tokens=256)
-    restore = core._tiering._restore  # type: ignore[union-attr]
-    core.add(Request(1, [3] * 150, SamplingParams(max_tokens=40, ignore_eos=True), 0, lambda delta: None))
-    core.step()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(restore, "_plan", lambda request: pytest.fail("planned without room"))
-        core.add(Request(2, asked[0], SamplingParams(max_tokens=NUM_NEW, temperature=0), 0, lambda delta: None))
-        for _ in range(3):
-            core.step()
-    assert core.scheduler.waiting[0].on_disk == "unasked"
-    [waiting] = core.scheduler.waiting
-    while core.has_work:
-        core.step()
-    assert waiting.num_cached_tokens == 192
-    assert_is_right([waiting])
-    core.close()
-
-
-def test_a_disk_that_turns_out_slower_than_computing_is_waited_for_no_longer(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [asked] = prompts(1)
-    serve(path, [asked])
-    core = make_core(path)
-    run(core, [[1, 2, 3]])  # tells how fast prompts are computed
-    monkeypatch.setattr(restore_module, "_MIN_PATIENCE", 0.05)
-    store, gate = core._tiering._store, threading.Event()  # type: ignore[union-attr]
-    read = store.read
-    monkeypatch.setattr(store, "read", lambda keys: read(keys) if gate.wait(60) else [])
-    began = time.perf_counter()
-    [request] = run(core, [asked])
-    assert time.perf_counter() - began < 30
-    assert request.num_cached_tokens == 0
-    assert_is_right([request])
-    gate.set()
-    core.close()

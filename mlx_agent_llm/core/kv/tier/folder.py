@@ -43,6 +43,10 @@ class TierFolder:
             self._lock = descriptor
         return True
 
+    def is_locked(self) -> bool:
+        """Whether the folder at the path is the one that lock was for; an OSError where there is none any more."""
+        return self._lock is not None and os.path.samestat(os.fstat(self._lock), os.stat(self.path / LOCK_NAME))
+
     def unlock(self) -> None:
         """Let another one write."""
         if self._lock is not None:

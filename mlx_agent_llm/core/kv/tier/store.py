@@ -45,7 +45,7 @@ class TierStore:
         self.max_bytes = max_bytes
         self._model, self._description = model, description
         self._lock = threading.RLock()  # of the catalogue
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()  # of the files; taken before the other one
         self._models: dict[str, str] = {}
         self._shunned: set[str] = set()  # segments that another process may go on listing
         self._is_writer = False
@@ -55,8 +55,8 @@ class TierStore:
         self.become_writer()
 
     def become_writer(self) -> bool:
-        """Whether this process writes: from the moment on at which no other one does."""
-        with self._lock:
+        """Whether this process writes: from the moment on at which no other one does; it reads files then."""
+        with self._writing:
             if not self._is_writer and self.fault is None and self._folder.lock():
                 self._is_writer = True
                 self._read_manifest_again()
@@ -65,9 +65,10 @@ class TierStore:
             return self.is_writer
 
     def refresh(self) -> None:
-        """Take in what another process has written meanwhile."""
-        if not self._is_writer and self._stamp() != self._seen:
-            self._read_manifest_again()
+        """Take in what another process has written meanwhile; it reads files."""
+        with self._writing:
+            if not self._is_writer and self._stamp() != self._seen:
+                self._read_manifest_again()
 
     def has(self, key: bytes) -> bool:
         """Whether the bytes of a key are there, as far as one knows before they are read."""
@@ -107,34 +108,37 @@ class TierStore:
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """Let nobody find these any more, nor what follows them."""
-        with self._writing, self._lock:
-            places = [self._catalogue.find(key) for key in keys]
+        with self._writing:
+            with self._lock:
+                places = [self._catalogue.find(key) for key in keys]
             for place in places:
                 if place is not None:
                     self._drop(place.segment)
 
     def clear(self) -> None:
         """Forget everything of this model."""
-        with self._writing, self._lock:
-            for segment in list(self._catalogue.segments.values()):
+        with self._writing:
+            with self._lock:
+                segments = list(self._catalogue.segments.values())
+            for segment in segments:
                 if segment.model == self._model:
                     self._drop(segment)
 
     def make_room(self, num_bytes: int, parent: bytes = ROOT) -> bool:
         """Evict until so many bytes fit; False where nothing is left but what `parent` needs or is pinned."""
-        with self._lock:
-            while self._catalogue.num_bytes + num_bytes > self.max_bytes:
+        while self._catalogue.num_bytes + num_bytes > self.max_bytes:
+            with self._lock:
                 last = self._catalogue.least_recently_used(kept=self.pinned | {parent})
-                if last is None:
-                    return False
-                self._drop(last)
+            if last is None:
+                return False
+            self._drop(last)
         return True
 
     def close(self) -> None:
         """Keep what was used when, and let another process write."""
         with self._writing:
-            if self._is_writer:
-                with suppress(OSError):
+            with suppress(OSError):
+                if self._is_writer and self._folder.is_locked():
                     self._write_manifest()
             self._is_writer = False
             self._folder.unlock()
@@ -151,6 +155,9 @@ class TierStore:
 
     def _put(self, parent: bytes, parts: Sequence[Part]) -> bool:
         num_bytes = segment_bytes([len(content) for _, content in parts])
+        if not self._folder.is_locked():
+            self._stop("the folder was replaced by another one")
+            return False
         if not self.make_room(num_bytes, parent):
             return False
         if self._folder.free_bytes() < 2 * num_bytes:
@@ -180,33 +187,37 @@ class TierStore:
             return list(read_entries(first.segment, [place.entry for place in places if place is not None]))
         except (OSError, DamagedSegmentError) as error:
             _log.warning("kv_tier: %s: what it held is computed anew", error)
-            with self._lock:
-                self._drop(first.segment)
+            self._drop(first.segment)
             return [None] * len(places)
 
     def _drop(self, segment: Segment) -> None:
-        """Take a segment out and, where this process writes, from the disk."""
-        for removed in self._catalogue.remove(segment.path.name):
-            self._shunned.add(removed.path.name)
-            if self._is_writer:
-                with suppress(OSError):
-                    removed.path.unlink()
+        """Take a segment out and, where this process writes, from the disk, which no look-up waits for."""
+        with self._lock:
+            removed = self._catalogue.remove(segment.path.name)
+            self._shunned.update(each.path.name for each in removed)
+        for each in removed if self._is_writer else ():
+            with suppress(OSError):
+                each.path.unlink()
 
     def _read_manifest(self) -> None:
         """Know what the manifest lists, or, where there is none that can be read, the segments that are there."""
+        self._seen = self._stamp()
+        manifest = read_manifest(self._folder.path)
+        if manifest is None:
+            manifest = Manifest({path.name: 0 for path in self._segment_paths()})
+        with self._lock:  # it is held for what is in memory alone
+            known, shunned = dict(self._catalogue.segments), set(self._shunned)
+        catalogue = Catalogue()
+        for name, last_used in manifest.last_used.items():
+            with suppress(OSError, DamagedSegmentError):
+                if name not in shunned:
+                    segment = known[name] if name in known else read_table(self._folder.path / name)
+                    catalogue.add(segment, last_used)
         with self._lock:
-            self._seen = self._stamp()
-            manifest = read_manifest(self._folder.path)
-            if manifest is None:
-                manifest = Manifest({path.name: 0 for path in self._segment_paths()})
-            self._models = dict(manifest.models)
-            known, self._catalogue = self._catalogue.segments, Catalogue()
-            for name, last_used in manifest.last_used.items():
-                with suppress(OSError, DamagedSegmentError):
-                    if name not in self._shunned:
-                        segment = known[name] if name in known else read_table(self._folder.path / name)
-                        self._catalogue.add(segment, last_used)
-            self._catalogue.drop_orphans()
+            for name in self._shunned - shunned:
+                catalogue.remove(name)
+            catalogue.drop_orphans()
+            self._models, self._catalogue = dict(manifest.models), catalogue
 
     def _read_manifest_again(self) -> None:
         """One that a newer version has put there meanwhile is no error any more: nothing of it is found."""

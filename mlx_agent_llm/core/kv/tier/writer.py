@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from mlx_agent_llm.core.kv.tier.segment import Part
 from mlx_agent_llm.core.kv.tier.store import TierStore
@@ -45,6 +45,10 @@ class BackgroundWriter:
             self._waiting.update(part.key for part in parts)
             self._num_waiting_bytes += sum(len(part.content) for part in parts)
         self._executor.submit(self._write, parent, parts)
+
+    def take_over(self) -> Future[bool]:
+        """Whether this process writes from now on, asked on the thread."""
+        return self._executor.submit(self._store.become_writer)
 
     def close(self) -> None:
         """Write what waits, at any rate, and end the thread."""
