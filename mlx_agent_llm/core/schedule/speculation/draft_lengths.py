@@ -10,11 +10,9 @@ from mlx_agent_llm.core.schedule.speculation.drafter import Outlook
 from mlx_agent_llm.core.schedule.speculation.row_costs import Cost
 
 _MAX_TOKENS = 32
-_MIN_GAIN = 1.03  # what is hardly worth it by what was measured may be a loss
-# While the cost of rows is unknown: as many tokens of one stream, each with such a chance. Fewer once steps with drafts
-# were seen, the one in flight among them: it may be that rows are dear.
-_TRIED = 4, 0.3
-_NUM_TRIED_AGAIN = 2
+_MIN_GAIN = 1.1  # what is hardly worth it by what was measured may be a loss
+_NUM_TRIED = 4  # tokens, while the cost of rows is unknown...
+_MIN_CHANCE_TRIED = 0.3  # ...and each with such a chance
 
 
 def draft_lengths(outlooks: Sequence[Outlook], cost: Cost, *, are_read: bool) -> list[int]:
@@ -40,10 +38,11 @@ def draft_lengths(outlooks: Sequence[Outlook], cost: Cost, *, are_read: bool) ->
     return counts if is_worth_it else [0] * num_streams
 
 
-def trial_lengths(outlooks: Sequence[Outlook], *, is_again: bool) -> list[int]:
-    """How many tokens each stream drafts to find what rows cost: one of them, whose drafts are the most promising."""
-    most, least = _TRIED
-    counts = [sum(begin * chance >= least for chance in islice(chances, most)) for begin, chances in outlooks]
+def trial_lengths(outlooks: Sequence[Outlook]) -> list[int]:
+    """How many tokens each stream drafts to find what rows cost: one stream alone, with the best chances."""
+    counts = [
+        sum(begin * chance >= _MIN_CHANCE_TRIED for chance in islice(chances, _NUM_TRIED))
+        for begin, chances in outlooks
+    ]
     chosen = max(range(len(counts)), key=counts.__getitem__)
-    limit = _NUM_TRIED_AGAIN if is_again else most
-    return [min(count, limit) if index == chosen else 0 for index, count in enumerate(counts)]
+    return [count if index == chosen else 0 for index, count in enumerate(counts)]

@@ -16,9 +16,11 @@ from statistics import median
 from typing import NamedTuple
 
 _NUM_REMEMBERED = 16
-_NUM_TRIED = 3  # steps of each kind before anything is said
+_NUM_TRIED = 5  # steps of each kind before anything is said
+_NUM_TRIED_AGAIN = 2  # of them, with drafts
+_NUM_STEPS = 8  # for which a cost stands
 _NUM_UNTRIED = 256  # steps without drafts after which what those with some took is tried again: devices change...
-_MAX_UNTRIED = 4096  # ...and twice as many after each such trial that led to nothing, up to this
+_MAX_UNTRIED = 1024  # ...and twice as many after each such trial that led to nothing, up to this
 _COMPILED = 3  # times as long as a step without drafts: MLX has compiled for that number of rows
 _MIN_SHARE = 0.005  # of a step that a row takes at least: a number of rows is bounded, and a slope of 0 is noise
 
@@ -44,16 +46,18 @@ class StepTime(NamedTuple):
 class _Steps:
     alone: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
     drafted: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
-    late: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))  # after a draft
+    late: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_NUM_TRIED))  # after those with drafts
     num_untried: int = 0  # steps since the last one with a draft
     next_trial: int = _NUM_UNTRIED  # after so many of them
+    num_seen: int = 0
     cost: Cost | None = None  # of these steps, when it was worked out
 
     def forget(self) -> None:
-        """Know too little of drafts to say anything, so that one is tried again, and the next time later."""
+        """Know too little of drafts to say anything, so that some are tried again, and the next time later."""
         self.late.clear()
-        while len(self.drafted) >= _NUM_TRIED:
+        while len(self.drafted) > _NUM_TRIED - _NUM_TRIED_AGAIN:
             self.drafted.popleft()
+        self.cost = None
         self.next_trial = min(2 * self.next_trial, _MAX_UNTRIED)
 
 
@@ -69,28 +73,25 @@ class RowCosts:
         steps = self._steps[step.num_streams.bit_length()]
         if self._is_compiled_for(step, steps.alone):
             return
+        steps.num_seen += 1
+        if steps.num_seen % _NUM_STEPS == 0:
+            steps.cost = None
         if step.num_draft_tokens:
             if len(steps.drafted) >= _NUM_TRIED:  # it was no trial
                 steps.next_trial = _NUM_UNTRIED
             steps.drafted.append((step.num_draft_tokens, step.seconds))
-            steps.num_untried, steps.cost = 0, None
+            steps.num_untried = 0
         elif not step.is_overlapped:
             steps.late.append((0, step.seconds))
         else:
             steps.alone.append(step.seconds)
             steps.num_untried += 1
-            if steps.num_untried % _NUM_REMEMBERED == 0:
-                steps.cost = None
             if steps.num_untried == steps.next_trial:
                 steps.forget()
 
     def is_tried(self, num_streams: int) -> bool:
         """Whether enough steps without drafts were seen to judge one with some."""
         return len(self._steps[num_streams.bit_length()].alone) >= _NUM_TRIED
-
-    def has_drafted(self, num_streams: int) -> bool:
-        """Whether any step with drafts is remembered."""
-        return bool(self._steps[num_streams.bit_length()].drafted)
 
     def of(self, num_streams: int) -> Cost | None:
         """The cost, None before enough steps of both kinds were seen."""
@@ -100,7 +101,6 @@ class RowCosts:
         if steps.cost is None:
             steps.cost = _cost(median(steps.alone), steps.drafted, steps.late)
         return steps.cost
-
 
     def _is_compiled_for(self, step: StepTime, alone: Sequence[float]) -> bool:
         num_rows = step.num_streams + step.num_draft_tokens

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 from mlx_agent_llm.config import SpeculationSetting
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward
-from mlx_agent_llm.core.schedule.speculation.draft_model import DraftModel
 from mlx_agent_llm.core.schedule.speculation.draft_lengths import draft_lengths, trial_lengths
+from mlx_agent_llm.core.schedule.speculation.draft_model import DraftModel
 from mlx_agent_llm.core.schedule.speculation.drafter import Drafter
 from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts, StepTime
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
@@ -112,7 +112,7 @@ class Speculation:
         outlooks = [self._drafter(request).outlook(is_read=are_read) for request in requests]
         cost = self._costs.of(num_streams)
         if cost is None:
-            return trial_lengths(outlooks, is_again=self._costs.has_drafted(num_streams))
+            return trial_lengths(outlooks)
         return draft_lengths(outlooks, cost, are_read=are_read)
 
     def _is_hopeless(self, num_streams: int) -> bool:
