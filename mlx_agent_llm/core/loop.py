@@ -111,6 +111,7 @@ class EngineCore:
             self._jumps,
             stopping.end_token_ids,
             max_model_len,
+            shape.vocab_size,
             None
             if draft_model is None
             else DraftModel(draft_model, shape.vocab_size, sizes.num_blocks * config.block_size, device),

@@ -9,6 +9,7 @@ its request so far, against the measured cost of a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import takewhile
 from weakref import WeakKeyDictionary
 
 from mlx_agent_llm.config import SpeculationSetting
@@ -30,12 +31,14 @@ class Speculation:
         jumps: JumpForward,
         end_token_ids: Callable[[Request], Collection[int]],
         max_model_len: int,
+        vocab_size: int,
         draft_model: DraftModel | None = None,
     ) -> None:
         self.setting = setting
         self._jumps = jumps
         self._end_token_ids = end_token_ids
         self._max_model_len = max_model_len
+        self._vocab_size = vocab_size
         self.make_drafter: Callable[[Request], Drafter] = TextDrafter if draft_model is None else draft_model.drafter
         self._costs = RowCosts()
         self._drafters = WeakKeyDictionary[Request, Drafter]()
@@ -121,12 +124,12 @@ class Speculation:
         return cost is not None and cost.row * num_streams >= cost.fixed
 
     def _draft(self, request: Request, count: int) -> Draft:
-        """What the request's text says, as far as output and grammar may go on like that."""
+        """What its drafter says, as far as output and grammar may go on like that."""
         most = min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len) - request.num_tokens - 1
+        count = min(count, max(most, 0))
         ends = self._end_token_ids(request)
-        token_ids = self._drafter(request).tokens(min(count, max(most, 0)))
-        num_usable = next((index for index, token_id in enumerate(token_ids) if token_id in ends), len(token_ids))
-        token_ids = token_ids[:num_usable]
+        said = self._drafter(request).tokens(count)[:count]
+        token_ids = list(takewhile(lambda one: 0 <= one < self._vocab_size and one not in ends, said))
         if request.matcher is None:
             return Draft(tuple(token_ids), (False,) * len(token_ids))
         return self._within_grammar(request, token_ids).cut(most)
