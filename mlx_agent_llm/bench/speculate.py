@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, repeat
 from operator import mul
@@ -22,7 +22,7 @@ from mlx_agent_llm.bench.extract import documents
 from mlx_agent_llm.bench.result import Bars, Result
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.config import SpeculationSetting
-from mlx_agent_llm.core.schedule.speculation.drafter import Drafter
+from mlx_agent_llm.core.schedule.speculation.drafter import Drafter, Outlook
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -87,9 +87,9 @@ class _ScriptedDrafter:
     def follow(self) -> None:
         """See Drafter."""
 
-    def chances(self) -> Iterator[float]:
+    def outlook(self, *, is_read: bool) -> Outlook:
         """See Drafter."""
-        return accumulate(repeat(ACCEPTANCE), mul)
+        return Outlook(1.0, accumulate(repeat(ACCEPTANCE), mul))
 
     def tokens(self, count: int) -> list[int]:
         """See Drafter."""

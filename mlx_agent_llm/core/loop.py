@@ -110,6 +110,7 @@ class EngineCore:
             self._jumps,
             stopping.end_token_ids,
             max_model_len,
+            shape.vocab_size,
             None
             if draft_model is None
             else DraftModel(draft_model, shape.vocab_size, sizes.num_blocks * config.block_size, device),
@@ -259,7 +260,7 @@ class EngineCore:
             with self._clock.phase("masks"):
                 receivers, bitmask = self._fill_masks(forward.batch)
             if self._answers.open:  # the last one may have ended or failed just now
-                self._in_flight = self._sample(forward, receivers, bitmask)
+                self._in_flight = self._sample(forward, receivers, bitmask, is_overlapped=not is_read)
         return forward.batch
 
     def _draft(self, in_flight: InFlight) -> bool:
@@ -297,7 +298,12 @@ class EngineCore:
         return receivers, fill_masks(receivers, batch.places, self._vocab_size, self._answers.fail)
 
     def _sample(
-        self, forward: _Forward, receivers: Sequence[Request | None], bitmask: npt.NDArray[np.int32] | None
+        self,
+        forward: _Forward,
+        receivers: Sequence[Request | None],
+        bitmask: npt.NDArray[np.int32] | None,
+        *,
+        is_overlapped: bool,
     ) -> InFlight:
         """Dispatch the sampling of a forward's logits."""
         with self._clock.phase("parameters"):
@@ -307,7 +313,7 @@ class EngineCore:
         for request in receivers:
             if request is not None:
                 request.num_in_flight = 0 if request.is_finished else 1
-        return InFlight(samples, receivers, forward.batch)
+        return InFlight(samples, receivers, forward.batch, is_overlapped)
 
     def _hand_out(self) -> list[Emission]:
         if not self._answers.open:

@@ -13,6 +13,7 @@ from mlx_agent_llm.core.kv.kv_manager import KVManager
 from mlx_agent_llm.core.output.samples import Samples
 from mlx_agent_llm.core.output.verification import Verdict, forced_after, verify
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
+from mlx_agent_llm.core.schedule.speculation.row_costs import StepTime
 from mlx_agent_llm.core.schedule.speculation.speculation import Speculation
 from mlx_agent_llm.core.stats import StepMeter
 from mlx_agent_llm.request import NO_DRAFT, Request, TokenLogprob
@@ -24,6 +25,7 @@ class InFlight(NamedTuple):
     samples: Samples
     receivers: Sequence[Request | None]  # (S,) whose they are; None of a row that ended, or whose next token was forced
     batch: Batch  # that they were sampled from
+    is_overlapped: bool  # whether this was dispatched before the samples before it were read
 
 
 class Reading:
@@ -56,7 +58,7 @@ class Reading:
         samples, batch = in_flight.samples, in_flight.batch
         with self._meter.clock.phase("wait"):
             token_ids, is_finite = samples.read()
-        self._observe(batch)
+        self._observe(in_flight)
         if not all(is_finite):
             self._fail_spoiled(
                 [request for request, is_sound in zip(batch.sampled, is_finite, strict=True) if not is_sound]
@@ -101,8 +103,9 @@ class Reading:
             request.kv.num_trusted_tokens = min(len(request.token_ids), request.kv.num_computed_tokens)
             self._answers.advance(request, token_id, logprob)
 
-    def _observe(self, batch: Batch) -> None:
+    def _observe(self, in_flight: InFlight) -> None:
         """Tell the pacer how long the step took whose tokens were read just now, if it came right after another."""
+        batch = in_flight.batch
         last_ready_at, self._ready_at = self._ready_at, self._runner.take_ready_at() or time.perf_counter()
         if last_ready_at is None or batch.num_tokens == batch.num_prompt_tokens:
             return
@@ -111,5 +114,6 @@ class Reading:
         # Of a stream whose grammar forced tokens several were computed, and a prompt that ended was sampled from.
         num_streams = min(batch.num_tokens - batch.num_prompt_tokens, batch.num_streams)
         self._meter.requests.count_gap(seconds, num_streams)
-        if batch.num_prompt_tokens == 0 and self._speculation.setting != "off":
-            self._speculation.observe(batch.num_streams, batch.num_draft_tokens, seconds)
+        if batch.num_prompt_tokens == 0:
+            step = StepTime(batch.num_streams, batch.num_draft_tokens, seconds, in_flight.is_overlapped)
+            self._speculation.observe(step)

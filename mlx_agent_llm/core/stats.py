@@ -27,7 +27,7 @@ class EngineStats:
     """A snapshot of the engine since it was made; step times are in seconds, over the last 1,000 steps.
 
     computes_all_logits: the model's LM head was not found, so it runs for every token and not for sampled ones alone.
-    speculation: what EngineConfig.speculation is for this model; one with recurrent layers has no drafts ("off").
+    speculation: EngineConfig.speculation.
     quantized_products: how many layers have weights of each quantized form, and whose product multiplies by them.
     kv_cache_bytes: memory for the KV of all layers, taken when the engine starts; window_cache_bytes of it are for
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and

@@ -5,25 +5,24 @@ of another shape may round a logit otherwise, so that two tokens that are almost
 are compared in float32 on prompts that meet no such tie.
 """
 
-import itertools
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 
-from mlx_agent_llm import Engine, EngineConfig, Handle, JSONSchema, RequestError, RequestOutput, SamplingParams
-from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
+from mlx_agent_llm import Engine, EngineConfig, JSONSchema, SamplingParams
 from mlx_agent_llm.models import LoadedModel
+from mlx_agent_llm.request import Request
+from tests.support.asks import Key, compare, make_ask, run
 from tests.support.cores import make_core
 from tests.support.cores import run as run_core
+from tests.support.drafters import tell
 from tests.support.exact_model import ExactModel
 from tests.support.model_types.tiny import tiny
-from tests.support.traffic import FIELDS, FREE_FIELDS, NON_CHAT_FIELDS, SCHEMAS, SYSTEM, is_of_a_fork
 
-Key = tuple[tuple[int, ...], int]  # prompt and seed
 MODEL = ExactModel()
 CONFIGS: list[dict[str, Any]] = [
     {"max_num_seqs": 16, "max_tokens_per_step": 64},
@@ -39,86 +38,16 @@ CONFIGS: list[dict[str, Any]] = [
 ]
 
 
-@dataclass(frozen=True)
-class Ask:
-    """One request; it is cancelled after some deltas, or forked after some into one with the same seed."""
-
-    prompt: list[int]
-    params: SamplingParams
-    way: str
-    patience: int
-
-    @property
-    def key(self) -> Key:
-        seed = self.params.seed
-        assert seed is not None
-        return tuple(self.prompt), seed
-
-
-def make_ask(rng: random.Random, seed: int) -> Ask:
-    text = SYSTEM[: rng.choice([0, 20, 40])] + "".join(rng.choices("abc ", k=rng.randint(1, 30)))
-    is_free = rng.random() < 0.5
-    drawn = FIELDS | NON_CHAT_FIELDS | (FREE_FIELDS if is_free else {})
-    fields = {name: draw(rng) for name, draw in drawn.items() if name != "timeout" and rng.random() < 1 / 3}
-    fields |= {"max_tokens": rng.randint(24, 60), "seed": seed}
-    if not is_free:
-        fields["constraint"] = JSONSchema(rng.choice(SCHEMAS))
-    if rng.random() < 0.3:
-        fields["draft_text"] = text
-    way = rng.choices(["result", "cancel", "fork"], [8, 1, 1])[0]
-    return Ask(list(text.encode()), SamplingParams(**fields), way, rng.randint(0, 6))
-
-
-def run(engine: Engine, asks: Sequence[Ask]) -> list[list[RequestOutput]]:
-    """What all of them get who ask at the same time; of a fork its parent's output, too."""
-    handles: list[list[Handle]] = []
-    for ask in asks:
-        handle = engine.submit(ask.prompt, ask.params)
-        handles.append([handle])
-        if ask.way != "result":
-            list(itertools.islice(handle, ask.patience))
-        if ask.way == "cancel":
-            handle.cancel()
-        elif ask.way == "fork":
-            handles[-1].append(handle.fork(ask.params))
-    return [[output for one in group if (output := result(one)) is not None] for group in handles]
-
-
-def result(handle: Handle) -> RequestOutput | None:
-    """None of a fork whose parent had ended."""
-    try:
-        return handle.result(timeout=60)
-    except RequestError as error:
-        assert is_of_a_fork(error)
-        return None
-
-
 class Oracle:
     """Drafts what a request will say, and now and then a lie; what it will say is known of a run without drafts."""
 
     def __init__(self, truth: dict[Key, tuple[int, ...]], rng: random.Random, lies: float) -> None:
         self.truth, self.rng, self.lies = truth, rng, lies
 
-    def tokens(self, drafter: TextDrafter, count: int, vocab_size: int = 258) -> list[int]:
-        request = drafter._request
+    def say(self, request: Request, count: int, vocab_size: int = 258) -> list[int]:
         said = self.truth[tuple(request.prompt_token_ids), request.seed][request.num_output_tokens :]
         drafts = [*said, *self.rng.choices(range(vocab_size), k=count)][: self.rng.randint(0, count)]
         return [self.rng.randrange(vocab_size) if self.rng.random() < self.lies else one for one in drafts]
-
-
-def compare(asks: Sequence[Ask], found: Sequence[Sequence[RequestOutput]], expected: Sequence[RequestOutput]) -> None:
-    for ask, outputs, truth in zip(asks, found, expected, strict=True):
-        for output in outputs:
-            if output.finish_reason == "cancelled":
-                assert output.token_ids == truth.token_ids[: len(output.token_ids)], ask
-                continue
-            assert (output.token_ids, output.text) == (truth.token_ids, truth.text), ask
-            assert (output.finish_reason, output.forced_close) == (truth.finish_reason, truth.forced_close), ask
-            if output.logprobs is not None:
-                assert truth.logprobs is not None
-                np.testing.assert_allclose(
-                    [one.logprob for one in output.logprobs], [one.logprob for one in truth.logprobs], atol=1e-5
-                )
 
 
 def check(make_engine: Callable[..., Engine], rng: random.Random, config: dict[str, Any], count: int) -> Engine:
@@ -129,10 +58,8 @@ def check(make_engine: Callable[..., Engine], rng: random.Random, config: dict[s
     truth = {ask.key: output.token_ids for ask, output in zip(asks, expected, strict=True)}
     oracle = Oracle(truth, rng, lies=rng.choice([0.0, 0.1, 0.5]))
     engine = make_engine(MODEL, speculation=rng.choice([1, 4, 12]), **config)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TextDrafter, "tokens", lambda drafter, most: oracle.tokens(drafter, most))
-        found = run(engine, asks)
-    compare(asks, found, expected)
+    tell(engine._worker.core, oracle.say)
+    compare(asks, run(engine, asks), expected)
     return engine
 
 
@@ -145,7 +72,13 @@ def test_random_requests_say_with_drafts_what_they_say_without(
     assert stats.num_drafted_tokens > stats.num_accepted_tokens > 0
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "gemma3_text", "gpt_oss", "deepseek_v2", "qwen3_next", "mamba2"])
+KINDS = [
+    *("qwen3", "gemma3_text", "deepseek_v2", "mamba2"),
+    *(pytest.param(kind, marks=pytest.mark.long) for kind in ("gpt_oss", "qwen3_next")),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_real_attention_windows_latents_and_states_say_the_same(kind: str) -> None:
     """Greedy, with preemptions, and then from what the first round left; none of these prompts meets a near tie."""
     config: dict[str, Any] = {"block_size": 2, "kv_cache_tokens": 96}
@@ -155,11 +88,8 @@ def test_real_attention_windows_latents_and_states_say_the_same(kind: str) -> No
         expected = run_core(plain, *prompts)
         truth = {(tuple(prompt), 0): tuple(said) for prompt, said in zip(prompts, expected, strict=True)}
         oracle = Oracle(truth, random.Random(0), lies=0.3)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                TextDrafter, "tokens", lambda drafter, most, oracle=oracle: oracle.tokens(drafter, most, vocab_size=128)
-            )
-            assert run_core(core, *prompts, each_step=core.check_integrity) == expected
+        tell(core, partial(oracle.say, vocab_size=128))
+        assert run_core(core, *prompts, each_step=core.check_integrity) == expected
         prompts = [[*prompt, *said] for prompt, said in zip(prompts, expected, strict=True)]
     stats = core.stats()
     assert stats.num_drafted_tokens > stats.num_accepted_tokens >= 20

@@ -7,7 +7,6 @@ and comes first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import accumulate, repeat
 from operator import mul
 from typing import Any
@@ -17,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import KVCache, make_prompt_cache, trim_prompt_cache
 
+from mlx_agent_llm.core.schedule.speculation.drafter import Outlook
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
 from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.process.default_device import default_device
@@ -114,11 +114,11 @@ class ModelDrafter:
                 self._expected = []
         self._num_read = len(self._request.token_ids)
 
-    def chances(self) -> Iterator[float]:
+    def outlook(self, *, is_read: bool) -> Outlook:
         """See Drafter."""
         if self._text.tokens(1):
-            return self._text.chances()
-        return accumulate(repeat(self._model.chance), mul)
+            return self._text.outlook(is_read=is_read)
+        return Outlook(1.0, accumulate(repeat(self._model.chance), mul))
 
     def tokens(self, count: int) -> list[int]:
         """See Drafter."""

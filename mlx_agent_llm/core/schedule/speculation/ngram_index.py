@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 _NUM_CANDIDATES = 8  # that are compared, the latest first
@@ -33,30 +32,35 @@ class NgramIndex:
 
     def grow(self) -> None:
         """Take in what the text has got meanwhile."""
-        num_known = len(self._before) - 1
-        for end, pair in enumerate(pairwise(self._token_ids[num_known - 1 :]), num_known + 1):
-            self._before.append(self._latest.get(pair, 0))
-            self._latest[pair] = end
-        if len(self._latest) > self._max_pairs:
+        tokens, before, latest = self._token_ids, self._before, self._latest
+        for end in range(len(before), len(tokens) + 1):
+            pair = (tokens[end - 2], tokens[end - 1])
+            before.append(latest.get(pair, 0))
+            latest[pair] = end
+        if len(latest) > self._max_pairs:
             self._forget_the_first()
 
     def longest(self) -> Match | None:
         """The longest match of the text's end, the latest of equally long ones."""
+        tokens, last = self._token_ids, len(self._before) - 1
         best, length = 0, 0
         end = self._before[-1]
         for _ in range(_NUM_CANDIDATES):
             if end == 0:
                 break
-            found = self._num_equal_before(end)
-            if found > length:
-                best, length = end, found
+            if end > length and tokens[end - 1 - length] == tokens[last - 1 - length]:  # or it is no longer one
+                found = self._num_equal_before(end)
+                if found > length:
+                    best, length = end, found
             end = self._before[end]
         return Match(best, length) if length else None
 
     def _num_equal_before(self, end: int) -> int:
-        tokens, last = self._token_ids, len(self._before) - 1
+        tokens, last, count = self._token_ids, len(self._before) - 1, 2
         most = min(end, _MAX_COMPARED)
-        return next((n for n in range(2, most) if tokens[end - 1 - n] != tokens[last - 1 - n]), most)
+        while count < most and tokens[end - 1 - count] == tokens[last - 1 - count]:
+            count += 1
+        return count
 
     def _forget_the_first(self) -> None:
         """Know the later half of what is too much."""

@@ -8,24 +8,18 @@ its request so far, against the measured cost of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from heapq import heapify, heapreplace
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import takewhile
 from weakref import WeakKeyDictionary
 
 from mlx_agent_llm.config import SpeculationSetting
 from mlx_agent_llm.core.schedule.jump_forward import JumpForward
+from mlx_agent_llm.core.schedule.speculation.draft_lengths import draft_lengths, trial_lengths
 from mlx_agent_llm.core.schedule.speculation.draft_model import DraftModel
 from mlx_agent_llm.core.schedule.speculation.drafter import Drafter
-from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts
+from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts, StepTime
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
 from mlx_agent_llm.request import NO_DRAFT, Draft, Request
-
-_MAX_TOKENS = 32  # of a draft whose length is measured
-# While the cost of rows is unknown: as many tokens of each request at most, and those with such a chance. Once some
-# steps with drafts were seen, so many of one request, the one in flight among them: it may be that rows are dear.
-_TRIED = 4, 0.3
-_NUM_TRIED_AGAIN = 2
 
 
 class Speculation:
@@ -37,19 +31,24 @@ class Speculation:
         jumps: JumpForward,
         end_token_ids: Callable[[Request], Collection[int]],
         max_model_len: int,
+        vocab_size: int,
         draft_model: DraftModel | None = None,
     ) -> None:
         self.setting = setting
         self._jumps = jumps
         self._end_token_ids = end_token_ids
         self._max_model_len = max_model_len
+        self._vocab_size = vocab_size
         self.make_drafter: Callable[[Request], Drafter] = TextDrafter if draft_model is None else draft_model.drafter
         self._costs = RowCosts()
         self._drafters = WeakKeyDictionary[Request, Drafter]()
 
-    def follow(self, requests: Iterable[Request]) -> None:
-        """Take in what requests have got, which may be done while a step is computed."""
-        if self.setting == "off":
+    def follow(self, requests: Sequence[Request]) -> None:
+        """Take in what requests have got, which may be done while a step is computed.
+
+        Where so many streams would draft nothing whatever they say, that can wait.
+        """
+        if self.setting == "off" or self._is_hopeless(len(requests)):
             return
         for request in requests:
             if not request.is_finished:
@@ -64,8 +63,7 @@ class Speculation:
             return False
         if any(request.draft.token_ids for request in sampled):
             return True
-        streams = _streams(running)
-        return bool(streams) if isinstance(self.setting, int) else any(count > 1 for count in self._allot(streams))
+        return any(self._allot(_streams(running), are_read=False))
 
     def give(
         self,
@@ -85,15 +83,16 @@ class Speculation:
                 fail(request, fault)
         streams = _streams(running)
         self.follow(streams)
-        for request, count in zip(streams, self._allot(streams), strict=True):
+        for request, count in zip(streams, self._allot(streams, are_read=True), strict=True):
             try:
                 request.draft = self._draft(request, count) if count else NO_DRAFT
             except Exception as fault:
                 fail(request, fault)
 
-    def observe(self, num_streams: int, num_draft_tokens: int, seconds: float) -> None:
+    def observe(self, step: StepTime) -> None:
         """Learn from a step without prompts how long it took."""
-        self._costs.observe(num_streams, num_draft_tokens, seconds)
+        if self.setting == "auto":
+            self._costs.observe(step)
 
     def close(self) -> None:
         """Let go of all drafters, and of the model that they use."""
@@ -106,39 +105,31 @@ class Speculation:
             drafter = self._drafters[request] = self.make_drafter(request)
         return drafter
 
-    def _allot(self, requests: Sequence[Request]) -> list[int]:
+    def _allot(self, requests: Sequence[Request], *, are_read: bool) -> list[int]:
         """How many tokens each request drafts."""
+        num_streams = len(requests)
         if isinstance(self.setting, int):
-            return [self.setting] * len(requests)
-        counts, cost = [0] * len(requests), self._costs.of(len(requests))
-        if not requests or not self._costs.is_tried(len(requests)):
-            return counts
-        if cost is not None and cost.row * len(requests) >= cost.fixed:  # not even what is certainly right
-            return counts
-        chances = [self._drafter(request).chances() for request in requests]
+            return [self.setting] * num_streams
+        if not self._costs.is_tried(num_streams) or self._is_hopeless(num_streams):
+            return [0] * num_streams
+        outlooks = [self._drafter(request).outlook(is_read=are_read) for request in requests]
+        cost = self._costs.of(num_streams)
         if cost is None:
-            return _tried(chances, is_again=self._costs.has_drafted(len(requests)))
-        num_expected, seconds = float(len(requests)), cost.fixed
-        waiting = [(-next(own, 0.0), index) for index, own in enumerate(chances)]
-        heapify(waiting)
-        while True:
-            chance, index = -waiting[0][0], waiting[0][1]
-            if chance * seconds <= num_expected * cost.row:  # fewer tokens a second with it than without
-                break
-            counts[index] += 1
-            num_expected, seconds = num_expected + chance, seconds + cost.row
-            is_full = counts[index] == _MAX_TOKENS
-            heapreplace(waiting, (0.0 if is_full else -next(chances[index], 0.0), index))
-        is_worth_it = num_expected * cost.alone > len(requests) * seconds
-        return counts if is_worth_it else [0] * len(requests)
+            return trial_lengths(outlooks)
+        return draft_lengths(outlooks, cost, are_read=are_read)
+
+    def _is_hopeless(self, num_streams: int) -> bool:
+        """Whether not even what is certainly right would be worth its row."""
+        cost = self._costs.of(num_streams)
+        return cost is not None and cost.row * num_streams >= cost.fixed
 
     def _draft(self, request: Request, count: int) -> Draft:
-        """What the request's text says, as far as output and grammar may go on like that."""
+        """What its drafter says, as far as output and grammar may go on like that."""
         most = min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len) - request.num_tokens - 1
+        count = min(count, max(most, 0))
         ends = self._end_token_ids(request)
-        token_ids = self._drafter(request).tokens(min(count, max(most, 0)))
-        num_usable = next((index for index, token_id in enumerate(token_ids) if token_id in ends), len(token_ids))
-        token_ids = token_ids[:num_usable]
+        said = self._drafter(request).tokens(count)[:count]
+        token_ids = list(takewhile(lambda one: 0 <= one < self._vocab_size and one not in ends, said))
         if request.matcher is None:
             return Draft(tuple(token_ids), (False,) * len(token_ids))
         return self._within_grammar(request, token_ids).cut(most)
@@ -163,16 +154,6 @@ class Speculation:
             is_forced += [False] + [True] * (len(run) - 1)
         matcher.rollback(len(found))
         return Draft(tuple(found), tuple(is_forced))
-
-
-def _tried(chances: Sequence[Iterator[float]], *, is_again: bool) -> list[int]:
-    """How many tokens each request drafts to find what rows cost."""
-    most, least = _TRIED
-    counts = [sum(chance >= least for chance in islice(own, most)) for own in chances]
-    if is_again:
-        chosen = max(range(len(counts)), key=counts.__getitem__)
-        counts = [min(count, _NUM_TRIED_AGAIN) if index == chosen else 0 for index, count in enumerate(counts)]
-    return counts
 
 
 def _streams(running: Iterable[Request]) -> list[Request]:

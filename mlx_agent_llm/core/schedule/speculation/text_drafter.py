@@ -8,8 +8,8 @@ nobody used is compared with what was sampled all the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from weakref import proxy
 
+from mlx_agent_llm.core.schedule.speculation.drafter import Outlook
 from mlx_agent_llm.core.schedule.speculation.ngram_index import NgramIndex
 from mlx_agent_llm.request import Request
 
@@ -17,13 +17,14 @@ _WEIGHT = 0.15  # of the last prediction in a chance
 # Of a next token after so many equal ones, 1, 2, 4, 8, 16 and more of them, before anything is known.
 _CHANCES = (0.3, 0.4, 0.6, 0.75, 0.85, 0.9)
 _NUM_NAMED = 8  # equal tokens that a beginning of the draft text counts for
+_NOTHING = Outlook(0.0, iter(()))
 
 
 class TextDrafter:
     """Follows one request's tokens, and finds those that may come next."""
 
     def __init__(self, request: Request) -> None:
-        self._request: Request = proxy(request)  # who keeps its drafter as long as it lives must not be kept by it
+        self._said = request.token_ids  # not the request, which keeps its drafter as long as it lives
         self._token_ids = [*request.draft_text, *request.prompt_token_ids]
         self._index = NgramIndex(self._token_ids)
         self._index.grow()
@@ -34,22 +35,25 @@ class TextDrafter:
 
     def follow(self) -> None:
         """Take in the request's new tokens."""
-        new = self._request.token_ids[self._num_read :]
+        new = self._said[self._num_read :]
+        if not new:
+            return
         self._num_read += len(new)
         for token_id in new:
-            self._compare(token_id)
+            if self._next is not None:
+                self._compare(self._next, token_id)
             self._token_ids.append(token_id)
-            self._index.grow()
-            if self._next is None and (match := self._index.longest()) is not None:
-                self._next, self._num_equal = match.end, match.length
+        self._index.grow()
+        if self._next is None and (match := self._index.longest()) is not None:
+            self._next, self._num_equal = match.end, match.length
 
-    def chances(self) -> Iterator[float]:
-        """That the first, the second, ... of the next tokens is right with all before it; none where none is known."""
-        chance, num_equal = 1.0, self._num_equal
-        while self._next is not None:
-            chance *= self._chances[_level(num_equal)]
-            num_equal += 1
-            yield chance
+    def outlook(self, *, is_read: bool) -> Outlook:
+        """See Drafter: after a token that nobody has read there is a draft if it is the one that is expected."""
+        if self._next is None:
+            return _NOTHING
+        if is_read:
+            return Outlook(1.0, self._products(self._num_equal))
+        return Outlook(self._chances[_level(self._num_equal)], self._products(self._num_equal + 1))
 
     def tokens(self, count: int) -> list[int]:
         """What may come next: `count` tokens or none; a match that reaches the text's end goes on with itself."""
@@ -61,13 +65,19 @@ class TextDrafter:
             tokens += tokens[:period][: count - len(tokens)]
         return tokens
 
-    def _compare(self, token_id: int) -> None:
-        if self._next is None:
-            return
-        is_right = self._token_ids[self._next] == token_id
+    def _products(self, num_equal: int) -> Iterator[float]:
+        """Of the chances after so many equal tokens, one more, and so on."""
+        chance = 1.0
+        while True:
+            chance *= self._chances[_level(num_equal)]
+            num_equal += 1
+            yield chance
+
+    def _compare(self, expected: int, token_id: int) -> None:
+        is_right = self._token_ids[expected] == token_id
         level = _level(self._num_equal)
         self._chances[level] += _WEIGHT * (is_right - self._chances[level])
-        self._next, self._num_equal = (self._next + 1, self._num_equal + 1) if is_right else (None, 0)
+        self._next, self._num_equal = (expected + 1, self._num_equal + 1) if is_right else (None, 0)
 
 
 def _level(num_equal: int) -> int:

@@ -51,7 +51,7 @@ def test_what_it_says_hangs_on_the_request_alone_whatever_was_drafted_before() -
 def test_its_chance_is_what_was_right_of_what_it_said_and_is_forgotten_where_nobody_asks() -> None:
     request = Request(0, PROMPTS[1], SamplingParams(), 0, lambda delta: None)
     drafter = drafts_of(tiny("qwen3")).drafter(request)
-    first, second = islice(drafter.chances(), 2)
+    first, second = islice(drafter.outlook(is_read=False).chances, 2)
     assert second == pytest.approx(first**2)
     for _ in range(20):
         said = drafter.tokens(1)[0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlx_agent_llm import EngineConfig, RequestError, SamplingParams
 from mlx_agent_llm.core.output.verification import Verdict, forced_after, verify
 from mlx_agent_llm.core.schedule.speculation.ngram_index import NgramIndex
-from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts
+from mlx_agent_llm.core.schedule.speculation.row_costs import RowCosts, StepTime
 from mlx_agent_llm.core.schedule.speculation.text_drafter import TextDrafter
 from mlx_agent_llm.request import NO_DRAFT, Draft, Request
 from tests.support.search import examples
@@ -60,15 +60,17 @@ def test_a_drafter_goes_on_as_its_text_did_and_learns_how_often_that_is_right() 
     request = make_request([1, 2, 3, 4, 5, 6, 7, 9])
     drafter = TextDrafter(request)
     drafter.follow()
-    assert drafter.tokens(3) == [] and list(drafter.chances()) == []
+    assert drafter.tokens(3) == [] and list(drafter.outlook(is_read=True).chances) == []
     request.token_ids += [2, 3]
     drafter.follow()
     assert drafter.tokens(3) == [4, 5, 6]
-    first = next(drafter.chances())
-    assert list(islice(drafter.chances(), 3)) == sorted(islice(drafter.chances(), 3), reverse=True)
+    first, second, third = islice(drafter.outlook(is_read=True).chances, 3)
+    assert first > second > third
+    begin, chances = drafter.outlook(is_read=False)
+    assert begin == first and begin * next(chances) == second
     request.token_ids += [8, 2, 3]
     drafter.follow()
-    assert next(drafter.chances()) < first  # it was wrong
+    assert next(drafter.outlook(is_read=True).chances) < first  # it was wrong
 
 
 def test_a_match_that_reaches_the_end_goes_on_with_itself() -> None:
@@ -101,26 +103,31 @@ def test_what_was_sampled_counts_up_to_the_first_token_that_the_draft_does_not_h
     assert (forced_after(drafted.draft, 0), forced_after(drafted.draft, 3)) == ((2, 3), ())
 
 
+def observe(costs: RowCosts, num_draft_tokens: int, seconds: float, *, is_overlapped: bool = False) -> None:
+    costs.observe(StepTime(1, num_draft_tokens, seconds, is_overlapped))
+
+
 def test_the_cost_of_a_row_is_found_among_steps_that_are_slow_for_other_reasons() -> None:
     costs, rng = RowCosts(), random.Random(0)
     assert costs.of(1) is None and not costs.is_tried(1)
     for count in range(40):
         noise = rng.choice([1.0, 1.0, 1.0, 3.0])
-        costs.observe(1, 0, 0.06 * noise)
-        costs.observe(1, 1 + count % 8, (0.08 + 0.01 * (1 + count % 8)) * noise)
+        observe(costs, 0, 0.06 * noise, is_overlapped=True)
+        observe(costs, 1 + count % 8, (0.08 + 0.01 * (1 + count % 8)) * noise)
+        observe(costs, 0, 0.08 * noise)
     cost = costs.of(1)
     assert cost is not None and costs.of(16) is None
     assert cost.alone == pytest.approx(0.06) and cost.row == pytest.approx(0.01, rel=0.3)
     assert cost.fixed == pytest.approx(0.08, rel=0.3)
 
 
-def test_the_first_step_of_so_many_rows_says_nothing_of_what_rows_cost() -> None:
+def test_steps_for_whose_rows_mlx_compiles_say_nothing_of_what_rows_cost() -> None:
     costs = RowCosts()
-    for _ in range(4):
-        costs.observe(1, 0, 0.002)
-    for count in (1, 2, 3):
-        costs.observe(1, count, 0.8)  # MLX compiles
-        costs.observe(1, count, 0.0022)
+    for seconds in (0.8, *[0.002] * 6):
+        observe(costs, 0, seconds, is_overlapped=True)
+    for count in range(1, 6):
+        observe(costs, count, 0.8)
+        observe(costs, count, 0.0022)
     cost = costs.of(1)
     assert cost is not None and cost.fixed < 0.0025 and cost.row < 0.0005
 
