@@ -47,17 +47,6 @@ async def test_a_client_that_leaves_while_its_request_is_added_frees_what_it_hel
         await until_idle(engine)
 
 
-async def test_a_client_that_takes_nothing_is_cut_off() -> None:
-    engine = scripted_engine([LONG])
-    with serving(engine, send_timeout=0.2) as app:
-        visitor = Visitor(app, "/v1/chat/completions", {"model": "default", "stream": True, **BODIES[PATH]})
-        await visitor.took(b"Hel"[:1])
-        visitor.may_take.clear()
-        async with asyncio.timeout(10):
-            await visitor.task
-        await until_idle(engine)
-
-
 async def test_a_stream_that_waits_is_kept_alive() -> None:
     for path, quiet in {PATH: b": keep-alive\n\n", "/v1/messages": b"event: ping\n"}.items():
         engine = scripted_engine(_slow_to_begin())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -196,3 +197,35 @@ async def until_idle(engine: Engine) -> None:
     async with asyncio.timeout(30):
         while engine._worker.limit.num_open or engine.stats().num_used_blocks:
             await asyncio.sleep(0.005)
+
+
+class Sleeper:
+    """A client that sends a request with a large answer and takes none of it until it is asked to.
+
+    The kernel would take megabytes for it: buffers of the server's next connections are made small, as its own.
+    """
+
+    def __init__(self, server: DrainingServer, *, is_streamed: bool) -> None:
+        server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.connect(("127.0.0.1", server.port))
+        body = {"model": "default", "messages": ASK, "stream": is_streamed, "max_tokens": 120}
+        data = json.dumps({**body, "logprobs": True, "top_logprobs": 20}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\ncontent-length: {len(data)}\r\n"
+        self._socket.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + data)
+
+    def __enter__(self) -> Sleeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def rest(self, pause: float = 0) -> bytes:
+        """What comes until the answer or the connection has ended; pause: seconds between two reads."""
+        self._socket.settimeout(60)
+        taken = b""
+        while not taken.endswith(b"0\r\n\r\n") and (piece := self._socket.recv(65536)):
+            taken += piece
+            time.sleep(pause)
+        return taken
