@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 
 def connection_kind(send_timeout: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1, which cuts a client off that has not taken what was sent to it after so many seconds."""
+    """The HTTP/1.1 of uvicorn, which cuts a client off that has not taken what was sent to it after so many seconds."""
 
     class Connection(H11Protocol):
         _cutting: asyncio.TimerHandle | None = None
