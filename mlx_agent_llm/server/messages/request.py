@@ -74,7 +74,7 @@ class ContextEdit(Fields):
 class ContextManagement(Fields):
     """How a conversation is edited before the model sees it: it is not."""
 
-    edits: tuple[ContextEdit, ...] = ()
+    edits: list[ContextEdit] | None = None
 
 
 class PromptFields(Fields):

@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from mlx_agent_llm import Engine
-from mlx_agent_llm.models import LoadedModel
-from tests.support.servers import ADD, ADD_CALL, ASK, CONFIG, ask, breaking, events_of, serving, thinking_engine
+from tests.support.servers import ADD, ADD_CALL, ASK, ask, breaking, events_of, serving, thinking_engine
 
 TOOL = {"name": "add", "description": "Add two integers.", "input_schema": ADD["parameters"]}
 TWO_CALLS = "Let me add." + ADD_CALL + "\n" + ADD_CALL
@@ -173,43 +171,6 @@ async def test_what_only_begins_like_that_header_is_kept() -> None:
         told = await send(app, system="x-anthropic-billing-header: cch=1;")
     assert told.headers["x-mlx-agent-left-out"] == "billing header"
     assert ["You write code." in prompt for prompt in (prompts[0], prompts[-1])] == [True, False]
-
-
-NUDGE = {"type": "text", "text": "<system-reminder>The list of things to do is empty.</system-reminder>"}
-
-
-async def turn_of_a_coding_client(app: Any, number: int, rules: str, messages: list[dict[str, Any]]) -> tuple[int, int]:
-    """The tokens of the prompt, and how many of them were cached; the n-th request has its own header."""
-    system = [
-        {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch=0{number};"},
-        {"type": "text", "text": "You write code.", "cache_control": {"type": "ephemeral"}},
-        {"type": "text", "text": rules},
-    ]
-    options: dict[str, Any] = {"tools": [TOOL], "metadata": {"user_id": f"session_{number}"}, "max_tokens": 100}
-    usage = (await send(app, system=system, messages=messages, **options)).json()["usage"]
-    return usage["input_tokens"] + usage["cache_read_input_tokens"], usage["cache_read_input_tokens"]
-
-
-async def check_the_second_turn(app: Any, num_rules: int) -> None:
-    rules = "Read a file before you change it. Run the tests. " * num_rules
-    first: list[dict[str, Any]] = [{"role": "user", "content": [NUDGE, {"type": "text", "text": "Add 19 and 23."}]}]
-    call = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 19, "b": 23}}
-    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "42"}
-    second = [*first, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result, NUDGE]}]
-    await turn_of_a_coding_client(app, 1, rules, first)
-    num_tokens, num_cached = await turn_of_a_coding_client(app, 2, rules, second)
-    assert num_cached >= 0.95 * num_tokens
-
-
-async def test_the_second_turn_of_a_coding_client_finds_its_prefix() -> None:
-    with serving([ADD_CALL, "42."]) as app:
-        await check_the_second_turn(app, 60)
-
-
-@pytest.mark.long
-async def test_the_second_turn_of_a_coding_client_finds_its_prefix_on_the_demo_model(demo: LoadedModel) -> None:
-    with serving(Engine(demo, CONFIG)) as app:
-        await check_the_second_turn(app, 200)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
