@@ -19,7 +19,7 @@ def connection_kind(send_timeout: float) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             """Hold one piece at most that the socket does not take."""
             super().connection_made(transport)
-            transport.set_write_buffer_limits(0)
+            transport.set_write_buffer_limits(1)  # a transport of TLS would pause at 0, which is always reached
 
         def pause_writing(self) -> None:
             """The socket is full."""
