@@ -5,7 +5,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("metrics need prometheus-client: pip install 'mlx-agent-llm[metrics]'") from error
 
-from mlx_agent_llm.metrics.collector import EngineCollector
-from mlx_agent_llm.metrics.exposition import CONTENT_TYPE, exposition, serve_metrics
+from mlx_agent_llm.metrics.collector import Counted, EngineCollector
+from mlx_agent_llm.metrics.exposition import CONTENT_TYPE, exposition, exposition_of_counts, serve_metrics
 
-__all__ = ["CONTENT_TYPE", "EngineCollector", "exposition", "serve_metrics"]
+__all__ = ["CONTENT_TYPE", "Counted", "EngineCollector", "exposition", "exposition_of_counts", "serve_metrics"]

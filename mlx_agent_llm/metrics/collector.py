@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,32 +24,52 @@ _FINISHED: dict[FinishReason, str] = {  # as vLLM calls them
 }
 
 
-class EngineCollector(Collector):
-    """What one or several engines count, for a Prometheus registry: `REGISTRY.register(EngineCollector(engine))`.
+class Counted(NamedTuple):
+    """What a model has counted, None where there was no engine of it; is_open: whether gauges show the state of one."""
 
-    Every metric has the labels model_name and engine, which is the engine's place among them.
+    model_name: str
+    stats: EngineStats | None
+    is_open: bool = True
+
+
+class StatsCollector(Collector):
+    """What several models have counted, for a Prometheus registry; read gives it, and is called at each scrape.
+
+    Every metric has the labels model_name and engine, which is the model's place among them.
     """
 
-    def __init__(self, *engines: Engine) -> None:
-        self._engines = engines
+    def __init__(self, read: Callable[[], Sequence[Counted]]) -> None:
+        self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        """One family a metric, with a sample for each engine."""
-        stats = {(engine.model_name, str(i)): engine.stats() for i, engine in enumerate(self._engines)}
+        """One family a metric, with a sample for each model."""
+        counted = [((one.model_name, str(index)), one) for index, one in enumerate(self._read())]
+        stats = {labels: one.stats for labels, one in counted if one.stats is not None}
+        states = {labels: one.stats for labels, one in counted if one.stats is not None and one.is_open}
         for gauge in GAUGES:
             family = GaugeMetricFamily(gauge.name, gauge.help, labels=_LABELS)
-            yield _filled(family, {labels: gauge.read(one) for labels, one in stats.items()})
+            yield _filled(family, {labels: gauge.read(one) for labels, one in states.items()})
         for counter in COUNTERS:
             total = CounterMetricFamily(counter.name, counter.help, labels=_LABELS)
             yield _filled(total, {labels: counter.read(one) for labels, one in stats.items()})
         yield _requests(stats)
-        yield _phases(stats)
+        yield _phases(states)
         for histogram in HISTOGRAMS:
             distribution = HistogramMetricFamily(histogram.name, histogram.help, labels=_LABELS)
             for labels, one in stats.items():
                 counts = histogram.read(one)
                 distribution.add_metric(labels, _buckets(counts), counts.total)
             yield distribution
+
+
+class EngineCollector(StatsCollector):
+    """What one or several engines count, for a Prometheus registry: `REGISTRY.register(EngineCollector(engine))`.
+
+    Every metric has the labels model_name and engine, which is the engine's place among them.
+    """
+
+    def __init__(self, *engines: Engine) -> None:
+        super().__init__(lambda: [Counted(engine.model_name, engine.stats()) for engine in engines])
 
 
 def _filled(

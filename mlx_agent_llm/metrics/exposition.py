@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest, start_http_server
 
 from mlx_agent_llm.engine import Engine
-from mlx_agent_llm.metrics.collector import EngineCollector
+from mlx_agent_llm.metrics.collector import Counted, EngineCollector, StatsCollector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """The Content-Type header of what exposition returns."""
@@ -15,7 +15,12 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 def exposition(*engines: Engine) -> bytes:
     """All metrics of these engines in Prometheus' text format; any thread may ask, and no step waits for it."""
-    return generate_latest(_registry(*engines))
+    return generate_latest(_registry(EngineCollector(*engines)))
+
+
+def exposition_of_counts(counted: Sequence[Counted]) -> bytes:
+    """What models have counted that may have no engine now, in Prometheus' text format."""
+    return generate_latest(_registry(StatsCollector(lambda: counted)))
 
 
 def serve_metrics(engine: Engine, port: int = 9400, host: str = "127.0.0.1") -> Callable[[], None]:
@@ -23,7 +28,7 @@ def serve_metrics(engine: Engine, port: int = 9400, host: str = "127.0.0.1") -> 
 
     Raises OSError where the port is taken.
     """
-    server, thread = start_http_server(port, host, registry=_registry(engine))
+    server, thread = start_http_server(port, host, registry=_registry(EngineCollector(engine)))
 
     def stop() -> None:
         server.shutdown()
@@ -33,7 +38,7 @@ def serve_metrics(engine: Engine, port: int = 9400, host: str = "127.0.0.1") -> 
     return stop
 
 
-def _registry(*engines: Engine) -> CollectorRegistry:
+def _registry(collector: StatsCollector) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(EngineCollector(*engines))
+    registry.register(collector)
     return registry

@@ -18,6 +18,7 @@ from mlx_agent_llm.errors import (
     RequestError,
     RequestTimeout,
 )
+from mlx_agent_llm.request import FinishReason
 from mlx_agent_llm.wire import json_of_error
 
 _RETRY_SECONDS = 1
@@ -85,6 +86,12 @@ class APIError(Exception):
 def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:
     """A request that is wrong whenever it is sent."""
     return APIError(400, message, param, code)
+
+
+def check_not_cancelled(finish_reason: FinishReason | None) -> None:
+    """Raise an APIError for what was ended by its id."""
+    if finish_reason == "cancelled":
+        raise APIError(499, "the request was cancelled", code="cancelled")
 
 
 def api_error_of(error: MLXAgentError) -> APIError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from starlette.responses import Response
@@ -72,31 +72,22 @@ class EventStream(Response):
             await while_connected(receive, self._send_all(send))
         except ClientGoneError:
             _log.info("a client left before its stream had ended")
-        except TimeoutError:
-            _log.warning("a client that took nothing for %s s was cut off", self._settings.send_timeout)
 
     async def _send_all(self, send: Send) -> None:
-        await self._in_time(send({"type": "http.response.start", "status": 200, "headers": self.raw_headers}))
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             async for data in self._kept_alive():
-                await self._in_time(send({"type": "http.response.body", "body": data, "more_body": True}))
+                await send({"type": "http.response.body", "body": data, "more_body": True})
         except MLXAgentError as error:
             last = self._failed(api_error_of(error))
         except APIError as error:
             last = self._failed(error)
-        except TimeoutError:
-            raise
         except Exception:
             _log.exception("a stream failed")
             last = self._failed(APIError(500, "internal error", code="internal_error"))
         else:
             last = b""
-        await self._in_time(send({"type": "http.response.body", "body": last, "more_body": False}))
-
-    async def _in_time(self, sent: Awaitable[None]) -> None:
-        """Wait until what was sent is taken: no more than the transport's buffer is held for a slow client."""
-        async with asyncio.timeout(self._settings.send_timeout):
-            await sent
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _kept_alive(self) -> AsyncIterator[bytes]:
         """The frames, with others between them while none comes."""

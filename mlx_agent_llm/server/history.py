@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlx_agent_llm.server.api_error import invalid
+from mlx_agent_llm.errors import RequestError
 
 
 def check_calls_are_answered(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Raise an APIError where a turn follows calls of which a tool has not answered all."""
+    """Raise a RequestError where a turn follows calls of which a tool has not answered all."""
     unanswered: dict[str, str] = {}  # by id, where the call stands
     for index, message in enumerate(messages):
         if message.get("role") == "tool":
@@ -25,6 +25,4 @@ def check_calls_are_answered(messages: Sequence[Mapping[str, Any]]) -> None:
 
 def _check_is_empty(unanswered: Mapping[str, str]) -> None:
     for call_id, place in unanswered.items():
-        raise invalid(
-            f"{place}.id={call_id!r} has no answer: messages of role 'tool' with its tool_call_id must follow", place
-        )
+        raise RequestError(f"{place}.id={call_id!r} has no answer: a tool's result must follow before any other turn")

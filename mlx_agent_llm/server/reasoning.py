@@ -5,13 +5,16 @@ from __future__ import annotations
 from mlx_agent_llm.server.api_error import invalid
 
 _SWITCHED_OFF = frozenset({"none", "minimal"})
-_LEVELS = frozenset({"low", "medium", "high"})
+_LEVELS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}  # templates know three
 
 
 def thinking_of(effort: str | None, param: str) -> bool | str | None:
     """The engine's enable_thinking: its levels, or False for the least; None leaves the model as it is."""
-    if effort is None or effort in _LEVELS:
-        return effort
+    if effort is None:
+        return None
     if effort in _SWITCHED_OFF:
         return False
-    raise invalid(f"{param}={effort!r} must be 'none', 'minimal', 'low', 'medium' or 'high'", param, "invalid_value")
+    if effort not in _LEVELS:
+        known = ", ".join(map(repr, [*sorted(_SWITCHED_OFF), *_LEVELS]))
+        raise invalid(f"{param}={effort!r} must be one of {known}", param, "invalid_value")
+    return _LEVELS[effort]

@@ -15,9 +15,10 @@ from mlx_agent_llm.engine.chat_handle import ChatHandle
 from mlx_agent_llm.engine.chat_options import ReplyOptions
 from mlx_agent_llm.engine.in_thread import in_thread
 from mlx_agent_llm.request import SamplingParams
-from mlx_agent_llm.server.api_error import APIError, invalid
+from mlx_agent_llm.server.api_error import check_not_cancelled, invalid
 from mlx_agent_llm.server.history import check_calls_are_answered
 from mlx_agent_llm.server.merged import merged
+from mlx_agent_llm.server.places import Places, told_by
 from mlx_agent_llm.server.reply_events import ReplyEnd, ReplyEvent, ReplyReader, WholeReply, fold_reply
 from mlx_agent_llm.server.settings import ServerSettings
 
@@ -27,7 +28,8 @@ class ChatCall:
     """A chat request in the engine's terms, whichever API it came by.
 
     options: of the reply, as Engine.chat has them. sampling: fields of SamplingParams beside max_tokens and n.
-    needs_results: whether every call among the messages must have its result.
+    needs_results: whether every call among the messages must have its result. places: of the messages in the request,
+    None where they stand there as they are.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -37,6 +39,7 @@ class ChatCall:
     max_reasoning_tokens: int | None = None
     n: int = 1
     needs_results: bool = True
+    places: Places | None = None
 
     def samples(self, default_max_tokens: int) -> list[SamplingParams]:
         """The parameters of each of n replies; the i-th has seed + i."""
@@ -56,12 +59,14 @@ class ChatCall:
             if (size := len(json.dumps(schema, default=str))) > settings.max_schema_bytes:
                 raise invalid(f"{name} of {size} bytes must be at most {settings.max_schema_bytes}", name)
         if self.needs_results:
-            check_calls_are_answered(self.messages)
+            with told_by(self.places):
+                check_calls_are_answered(self.messages)
 
 
 def prompt_token_ids(engine: Engine, call: ChatCall) -> list[int]:
     """The prompt of a call: as many tokens as its usage would say."""
-    chat = prepare_chat(engine.tokenizer, call.messages, tool_format=engine.config.tool_format, **call.options)
+    with told_by(call.places):
+        chat = prepare_chat(engine.tokenizer, call.messages, tool_format=engine.config.tool_format, **call.options)
     return chat.prompt_token_ids
 
 
@@ -72,7 +77,8 @@ async def start_replies(engine: Engine, call: ChatCall, settings: ServerSettings
     handles: list[ChatHandle] = []
     for params in call.samples(default_max_tokens(engine, settings)):
         start = partial(engine.submit_chat, call.messages, params=params, **options)
-        handles.append(await in_thread(start, ChatHandle.cancel))
+        with told_by(call.places):
+            handles.append(await in_thread(start, ChatHandle.cancel))
         held.callback(handles[-1].cancel)
     return Replies(handles, held)
 
@@ -109,7 +115,7 @@ class Replies:
         async for index, delta in self.deltas():
             for event in readers[index].read(delta):
                 if isinstance(event, ReplyEnd):
-                    _check_end(event)
+                    check_not_cancelled(event.finish_reason)
                 yield index, event
 
 
@@ -119,11 +125,6 @@ async def whole_replies(replies: Replies) -> list[WholeReply]:
     async for index, event in replies:
         events[index].append(event)
     return [fold_reply(one) for one in events]
-
-
-def _check_end(end: ReplyEnd) -> None:
-    if end.finish_reason == "cancelled":
-        raise APIError(499, "the request was cancelled", code="cancelled")
 
 
 def _check_count(name: str, count: int, most: int) -> None:

@@ -41,7 +41,7 @@ class StructuredOutputs(Fields):
 
     def constraint(self) -> Constraint:
         """The constraint; an APIError unless it is one."""
-        given = [name for name in type(self).model_fields if getattr(self, name)]
+        given = [name for name in type(self).model_fields if getattr(self, name) not in (None, False)]
         if len(given) != 1:
             names = "json, json_object, regex, choice, grammar"
             raise invalid(f"structured_outputs must have exactly one of {names}", "structured_outputs")
@@ -51,7 +51,7 @@ class StructuredOutputs(Fields):
             return Choice(self.choice)
         if self.grammar is not None:
             return Grammar(self.grammar)
-        return JSONSchema(self.json_schema or {"type": "object"})
+        return JSONSchema({"type": "object"} if self.json_schema is None else self.json_schema)
 
 
 class StreamOptions(Fields):

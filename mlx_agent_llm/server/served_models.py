@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from mlx_agent_llm.core.stats import EngineStats
+from mlx_agent_llm.core.summed_stats import summed_stats
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.errors import CapacityError, ModelLoadError
 from mlx_agent_llm.server.api_error import APIError
@@ -22,7 +24,10 @@ State = Literal["unloaded", "loading", "loaded", "failed"]
 
 @dataclass
 class ServedModel:
-    """A model by its name; source: where it is loaded from. num_users: requests that hold its engine."""
+    """A model by its name; source: where it is loaded from. num_users: requests that hold its engine.
+
+    counted: what its engines counted that were unloaded.
+    """
 
     name: str
     source: str
@@ -31,6 +36,13 @@ class ServedModel:
     state: State = "unloaded"
     num_users: int = 0
     used_at: float = 0.0
+    counted: EngineStats | None = None
+
+    def stats(self) -> EngineStats | None:
+        """What all its engines have counted, beside the state of the one that is loaded; None before the first one."""
+        if self.engine is None:
+            return self.counted
+        return summed_stats(self.counted, self.engine.stats())
 
 
 class ServedModels:
@@ -112,9 +124,11 @@ class ServedModels:
                 503, "every model that is loaded has open requests", "model", "no_room_for_model", retry_after=5
             )
         oldest = min(idle, key=lambda model: model.used_at)
-        engine, oldest.engine, oldest.state = oldest.engine, None, "unloaded"
+        engine, before = oldest.engine, oldest.counted
         assert engine is not None
+        oldest.counted, oldest.engine, oldest.state = oldest.stats(), None, "unloaded"
         await asyncio.to_thread(engine.close)
+        oldest.counted = summed_stats(before, engine.stats())  # with what its last step has counted
 
     def _idle(self) -> list[ServedModel]:
         return [model for model in self.models if model.engine is not None and not model.num_users]

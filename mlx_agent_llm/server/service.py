@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,19 +25,19 @@ class OpenReplies:
     """The replies that are being written, by the id that their client knows, for whose owner only."""
 
     def __init__(self) -> None:
-        self._replies: dict[tuple[str, str], Replies] = {}
+        self._replies: dict[tuple[str, str], Callable[[], None]] = {}
 
-    def add(self, owner: str, reply_id: str, replies: Replies, held: ExitStack) -> None:
+    def add(self, owner: str, reply_id: str, cancel: Callable[[], None], held: ExitStack) -> None:
         """Let them be cancelled until `held` is closed."""
-        self._replies[owner, reply_id] = replies
+        self._replies[owner, reply_id] = cancel
         held.callback(self._replies.pop, (owner, reply_id))
 
     def cancel(self, owner: str, reply_id: str) -> bool:
         """End them; False where there are none of this id."""
-        replies = self._replies.get((owner, reply_id))
-        if replies is not None:
-            replies.cancel()
-        return replies is not None
+        cancel = self._replies.get((owner, reply_id))
+        if cancel is not None:
+            cancel()
+        return cancel is not None
 
 
 class RankedText(Protocol):
@@ -111,5 +111,5 @@ async def start_chat(request: Request, model: str, call: ChatCall, prefix: str) 
     name, engine = await borrow_engine(request, model)
     replies = await start_replies(engine, call, service.settings, visit.held)
     started = Started(f"{prefix}{uuid4().hex}", int(time.time()), name, engine, replies)
-    service.open_replies.add(visit.owner, started.id, replies, visit.held)
+    service.open_replies.add(visit.owner, started.id, replies.cancel, visit.held)
     return started

@@ -47,17 +47,6 @@ async def test_a_client_that_leaves_while_its_request_is_added_frees_what_it_hel
         await until_idle(engine)
 
 
-async def test_a_client_that_takes_nothing_is_cut_off() -> None:
-    engine = scripted_engine([LONG])
-    with serving(engine, send_timeout=0.2) as app:
-        visitor = Visitor(app, "/v1/chat/completions", {"model": "default", "stream": True, **BODIES[PATH]})
-        await visitor.took(b"Hel"[:1])
-        visitor.may_take.clear()
-        async with asyncio.timeout(10):
-            await visitor.task
-        await until_idle(engine)
-
-
 async def test_a_stream_that_waits_is_kept_alive() -> None:
     for path, quiet in {PATH: b": keep-alive\n\n", "/v1/messages": b"event: ping\n"}.items():
         engine = scripted_engine(_slow_to_begin())
@@ -68,19 +57,28 @@ async def test_a_stream_that_waits_is_kept_alive() -> None:
         assert b'"o"' in b"".join(visitor.taken)
 
 
-async def test_what_is_being_written_can_be_cancelled_by_its_id() -> None:
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [
+        (PATH, b"data: [DONE]\n\n"),
+        ("/v1/completions", b"data: [DONE]\n\n"),
+        ("/v1/responses", b'"type":"response.failed"'),
+        ("/v1/messages", b"event: error\n"),
+    ],
+)
+async def test_what_is_being_written_can_be_cancelled_by_its_id(path: str, end: bytes) -> None:
     engine = scripted_engine([LONG])
     with serving(engine) as app:
-        visitor = Visitor(app, PATH, {"model": "default", "stream": True, **BODIES[PATH]})
+        visitor = Visitor(app, path, {"model": "default", "stream": True, **BODIES[path]})
         await visitor.took(b'"id":"')
         reply_id = b"".join(visitor.taken).split(b'"id":"')[1].split(b'"')[0].decode()
         async with client_of(app) as client:
-            cancelled = await client.delete(f"/v1/chat/completions/{reply_id}")
+            cancelled = await client.delete(f"{path}/{reply_id}")
             async with asyncio.timeout(5):
                 await visitor.task
-            again = await client.delete(f"/v1/chat/completions/{reply_id}")
+            again = await client.delete(f"{path}/{reply_id}")
     assert cancelled.status_code == 200 and again.status_code == 404
-    assert b"".join(visitor.taken).endswith(b"data: [DONE]\n\n")
+    assert end in b"".join(visitor.taken[-2:])
 
 
 async def test_streams_beside_each_other_are_not_mixed() -> None:

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from mlx_agent_llm import CapacityError, Engine, ModelLoadError
+from mlx_agent_llm import CapacityError, Engine, EngineConfig, ModelLoadError
+from mlx_agent_llm.engine import preflight
+from mlx_agent_llm.models.source import find_demo
+from mlx_agent_llm.process.memory_ledger import memory_ledger
 from mlx_agent_llm.server.api_error import APIError
 from mlx_agent_llm.server.app import make_app
 from mlx_agent_llm.server.served_models import ServedModels
@@ -88,6 +91,25 @@ async def test_a_model_with_open_requests_stays_and_others_are_told_to_come_agai
         assert b"".join(stream.taken).endswith(b"data: [DONE]\n\n")
         assert await said(app, "b") == "I am b."
         assert [name for name, _ in shelf.loaded] == ["a", "b"]
+    finally:
+        models.close()
+
+
+@pytest.mark.long
+async def test_two_models_of_which_one_fits_take_turns_under_one_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_demo() is None:
+        pytest.skip("the demo model is not installed")
+    config = EngineConfig(kv_cache_tokens=2048, max_num_seqs=4, device="cpu")
+    with Engine.load("demo", config):
+        room = int(1.5 * memory_ledger().total)
+    monkeypatch.setattr(preflight, "device_bytes", lambda device: room)
+    models = ServedModels({"first": "demo", "second": "demo"}, lambda source: Engine.load(source, config))
+    app = make_app(Service(models, ServerSettings()))
+    try:
+        for name, states in (("first", "loaded unloaded"), ("second", "unloaded loaded"), ("first", "loaded unloaded")):
+            assert isinstance(await said(app, name), str)
+            assert [model.state for model in models.models] == states.split()
+            assert memory_ledger().total <= room
     finally:
         models.close()
 

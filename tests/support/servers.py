@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from tests.support.engines import assert_is_clean
 from tests.support.foreign_models import ThinkingTokenizer
 
 CONFIG = EngineConfig(kv_cache_tokens=16384, max_num_seqs=16, device="cpu", check_model=False)
+_ANY_PORT = Address(port=0)
 ADD = {
     "name": "add",
     "description": "Add two integers.",
@@ -112,19 +115,24 @@ def events_of(response: httpx.Response) -> list[Any]:
 
 @contextmanager
 def listening(
-    replies: Sequence[str] | Callable[[str], str] | Engine, keys: Sequence[str] = (), **settings: Any
+    replies: Sequence[str] | Callable[[str], str] | Engine,
+    keys: Sequence[str] = (),
+    address: Address = _ANY_PORT,
+    **settings: Any,
 ) -> Iterator[DrainingServer]:
     """A server that listens on a port of its own, and has to be clean when it has ended."""
     engine = replies if isinstance(replies, Engine) else scripted_engine(replies)
-    with listening_service(service_of(engine, **settings), keys) as server:
+    with listening_service(service_of(engine, **settings), keys, address) as server:
         yield server
     assert_is_clean(engine)
 
 
 @contextmanager
-def listening_service(service: Service, keys: Sequence[str] = ()) -> Iterator[DrainingServer]:
+def listening_service(
+    service: Service, keys: Sequence[str] = (), address: Address = _ANY_PORT
+) -> Iterator[DrainingServer]:
     """A server of a service, on a port of its own."""
-    server = DrainingServer(service, Address(port=0), Keys(keys))
+    server = DrainingServer(service, address, Keys(keys))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -196,3 +204,37 @@ async def until_idle(engine: Engine) -> None:
     async with asyncio.timeout(30):
         while engine._worker.limit.num_open or engine.stats().num_used_blocks:
             await asyncio.sleep(0.005)
+
+
+class Sleeper:
+    """A client that sends a request with a large answer and takes none of it until it is asked to.
+
+    The kernel would take megabytes for it: buffers of the server's next connections are made small, as its own.
+    """
+
+    def __init__(self, server: DrainingServer, *, is_streamed: bool, tls: ssl.SSLContext | None = None) -> None:
+        server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.connect(("127.0.0.1", server.port))
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="127.0.0.1")
+        body = {"model": "default", "messages": ASK, "stream": is_streamed, "max_tokens": 120}
+        data = json.dumps({**body, "logprobs": True, "top_logprobs": 20}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{server.port}\r\ncontent-length: {len(data)}\r\n"
+        self._socket.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + data)
+
+    def __enter__(self) -> Sleeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def rest(self, pause: float = 0) -> bytes:
+        """What comes until the answer or the connection has ended; pause: seconds between two reads."""
+        self._socket.settimeout(60)
+        taken = b""
+        while not taken.endswith(b"0\r\n\r\n") and (piece := self._socket.recv(65536)):
+            taken += piece
+            time.sleep(pause)
+        return taken

@@ -22,7 +22,7 @@ from mlx_agent_llm.server.event_stream import ClientGoneError
 from mlx_agent_llm.server.gate import Gate
 from mlx_agent_llm.server.keys import Keys
 from mlx_agent_llm.server.messages.route import count_tokens, messages
-from mlx_agent_llm.server.others.cancel import cancel_chat
+from mlx_agent_llm.server.others.cancel import cancel_reply
 from mlx_agent_llm.server.others.embeddings import embeddings
 from mlx_agent_llm.server.others.metrics import metrics
 from mlx_agent_llm.server.others.models import health, list_models, show_model
@@ -38,10 +38,11 @@ ROUTES = [
     Route("/v1/responses", responses, methods=["POST"]),
     Route("/v1/responses/{id}", show_response),
     Route("/v1/responses/{id}", delete_response, methods=["DELETE"]),
-    Route("/v1/chat/completions/{id}", cancel_chat, methods=["DELETE"]),
+    Route("/v1/chat/completions/{id}", cancel_reply, methods=["DELETE"]),
+    Route("/v1/completions/{id}", cancel_reply, methods=["DELETE"]),
     Route("/v1/messages", messages, methods=["POST"]),
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
-    Route("/v1/messages/{id}", cancel_chat, methods=["DELETE"]),
+    Route("/v1/messages/{id}", cancel_reply, methods=["DELETE"]),
     Route("/v1/engine/describe", describe, methods=["POST"]),
     Route("/v1/engine/count", count, methods=["POST"]),
     Route("/v1/engine/chat", engine_chat, methods=["POST"]),

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from mlx_agent_llm.server.app.app import make_app
+from mlx_agent_llm.server.app.connection import connection_kind
 from mlx_agent_llm.server.gate import Gate
 from mlx_agent_llm.server.keys import Keys
 from mlx_agent_llm.server.service import Service
@@ -59,6 +60,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self.gate,
+                http=connection_kind(service.settings.send_timeout),
                 host=address.host,
                 port=address.port,
                 access_log=False,

@@ -6,25 +6,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlx_agent_llm.server.api_error import APIError, invalid
+from mlx_agent_llm.server.places import PlacedTurn
 
 # What a coding client puts before its system prompt, with another value in each request.
 _PER_REQUEST = "x-anthropic-billing-header:"
 
 
+# What the engine calls by other names.
+NAMES = {".tool_call_id": ".tool_use_id", ".function.arguments": ".input", ".function.": "."}
+
+
 def read_history(
     system: str | Sequence[Mapping[str, Any]] | None, messages: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+) -> list[PlacedTurn]:
     """The system's text and the turns; results of tools are turns of their own, in the order of their blocks.
 
     A turn of the system in the middle stays there. A system block that clients number for billing, one line and nothing
     else, is left out: nothing in it is for the model, and with it no two requests would have a common prefix.
     """
-    history: list[dict[str, Any]] = []
+    history: list[PlacedTurn] = []
     if system:
         blocks = [{"type": "text", "text": system}] if isinstance(system, str) else system
         texts = [_text_of(block, f"system[{index}]") for index, block in enumerate(blocks)]
         if kept := [text for text in texts if not _is_per_request(text)]:
-            history.append({"role": "system", "content": "\n\n".join(kept)})
+            history.append(PlacedTurn({"role": "system", "content": "\n\n".join(kept)}, "system"))
     for index, message in enumerate(messages):
         history += _read_turn(message, f"messages[{index}]")
     return history
@@ -41,24 +46,24 @@ def _is_per_request(text: str) -> bool:
     return text.startswith(_PER_REQUEST) and "\n" not in text.strip()
 
 
-def _read_turn(message: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
+def _read_turn(message: Mapping[str, Any], place: str) -> list[PlacedTurn]:
     for name in message.keys() - {"role", "content"}:
         raise invalid(f"unknown parameter: {place}.{name}", place, "unknown_parameter")
     role, content = message.get("role"), message.get("content")
     if role not in ("user", "assistant", "system"):
         raise invalid(f"{place}.role={role!r} must be 'user', 'assistant' or 'system'", place)
     if isinstance(content, str):
-        return [{"role": role, "content": content}]
+        return [PlacedTurn({"role": role, "content": content}, place)]
     if not isinstance(content, list) or not all(isinstance(block, Mapping) for block in content) or not content:
         raise invalid(f"{place}.content must be a text or a list of blocks that is not empty", place)
     places = [f"{place}.content[{index}]" for index in range(len(content))]
     if role == "assistant":
-        return [_read_assistant(content, places)]
-    return list(_read_others(str(role), content, places))
+        return [_read_assistant(content, place, places)]
+    return list(_read_others(str(role), content, place, places))
 
 
-def _read_assistant(blocks: Sequence[Mapping[str, Any]], places: Sequence[str]) -> dict[str, Any]:
-    texts, thoughts, calls = [], [], []
+def _read_assistant(blocks: Sequence[Mapping[str, Any]], turn_place: str, places: Sequence[str]) -> PlacedTurn:
+    texts, thoughts, calls, call_places = [], [], [], []
     for block, place in zip(blocks, places, strict=True):
         match block.get("type"):
             case "thinking":
@@ -66,27 +71,31 @@ def _read_assistant(blocks: Sequence[Mapping[str, Any]], places: Sequence[str]) 
             case "tool_use":
                 name, arguments = _field(block, "name", str, place), _field(block, "input", dict, place)
                 function = {"name": name, "arguments": arguments}
+                call_places.append(place)
                 calls.append({"id": _field(block, "id", str, place), "type": "function", "function": function})
             case _:
                 texts.append(_text_of(block, place))
     turn: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
     if thoughts:
         turn["reasoning_content"] = "".join(thoughts)
-    return turn | ({"tool_calls": calls} if calls else {})
+    return PlacedTurn(turn | ({"tool_calls": calls} if calls else {}), turn_place, tuple(call_places))
 
 
-def _read_others(role: str, blocks: Sequence[Mapping[str, Any]], places: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _read_others(
+    role: str, blocks: Sequence[Mapping[str, Any]], turn_place: str, places: Sequence[str]
+) -> Iterator[PlacedTurn]:
     texts: list[str] = []
     for block, place in zip(blocks, places, strict=True):
         if block.get("type") != "tool_result":
             texts.append(_text_of(block, place))
             continue
         if texts:
-            yield {"role": role, "content": "\n".join(texts)}
+            yield PlacedTurn({"role": role, "content": "\n".join(texts)}, turn_place)
             texts = []
-        yield {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": _result_of(block, place)}
+        result = {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": _result_of(block, place)}
+        yield PlacedTurn(result, place)
     if texts:
-        yield {"role": role, "content": "\n".join(texts)}
+        yield PlacedTurn({"role": role, "content": "\n".join(texts)}, turn_place)
 
 
 def _result_of(block: Mapping[str, Any], place: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,17 +10,18 @@ from pydantic import Field
 from mlx_agent_llm.engine.chat_options import ReplyOptions
 from mlx_agent_llm.server.api_error import invalid
 from mlx_agent_llm.server.body import Fields
-from mlx_agent_llm.server.messages.blocks import read_history
+from mlx_agent_llm.server.messages.blocks import NAMES, read_history
+from mlx_agent_llm.server.places import Places
 from mlx_agent_llm.server.reasoning import thinking_of
 from mlx_agent_llm.server.replies import ChatCall
 
 
 class Thinking(Fields):
-    """Whether the model thinks before it answers, and for how many tokens at most."""
+    """Whether the model thinks before it answers, for how many tokens at most, and whether its client is shown that."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = None
-    display: str | None = None
+    display: Literal["summarized", "omitted"] | None = None
 
 
 class MessagesTool(Fields):
@@ -62,6 +64,19 @@ class OutputConfig(Fields):
     effort: str | None = None
 
 
+class ContextEdit(Fields):
+    """The one edit of a conversation that leaves it as it is."""
+
+    type: Literal["clear_thinking_20251015"]
+    keep: Literal["all"]
+
+
+class ContextManagement(Fields):
+    """How a conversation is edited before the model sees it: it is not."""
+
+    edits: list[ContextEdit] | None = None
+
+
 class PromptFields(Fields):
     """What becomes the prompt; cache_control is accepted, and changes nothing: all prefixes are cached."""
 
@@ -73,10 +88,12 @@ class PromptFields(Fields):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: dict[str, Any] | None = None
+    context_management: ContextManagement | None = None
 
-    def history(self) -> list[dict[str, Any]]:
-        """The turns in OpenAI's form."""
-        return read_history(self.system, self.messages)
+    @property
+    def shows_thinking(self) -> bool:
+        """Whether the client is shown what the model thinks."""
+        return self.thinking is not None and self.thinking.type != "disabled" and self.thinking.display != "omitted"
 
     def options(self) -> ReplyOptions:
         """How the reply is made."""
@@ -93,8 +110,9 @@ class PromptFields(Fields):
         return options
 
     def call(self) -> ChatCall:
-        """The prompt's part of a request in the engine's terms."""
-        return ChatCall(self.history(), self.options(), {})
+        """The request in the engine's terms, as far as its prompt goes."""
+        turns = read_history(self.system, self.messages)
+        return ChatCall([one.turn for one in turns], self.options(), {}, places=Places(turns, NAMES))
 
     def _chosen(self, choice: ToolChoice) -> Any:
         if choice.type != "tool":
@@ -104,12 +122,11 @@ class PromptFields(Fields):
         return {"type": "function", "function": {"name": choice.name}}
 
     def _enable_thinking(self) -> bool | str | None:
+        kind = None if self.thinking is None else self.thinking.type
         effort = None if self.output_config is None else self.output_config.effort
-        if effort is not None:
+        if effort is not None and kind != "disabled":
             return thinking_of(effort, "output_config.effort")
-        if self.thinking is None or self.thinking.type == "disabled":
-            return False
-        return True if self.thinking.type == "enabled" else None
+        return {None: False, "disabled": False, "enabled": True, "adaptive": None}[kind]
 
 
 class MessagesRequest(PromptFields):
@@ -124,6 +141,7 @@ class MessagesRequest(PromptFields):
 
     metadata: dict[str, Any] | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
+    speed: Literal["standard"] | None = None
     inference_geo: str | None = None
 
     def call(self) -> ChatCall:
@@ -131,7 +149,7 @@ class MessagesRequest(PromptFields):
         given = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "stop": self.stop_sequences}
         sampling = {name: value for name, value in given.items() if value is not None}
         budget = None if self.thinking is None else self.thinking.budget_tokens
-        return ChatCall(self.history(), self.options(), sampling, self.max_tokens, budget)
+        return replace(super().call(), sampling=sampling, max_tokens=self.max_tokens, max_reasoning_tokens=budget)
 
 
 class CountTokensRequest(PromptFields):

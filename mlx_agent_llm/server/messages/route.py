@@ -27,8 +27,7 @@ async def messages(request: Request) -> Response:
     settings = service_of(request).settings
     fields = await read_fields(request, MessagesRequest, settings)
     started = await start_chat(request, fields.model, fields.call(), "msg_")
-    shows_thinking = fields.thinking is not None and fields.thinking.type != "disabled"
-    encoder = MessagesEncoder(started.id, started.model, started.replies.num_prompt_tokens, shows_thinking)
+    encoder = MessagesEncoder(started.id, started.model, started.replies.num_prompt_tokens, fields.shows_thinking)
     headers = {LEFT_OUT: "billing header"} if has_billing_block(fields.system) else {}
     if fields.stream:
         return EventStream(_frames(started.replies, encoder), _failed, settings, quiet=_PING, headers=headers)

@@ -10,7 +10,7 @@ from mlx_agent_llm.server.gate import visit_of
 from mlx_agent_llm.server.service import service_of
 
 
-async def cancel_chat(request: Request) -> Response:
+async def cancel_reply(request: Request) -> Response:
     """End the replies of an id that is being written, for the key that asked for them."""
     reply_id = request.path_params["id"]
     if not service_of(request).open_replies.cancel(visit_of(request).owner, reply_id):

@@ -10,10 +10,11 @@ from mlx_agent_llm.server.service import service_of
 
 
 async def metrics(request: Request) -> Response:
-    """The counts of all models that are loaded."""
+    """What all models have counted, those that are unloaded, too."""
     try:
-        from mlx_agent_llm.metrics import CONTENT_TYPE, exposition
+        from mlx_agent_llm.metrics import CONTENT_TYPE, Counted, exposition_of_counts
     except ImportError as error:
         raise APIError(501, str(error), code="metrics_not_installed") from None
-    engines = [model.engine for model in service_of(request).models.models if model.engine is not None]
-    return Response(exposition(*engines), headers={"content-type": CONTENT_TYPE})
+    models = service_of(request).models.models
+    counted = [Counted(model.name, model.stats(), model.engine is not None) for model in models]
+    return Response(exposition_of_counts(counted), headers={"content-type": CONTENT_TYPE})

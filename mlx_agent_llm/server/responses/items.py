@@ -6,22 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlx_agent_llm.server.api_error import invalid
+from mlx_agent_llm.server.places import PlacedTurn
 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 
 
-def read_items(value: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+# What the engine calls by other names.
+NAMES = {".tool_call_id": ".call_id", ".id": ".call_id", ".function.": "."}
+
+
+def read_items(value: str | Sequence[Mapping[str, Any]]) -> list[PlacedTurn]:
     """The turns of an input; reasoning, text and calls that follow each other are one turn of the assistant."""
     if isinstance(value, str):
-        return [{"role": "user", "content": value}]
-    turns: list[dict[str, Any]] = []
+        return [PlacedTurn({"role": "user", "content": value}, "input")]
+    turns: list[PlacedTurn] = []
     for index, item in enumerate(value):
-        turn = _read_item(item, f"input[{index}]")
-        if turns and _continues(turns[-1], turn):
-            turns[-1] = _joined(turns[-1], turn)
+        place = f"input[{index}]"
+        turn = _read_item(item, place)
+        calls = (place,) if "tool_calls" in turn else ()
+        if turns and _continues(turns[-1].turn, turn):
+            turns[-1] = PlacedTurn(_joined(turns[-1].turn, turn), turns[-1].place, turns[-1].calls + calls)
         else:
-            turns.append(turn)
+            turns.append(PlacedTurn(turn, place, calls))
     return turns
 
 

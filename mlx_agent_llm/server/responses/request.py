@@ -10,11 +10,23 @@ from pydantic import Field
 from mlx_agent_llm.engine.chat_options import ReplyOptions
 from mlx_agent_llm.server.api_error import invalid
 from mlx_agent_llm.server.body import Fields
+from mlx_agent_llm.server.places import PlacedTurn, Places
 from mlx_agent_llm.server.reasoning import thinking_of
 from mlx_agent_llm.server.replies import ChatCall
-from mlx_agent_llm.server.responses.items import read_items
+from mlx_agent_llm.server.responses.items import NAMES, read_items
 
+_EARLIER = "previous_response_id"
 LOGPROBS = "message.output_text.logprobs"
+Includable = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",  # reasoning comes in the open
+    "message.input_image.image_url",  # this and all below: of items that are never here
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
 
 
 class TextFormat(Fields):
@@ -80,7 +92,7 @@ class ResponseRequest(Fields):
     store: bool | None = None
     stream: bool | None = None
     metadata: dict[str, str] | None = None
-    include: list[str] | None = None
+    include: list[Includable] | None = None
 
     user: str | None = None
     truncation: Literal["disabled"] | None = None
@@ -97,18 +109,22 @@ class ResponseRequest(Fields):
         """Whether text comes with its log-probabilities."""
         return self.top_logprobs is not None or LOGPROBS in (self.include or ())
 
-    def turns(self, earlier: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def turns(self, earlier: Sequence[dict[str, Any]]) -> list[PlacedTurn]:
         """The conversation that is remembered for later requests: the earlier turns and this input's."""
-        return [*earlier, *read_items(self.input)]
+        calls = [len(turn.get("tool_calls", ())) for turn in earlier]
+        before = [PlacedTurn(turn, _EARLIER, (_EARLIER,) * count) for turn, count in zip(earlier, calls, strict=True)]
+        return [*before, *read_items(self.input)]
 
-    def call(self, turns: Sequence[dict[str, Any]]) -> ChatCall:
+    def call(self, turns: Sequence[PlacedTurn]) -> ChatCall:
         """The request in the engine's terms; instructions hold for this response only."""
-        system = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
+        if self.instructions is not None:
+            turns = [PlacedTurn({"role": "system", "content": self.instructions}, "instructions"), *turns]
         given = {"temperature": self.temperature, "top_p": self.top_p}
         sampling: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.wants_logprobs:
             sampling["logprobs"] = self.top_logprobs or 0
-        return ChatCall([*system, *turns], self._options(), sampling, self.max_output_tokens)
+        messages = [one.turn for one in turns]
+        return ChatCall(messages, self._options(), sampling, self.max_output_tokens, places=Places(turns, NAMES))
 
     def _options(self) -> ReplyOptions:
         options = ReplyOptions(

@@ -31,7 +31,8 @@ async def responses(request: Request) -> Response:
 
     def remember() -> None:
         if fields.store is not False:
-            service.stored.put(owner, [*turns, *read_items(encoder.response["output"])], encoder.response)
+            said = [one.turn for one in (*turns, *read_items(encoder.response["output"]))]
+            service.stored.put(owner, said, encoder.response)
 
     frames = _frames(started.replies, encoder, remember)
     if fields.stream:

@@ -64,7 +64,7 @@ async def test_a_stream_has_one_id_one_time_all_text_its_finish_reason_and_its_t
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert chunks[-1]["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
     assert merged(chunks)["content"] == "Hello."
-    assert "no-transform" in response.headers["cache-control"]
+    assert "no-transform" in response.headers["cache-control"] and response.headers["x-accel-buffering"] == "no"
 
 
 async def test_usage_comes_on_the_chunk_that_was_asked_for_and_nowhere_else() -> None:
@@ -172,6 +172,12 @@ async def test_structured_outputs_constrain_an_answer(constraint: dict[str, Any]
     assert answer["choices"][0]["message"]["content"] == text
 
 
+async def test_structured_outputs_take_any_schema() -> None:
+    with serving(["17 and more"]) as app:
+        text = (await chat(app, structured_outputs={"json": {}})).json()["choices"][0]["message"]["content"]
+    assert json.loads(text) == 17
+
+
 async def test_structured_outputs_take_a_schema() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     with serving(['{"n": 7} and more']) as app:
@@ -204,7 +210,10 @@ async def test_log_probabilities_are_the_same_streamed_and_whole() -> None:
 async def test_what_was_thought_has_one_name_and_is_no_part_of_the_answer() -> None:
     with serving(thinking_engine("<think>Three cubed.</think>27.")) as app:
         message = (await chat(app)).json()["choices"][0]["message"]
-        streamed = merged(events_of(await chat(app, stream=True)))
+        chunks = events_of(await chat(app, stream=True))
+    streamed = merged(chunks)
+    names = {name for chunk in chunks[:-1] for name in chunk["choices"][0]["delta"]}
+    assert names == {"role", "content", "reasoning_content"}
     assert message == {
         "role": "assistant",
         "content": "27.",
@@ -212,6 +221,33 @@ async def test_what_was_thought_has_one_name_and_is_no_part_of_the_answer() -> N
         "reasoning_content": "Three cubed.",
     }
     assert (streamed["reasoning_content"], streamed["content"]) == ("Three cubed.", "27.")
+
+
+@pytest.mark.parametrize(
+    ("reply", "options"),
+    [
+        ("The end is EN", {"stop": ["END"]}),  # held back, since a stop text might have begun
+        ('So <tool_call>{"name": "ad', {}),
+        ("1 < 2 <tool_c", {"tools": [ADD_TOOL]}),
+    ],
+)
+async def test_what_was_held_back_is_shown_at_the_end(reply: str, options: dict[str, Any]) -> None:
+    with serving([reply]) as app:
+        whole = (await chat(app, **options)).json()["choices"][0]
+        *chunks, last, done = events_of(await chat(app, stream=True, **options))
+    assert merged([*chunks, last])["content"] == whole["message"]["content"] == reply
+    assert last["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+    assert done == "[DONE]"
+
+
+async def test_a_call_that_the_budget_cuts_is_completed_and_says_so() -> None:
+    with serving([ADD_CALL.replace("19", "1" + "9" * 80)]) as app:
+        options: dict[str, Any] = {"tools": [ADD_TOOL], "tool_choice": "required", "max_tokens": 80}
+        whole = (await chat(app, **options)).json()["choices"][0]
+        streamed = merged(events_of(await chat(app, stream=True, **options)))
+    text = whole["message"]["tool_calls"][0]["function"]["arguments"]
+    assert set(json.loads(text)) == {"a", "b"} and streamed["calls"][0]["arguments"] == text
+    assert whole["finish_reason"] == streamed["finish_reason"] == "length"
 
 
 async def test_a_stop_text_ends_the_answer_and_not_what_was_thought() -> None:
@@ -261,6 +297,31 @@ async def test_results_of_tools_are_shown_also_as_parts() -> None:
     with serving(reply) as app:
         assert (await chat(app, turns, tools=[ADD_TOOL])).status_code == 200
     assert "it is three" in prompts[0]
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1,\n "b": 2}', {"a": 1, "b": 2}])
+async def test_arguments_that_are_sent_back_as_a_text_or_an_object_reach_the_template(arguments: Any) -> None:
+    prompts: list[str] = []
+
+    def reply(prompt: str) -> str:
+        prompts.append(prompt)
+        return "ok"
+
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+    turns = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "3"}]
+    with serving(reply) as app:
+        assert (await chat(app, [*ASK, *turns], tools=[ADD_TOOL])).status_code == 200
+    assert '"a": 1' in prompts[0] and '"b": 2' in prompts[0]
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1', "[1]", [1], None])
+async def test_broken_arguments_that_are_sent_back_are_named(arguments: Any) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+    turns = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "3"}]
+    with serving(["ok"]) as app:
+        response = await chat(app, [*ASK, *turns], tools=[ADD_TOOL])
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "messages[1].tool_calls[0].function.arguments"
 
 
 async def test_what_the_request_says_of_length_is_one_of_two_names() -> None:

@@ -4,9 +4,19 @@ from typing import Any
 
 import pytest
 
-from mlx_agent_llm import Engine
-from mlx_agent_llm.models import LoadedModel
-from tests.support.servers import ADD, ADD_CALL, ASK, CONFIG, ask, breaking, events_of, serving, thinking_engine
+from mlx_agent_llm.server.messages.request import MessagesRequest
+from tests.support.servers import (
+    ADD,
+    ADD_CALL,
+    ASK,
+    Visitor,
+    ask,
+    breaking,
+    events_of,
+    scripted_engine,
+    serving,
+    thinking_engine,
+)
 
 TOOL = {"name": "add", "description": "Add two integers.", "input_schema": ADD["parameters"]}
 TWO_CALLS = "Let me add." + ADD_CALL + "\n" + ADD_CALL
@@ -81,11 +91,16 @@ async def test_the_reason_of_the_end_is_told(options: dict[str, Any], reason: st
 async def test_what_was_thought_is_shown_where_it_is_asked_for_and_nowhere_else() -> None:
     with serving(thinking_engine("<think>Three cubed.</think>27.")) as app:
         asked = (await send(app, thinking={"type": "adaptive"})).json()
-        streamed = blocks_of(events_of(await send(app, thinking={"type": "adaptive"}, stream=True)))
+        events = events_of(await send(app, thinking={"type": "adaptive"}, stream=True))
         unasked = (await send(app)).json()
+        omitted = (await send(app, thinking={"type": "adaptive", "display": "omitted"})).json()
+    streamed = blocks_of(events)
+    deltas = {event["delta"]["type"] for event in events if event["type"] == "content_block_delta"}
+    assert deltas == {"thinking_delta", "text_delta"}  # no signature, which nobody here writes
     assert [block["type"] for block in asked["content"]] == ["thinking", "text"]
     assert streamed[0]["thinking"] == asked["content"][0]["thinking"] == "Three cubed."
     assert [block["type"] for block in unasked["content"]] == ["text"]
+    assert [block["type"] for block in omitted["content"]] == ["text"]
 
 
 async def test_thinking_has_a_budget() -> None:
@@ -175,49 +190,14 @@ async def test_what_only_begins_like_that_header_is_kept() -> None:
     assert ["You write code." in prompt for prompt in (prompts[0], prompts[-1])] == [True, False]
 
 
-NUDGE = {"type": "text", "text": "<system-reminder>The list of things to do is empty.</system-reminder>"}
-
-
-async def turn_of_a_coding_client(app: Any, number: int, rules: str, messages: list[dict[str, Any]]) -> tuple[int, int]:
-    """The tokens of the prompt, and how many of them were cached; the n-th request has its own header."""
-    system = [
-        {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch=0{number};"},
-        {"type": "text", "text": "You write code.", "cache_control": {"type": "ephemeral"}},
-        {"type": "text", "text": rules},
-    ]
-    options: dict[str, Any] = {"tools": [TOOL], "metadata": {"user_id": f"session_{number}"}, "max_tokens": 100}
-    usage = (await send(app, system=system, messages=messages, **options)).json()["usage"]
-    return usage["input_tokens"] + usage["cache_read_input_tokens"], usage["cache_read_input_tokens"]
-
-
-async def check_the_second_turn(app: Any, num_rules: int) -> None:
-    rules = "Read a file before you change it. Run the tests. " * num_rules
-    first: list[dict[str, Any]] = [{"role": "user", "content": [NUDGE, {"type": "text", "text": "Add 19 and 23."}]}]
-    call = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 19, "b": 23}}
-    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "42"}
-    second = [*first, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result, NUDGE]}]
-    await turn_of_a_coding_client(app, 1, rules, first)
-    num_tokens, num_cached = await turn_of_a_coding_client(app, 2, rules, second)
-    assert num_cached >= 0.95 * num_tokens
-
-
-async def test_the_second_turn_of_a_coding_client_finds_its_prefix() -> None:
-    with serving([ADD_CALL, "42."]) as app:
-        await check_the_second_turn(app, 60)
-
-
-@pytest.mark.long
-async def test_the_second_turn_of_a_coding_client_finds_its_prefix_on_the_demo_model(demo: LoadedModel) -> None:
-    with serving(Engine(demo, CONFIG)) as app:
-        await check_the_second_turn(app, 200)
-
-
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": None}, "max_tokens"),
     ({"colour": "red"}, "colour"),
     ({"tools": [{**TOOL, "colour": "red"}]}, "tools[0].colour"),
     ({"tools": [{**TOOL, "type": "bash_20250124"}]}, "tools[0].type"),
     ({"tool_choice": {"type": "tool"}, "tools": [TOOL]}, "tool_choice.name"),
+    ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management.edits[0].type"),
+    ({"output_config": {"effort": "enormous"}}, "output_config.effort='enormous'"),
     ({"thinking": {"type": "enabled", "budget_tokens": 10}}, "enable_thinking"),
     ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0].type"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
@@ -261,6 +241,43 @@ async def test_errors_of_the_server_have_anthropics_types(
         body = {"model": "default", "max_tokens": 5, "messages": ASK}
         response = await ask(app, "/v1/messages", body, **headers)
     assert response.status_code == status and response.json()["error"]["type"] == kind
+
+
+async def test_a_server_that_ends_is_overloaded_and_an_answer_that_fails_an_api_error() -> None:
+    with serving(breaking("Hello, world.", after=6)) as app:
+        failed = await send(app)
+        app.is_draining = True
+        ending = await send(app)
+    assert (failed.status_code, failed.json()["error"]["type"]) == (500, "api_error")
+    assert (ending.status_code, ending.json()["error"]["type"]) == (503, "overloaded_error")
+
+
+async def test_too_many_open_requests_are_a_rate_limit() -> None:
+    engine = scripted_engine(["Hello. " * 300])
+    with serving(engine, max_open_requests=1) as app:
+        stream = Visitor(app, "/v1/messages", {"model": "default", "max_tokens": 400, "messages": ASK, "stream": True})
+        await stream.took(b'"text":"H')
+        refused = await send(app)
+        stream.leave()
+        await stream.task
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert refused.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("options", "thinks"),
+    [
+        ({}, False),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, False),
+        ({"thinking": {"type": "enabled"}}, True),
+        ({"thinking": {"type": "adaptive"}}, None),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "medium"}}, "medium"),
+        ({"output_config": {"effort": "max"}}, "high"),
+    ],
+)
+def test_effort_is_how_much_is_thought_where_thinking_is_not_switched_off(options: Any, thinks: Any) -> None:
+    request = MessagesRequest(model="default", max_tokens=5, messages=[*ASK], **options)
+    assert request.options()["enable_thinking"] == thinks
 
 
 async def test_an_unknown_model_is_not_found() -> None:

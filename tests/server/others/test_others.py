@@ -5,6 +5,7 @@ import base64
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,14 @@ import httpx
 import mlx.core as mx
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from mlx_agent_llm import Embedder
 from mlx_agent_llm.server.app import make_app
 from mlx_agent_llm.server.gate import Gate
+from mlx_agent_llm.server.served_models import ServedModels
+from mlx_agent_llm.server.service import Service
+from mlx_agent_llm.server.settings import ServerSettings
 from tests.support.embedders import WORDS, write_tiny_encoder
 from tests.support.servers import ASK, Visitor, ask, chat, client_of, scripted_engine, service_of, serving
 
@@ -178,6 +183,22 @@ async def test_metrics_count_every_request_failed_and_cancelled_ones_too() -> No
     assert counts == {"stop": 1.0, "error": 1.0, "abort": 1.0, "length": 0.0, "tool_calls": 0.0}
 
 
+async def test_what_was_counted_stays_when_a_model_is_unloaded_and_loaded_again() -> None:
+    models = ServedModels({"a": "a", "b": "b"}, lambda _: scripted_engine(["Hello."]), max_loaded=1)
+    app = make_app(Service(models, ServerSettings()))
+    seen: list[dict[tuple[str, str], float]] = []
+    for model in ("a", "b", "a", "b"):
+        assert (await chat(app, model=model)).status_code == 200
+        async with client_of(app) as client:
+            seen.append(_counters((await client.get("/metrics")).text))
+    models.close()
+    tokens = [counters["vllm:generation_tokens_total", "a"] for counters in seen]
+    assert tokens == [7, 7, 14, 14]
+    assert all(later[key] >= value for earlier, later in pairwise(seen) for key, value in earlier.items())
+    counts = {key: value for key, value in seen[0].items() if "seconds" not in key[0]}
+    assert {key: seen[2][key] for key in counts} == {key: 2 * value for key, value in counts.items()}
+
+
 async def test_metrics_need_their_package_and_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlx_agent_llm.metrics", None)
     with serving(["Hello."], keys=["secret"]) as app:
@@ -188,6 +209,19 @@ async def test_metrics_need_their_package_and_a_key(monkeypatch: pytest.MonkeyPa
 
 
 LONG_STREAM = {"model": "default", "messages": [{"role": "user", "content": "long"}], "stream": True}
+
+
+def _counters(text: str) -> dict[tuple[str, str], float]:
+    """What only grows, by name with its other labels, and model."""
+    families = [family for family in text_string_to_metric_families(text) if family.type in ("counter", "histogram")]
+    counters = {}
+    for sample in (sample for family in families for sample in family.samples):
+        others = {key: value for key, value in sorted(sample.labels.items()) if key not in ("model_name", "engine")}
+        name = sample.name + (repr(others) if others else "")
+        assert sample.labels["engine"] == {"a": "0", "b": "1"}[sample.labels["model_name"]]
+        if not sample.name.endswith("_created"):
+            counters[name, sample.labels["model_name"]] = sample.value
+    return counters
 
 
 def _finished(response: httpx.Response) -> dict[str, float]:

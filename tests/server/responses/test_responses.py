@@ -86,6 +86,12 @@ async def test_a_failure_is_told_as_one() -> None:
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
+async def test_a_whole_answer_that_fails_is_a_500() -> None:
+    with serving(breaking("Hello, world.", after=6)) as app:
+        response = await send(app)
+    assert response.status_code == 500 and "the model broke" in response.json()["error"]["message"]
+
+
 async def test_a_conversation_goes_on_from_a_response() -> None:
     prompts: list[str] = []
 
@@ -161,6 +167,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"conversation": "c"}, "conversation"),
     ({"background": True}, "background"),
     ({"truncation": "auto"}, "truncation"),
+    ({"include": ["colours"]}, "include[0]='colours'"),
     ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
