@@ -47,4 +47,12 @@ def write_json(path: Path | None, value: Any) -> None:
     if path == STDOUT:
         sys.stdout.write(text + "\n")
     elif path is not None:
+        write_file(path, text)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text; an OSError names the file, which Python's own does not where the disk is full."""
+    try:
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -56,7 +58,7 @@ def run(settings: Settings) -> None:
     left = [path for path in documents if str(path) not in done]
     console = Console(stderr=True)
     console.print(f"{len(documents) - len(left)} documents were done before, {len(left)} are left", highlight=False)
-    with settings.output.open("a", encoding="utf-8") as lines, Engine.load(settings.model) as engine:
+    with _appending(settings.output) as lines, Engine.load(settings.model) as engine:
         work = _Work(engine, schema, settings, lines, console)
         try:
             asyncio.run(work.run(left))
@@ -70,6 +72,18 @@ def run(settings: Settings) -> None:
     if work.skipped:
         console.print(f"{len(work.skipped)} were skipped: call again to try those", style="yellow", highlight=False)
         raise typer.Exit(PART_DONE)
+
+
+@contextmanager
+def _appending(output: Path) -> Iterator[TextIO]:
+    try:
+        with output.open("a", encoding="utf-8") as lines:
+            yield lines
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        hint = f"{error.strerror}: what was written is kept, so make room and call again"
+        raise OSError(error.errno, hint, str(output)) from None
 
 
 class _Work:
