@@ -84,7 +84,10 @@ def serve(
         server = DrainingServer(service, address, keys)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # it could not listen, and has said why; its own exit code means something else here
+        raise typer.Exit(1) from None
     if server.load_error is not None:
         raise server.load_error
 
