@@ -7,6 +7,7 @@ import errno
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -21,7 +22,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -143,12 +143,15 @@ def _value_of(reply: ChatOutput) -> Any:
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _PaceColumn())
+    return Progress(*columns, console=console)
 
 
-class _RateColumn(ProgressColumn):
-    """Documents a second."""
+class _PaceColumn(ProgressColumn):
+    """Documents a second since the beginning, and how long the others take at that rate: they end in bursts."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.2f}/s")
+        if not task.completed or not task.elapsed:
+            return Text("")
+        rate = task.completed / task.elapsed
+        return Text(f"{rate:.2f}/s, {timedelta(seconds=round((task.remaining or 0) / rate))} left")
