@@ -31,7 +31,7 @@ from langchain_mlx_agent.structured import (
     traced_schema,
 )
 from langchain_mlx_agent.tools import Tools, bound_tools, openai_tool
-from langchain_mlx_agent.traced_streams import TracedStreams
+from langchain_mlx_agent.traced_streams import TracedStreams, trace_id_of
 from mlx_agent_llm import ChatDelta, RequestError
 
 
@@ -259,8 +259,7 @@ class ChatMLXAgent(TracedStreams, BatchingChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any], run: BaseRunManager | None
     ) -> ChatRequest:
         own = {**self._sampling, **self._reasoning, "strict": self.strict, "stream_usage": self.stream_usage}
-        if run is not None:
-            own["trace_id"] = str(run.run_id)
+        own["trace_id"] = trace_id_of(run)
         return read_request(messages, self.model, own if stop is None else {**own, "stop": stop}, options)
 
 

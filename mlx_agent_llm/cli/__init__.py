@@ -6,11 +6,13 @@ Exit codes: 0 it is done; 1 it failed, and a line says why; 2 it was called wron
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command; what a user can mend is one line and exit code 1, not a traceback."""
+    _open_missing_streams()
     from mlx_agent_llm.cli.app import app
     from mlx_agent_llm.errors import MLXAgentError
 
@@ -23,3 +25,10 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:  # while a command's modules are imported, where typer does not see it
         sys.exit(130)
+
+
+def _open_missing_streams() -> None:
+    """A service manager may start a process without standard streams, and nothing expects that there are none."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))

@@ -6,6 +6,7 @@ import typer
 
 from mlx_agent_llm.cli.bench.command import bench
 from mlx_agent_llm.cli.chat.command import chat
+from mlx_agent_llm.cli.commands import Commands, help_without_command
 from mlx_agent_llm.cli.demo.command import demo
 from mlx_agent_llm.cli.doctor.command import doctor
 from mlx_agent_llm.cli.eval.command import evaluate
@@ -16,7 +17,9 @@ from mlx_agent_llm.cli.serve import serve
 from mlx_agent_llm.cli.top.command import top
 
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=Commands,
+    callback=help_without_command,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Many agents on one in-process engine.",

@@ -13,5 +13,9 @@ PART_DONE = 3
 def tell(error: Exception) -> None:
     """Print the error; where MLX cannot be loaded that is the reason, whatever could not be imported."""
     problem = installation.problem() if isinstance(error, ImportError) else None
-    message = problem or f"{type(error).__name__}: {error}"
-    Console(stderr=True).print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    print_line(problem or f"{type(error).__name__}: {error}")
+
+
+def print_line(text: str) -> None:
+    """Print what went wrong."""
+    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 STDOUT = Path("-")
 
 
-def _check_folder(path: Path | None) -> Path | None:
+def check_folder(path: Path | None) -> Path | None:
     """Say it before an hour of work, not after, when the file could not be written."""
     if path is not None and not path.parent.is_dir():
         raise typer.BadParameter(f"{path.parent} is no folder")
@@ -23,12 +23,12 @@ def _check_folder(path: Path | None) -> Path | None:
 def _check_picture(path: Path | None) -> Path | None:
     if path is not None and path.suffix != ".png":
         raise typer.BadParameter(f"{path} must end in .png")
-    return _check_folder(path)
+    return check_folder(path)
 
 
 JSONFile = Annotated[
     Path | None,
-    typer.Option("--json", callback=_check_folder, help='Write the results to this file, too; "-" is standard output.'),
+    typer.Option("--json", callback=check_folder, help='Write the results to this file, too; "-" is standard output.'),
 ]
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", callback=_check_picture, help="Draw the results into this .png file, too.")
@@ -47,4 +47,12 @@ def write_json(path: Path | None, value: Any) -> None:
     if path == STDOUT:
         sys.stdout.write(text + "\n")
     elif path is not None:
+        write_file(path, text)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text; an OSError names the file, which Python's own does not where the disk is full."""
+    try:
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlx_agent_llm.cli.options import check_folder, write_json
+
 if TYPE_CHECKING:
+    from mlx_agent_llm.server.app import DrainingServer
     from mlx_agent_llm.server.service import Service
     from mlx_agent_llm.server.settings import ServerSettings
 
@@ -32,6 +35,10 @@ Certificate = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, h
 PrivateKey = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="For TLS, with --certificate.")]
 DefaultMaxTokens = Annotated[int, typer.Option(min=1, help="Of answers whose request does not say.")]
 MaxOpen = Annotated[int, typer.Option(min=1, help="Requests of one key that are open at a time.")]
+ReadyFile = Annotated[
+    Path | None,
+    typer.Option("--json", callback=check_folder, help='Write where it serves to this file; "-" is standard output.'),
+]
 DrainSeconds = Annotated[float, typer.Option(min=0.01, help="For open requests after SIGTERM.")]
 
 
@@ -50,6 +57,7 @@ def serve(
     default_max_tokens: DefaultMaxTokens = 4096,
     max_open_requests: MaxOpen = 128,
     drain_seconds: DrainSeconds = 30.0,
+    json_file: ReadyFile = None,
 ) -> None:
     """Serve models over HTTP, in the APIs of OpenAI and Anthropic."""
     from mlx_agent_llm import Embedder, Reranker
@@ -62,20 +70,43 @@ def serve(
     )
     address = Address(host, port, certificate, private_key)
     keys = Keys() if api_key_file is None else Keys.read(api_key_file)
-    service = _service(_sources(model, models or []), max_loaded, warm, settings)
+    sources = _sources(model, models or [])
+
+    def tell(source: str) -> None:
+        typer.echo(f"serving {source} on {_url(server)}", err=True)
+        if source == next(iter(sources.values())):  # the default, which is loaded first
+            write_json(json_file, {"url": _url(server), "models": list(sources)})
+
+    service = _service(sources, max_loaded, warm, settings, tell)
     service.embedder = None if embedder is None else Embedder.load(embedder)
     service.reranker = None if reranker is None else Reranker.load(reranker)
     try:
         server = DrainingServer(service, address, keys)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    typer.echo(f"serving on http{'s' if certificate else ''}://{host}:{port}", err=True)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # it could not listen, and has said why; its own exit code means something else here
+        raise typer.Exit(1) from None
     if server.load_error is not None:
         raise server.load_error
 
 
-def _service(sources: dict[str, str], max_loaded: int | None, warm: Path | None, settings: ServerSettings) -> Service:
+def _url(server: DrainingServer) -> str:
+    config = server.config
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"http{'s' if config.is_ssl else ''}://{host}:{server.port}"
+
+
+def _service(
+    sources: dict[str, str],
+    max_loaded: int | None,
+    warm: Path | None,
+    settings: ServerSettings,
+    tell: Callable[[str], None],
+) -> Service:
+    """The service; `tell` learns of each model's source when it is loaded."""
+    from mlx_agent_llm.engine import Engine
     from mlx_agent_llm.server.served_models import ServedModels
     from mlx_agent_llm.server.service import Service
     from mlx_agent_llm.server.warm_prompts import load_warm, read_warm_prompts
@@ -84,7 +115,13 @@ def _service(sources: dict[str, str], max_loaded: int | None, warm: Path | None,
         prompts = [] if warm is None else read_warm_prompts(warm)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    return Service(ServedModels(sources, partial(load_warm, prompts=prompts), max_loaded), settings)
+
+    def load(source: str) -> Engine:
+        engine = load_warm(source, prompts=prompts)
+        tell(source)
+        return engine
+
+    return Service(ServedModels(sources, load, max_loaded), settings)
 
 
 def _sources(model: str | None, named: list[str]) -> dict[str, str]:

@@ -17,8 +17,9 @@ from tests.cli.test_demo import assert_is_one_line, mlx_agent, mlx_agent_here
 HEAVY = ("mlx", "mlx_lm", "numpy", "transformers", "torch", "jsonschema", "huggingface_hub", "xgrammar")
 HEAVY_OF_OURS = ("mlx_agent_llm.engine", "mlx_agent_llm.api", "mlx_agent_llm.models", "mlx_agent_llm.bench")
 COMMANDS = (
-    *([], ["demo"], ["bench"], ["doctor"], ["chat"], ["eval"], ["extract"], ["top"]),
+    *([], ["demo"], ["bench"], ["doctor"], ["chat"], ["eval"], ["extract"], ["serve"], ["top"]),
     *(["models", *name] for name in ([], ["list"], ["show"], ["pull"], ["rm"], ["recommend"], ["types"])),
+    *(["kv", *name] for name in ([], ["list"], ["prune"], ["verify"])),
 )
 SHOW_HELP = f"""
 import sys
@@ -50,8 +51,47 @@ def test_help_and_nothing_at_all_differ_in_their_exit_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mlx_agent_here(monkeypatch, "--help") == 0
-    assert mlx_agent_here(monkeypatch, "no-such-command") == 2
-    assert "no-such-command" in capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert mlx_agent_here(monkeypatch) == 2
+    assert capsys.readouterr().out.split() == shown.split() != []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem", "command"),
+    [
+        (["no-such-command"], "No such command 'no-such-command'", "mlx-agent"),
+        (["models", "frobnicate"], "No such command 'frobnicate'", "mlx-agent models"),
+        (["chat", "--no-such-option"], "No such option: --no-such-option", "mlx-agent chat"),
+        (["chat", "--max-tokens", "many"], "--max-tokens", "mlx-agent chat"),
+        (["extract"], "Missing argument 'schema'", "mlx-agent extract"),
+        (["bench", "nothing"], "'nothing' must be one of single,", "mlx-agent bench"),
+        (["eval", "--suite", "nothing"], "'nothing' must be one of bfcl,", "mlx-agent eval"),
+        (["kv", "prune", "--max-bytes", "-1"], "greater than or equal to 0", "mlx-agent kv prune"),
+        (["serve"], "give a MODEL", "mlx-agent serve"),
+        (["serve", "demo", "--host", "0.0.0.0"], "needs an api_key_file", "mlx-agent serve"),
+    ],
+)
+def test_a_wrong_call_is_one_line_that_says_where_help_is(
+    arguments: list[str],
+    problem: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert mlx_agent_here(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert_is_one_line(printed.err, problem, f"See `{command} --help`")
+
+
+def test_without_standard_streams_a_command_does_its_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("stdin", "stdout", "stderr"):  # as Python leaves them where a process is started without
+        monkeypatch.setattr(sys, name, None)
+    file = tmp_path / "types.json"
+    assert mlx_agent_here(monkeypatch, "models", "types", "qwen3", "--json", str(file)) == 0
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.close()
+    assert "qwen3" in {row["model_type"] for row in json.loads(file.read_text())["types"]}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is /dev/full")

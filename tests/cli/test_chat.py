@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import uvicorn
 from mcp.server.fastmcp import FastMCP
+from rich.console import Console
 from starlette.responses import PlainTextResponse
 from typer.testing import CliRunner
 
 from mlx_agent_llm import Engine
+from mlx_agent_llm.chat import ToolCall
 from mlx_agent_llm.cli.app import app
 from mlx_agent_llm.cli.chat.mcp_servers import ServerEntry, why
+from mlx_agent_llm.cli.chat.screen import Screen
 from mlx_agent_llm.testing import ScriptedModel
 from tests.support.engines import MakeEngine
 
@@ -105,6 +108,15 @@ def test_a_saved_chat_goes_on(run: Run, tmp_path: Path) -> None:
     assert printed == "B\n"
 
 
+def test_json_is_the_conversation_and_alone_on_standard_output(run: Run) -> None:
+    code, printed, errors = run(["A"], "one\n/history\n", "--json", "-")
+    assert code == 0 and "assistant: A" in errors
+    assert json.loads(printed)["messages"] == [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "A"},
+    ]
+
+
 def test_stats_tell_of_the_last_answer_and_the_engine(run: Run) -> None:
     _, printed, _ = run(["A"], "one\n/stats\n")
     assert "2 new; first token after" in printed and "tokens generated" in printed
@@ -140,6 +152,15 @@ def test_a_model_that_would_rather_talk_calls_first_where_it_has_to(run: Run, to
     assert printed.startswith("→ ") and printed.endswith("\nIt is 14.\n") and printed.count("→") == 1
     code, _, errors = run(replies, "", "--call-first")
     assert code == 2 and "--call-first: it needs --tools or --mcp" in " ".join(errors.replace("│", " ").split())
+
+
+def test_the_end_of_the_input_is_no_leave_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end)
+    screen = Screen(Console(), is_plain_text=False, runs_all_calls=False)
+    assert not screen.may_call(ToolCall("1", "double", {"number": 1}, '{"number": 1}'))
 
 
 def test_a_tool_that_fails_is_told_to_the_model(run: Run, tools_file: str) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.progress import Task, TaskID
 from typer.testing import CliRunner
 
 from mlx_agent_llm import Engine
 from mlx_agent_llm.cli.app import app
+from mlx_agent_llm.cli.extract.run import _PaceColumn
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import ScriptedModel
 from tests.support.engines import MakeEngine
@@ -116,7 +118,16 @@ def test_a_disk_that_fills_up_ends_all_with_its_own_error(
 
     monkeypatch.setattr("mlx_agent_llm.cli.extract.run.line_of", full)
     code, printed = run(str(folder))
-    assert code == 1 and printed.endswith("[Errno 28] No space left on device"), "and not a group of errors"
+    assert code == 1 and "[Errno 28] No space left on device" in printed, "and not a group of errors"
+    assert "make room and call again" in printed and "out.jsonl" in printed
+
+
+def test_the_rate_and_what_is_left_are_those_since_the_beginning() -> None:
+    task = Task(TaskID(0), "documents", total=6, completed=2, _get_time=lambda: 4.0)
+    task.start_time = 0.0
+    assert _PaceColumn().render(task).plain == "0.50/s, 0:00:08 left"
+    task.completed = 0
+    assert _PaceColumn().render(task).plain == ""
 
 
 def test_json_tells_how_many_were_written_and_which_were_skipped(run: Run, folder: Path) -> None:

@@ -1,19 +1,22 @@
 """mlx-agent models: on the demo model and on a hub's cache that the tests write."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from mlx_agent_llm.cli.app import app
-from mlx_agent_llm.cli.models import cache
+from mlx_agent_llm.cli.models import cache, recommend
 from mlx_agent_llm.cli.models.card import card_of
 from mlx_agent_llm.cli.models.fit import Size, max_decode_rate, num_agents
 from mlx_agent_llm.cli.models.recommend import KNOWN, recommendations
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.models.served_types import served_types
 from mlx_agent_llm.process.device_memory import GIB
+from tests.cli.test_demo import mlx_agent
+from tests.support.fake_hub import NAME, fake_hub
 
 COMMIT = "0123456789012345678901234567890123456789"
 
@@ -111,6 +114,33 @@ def test_a_hub_that_cannot_be_reached_is_one_error(monkeypatch: pytest.MonkeyPat
     assert code == 1 and "'a/b' cannot be downloaded: ConnectionError: no route" in printed
 
 
+@pytest.mark.long  # the hub's client waits before it asks again
+def test_a_download_goes_on_where_its_connection_broke_and_keeps_what_was_whole(tmp_path: Path) -> None:
+    weights = bytes(range(256)) * 96 * 1024  # 24 MiB: the hub's client keeps pieces of 10
+    files = {"config.json": b'{"model_type": "qwen3"}', "model.safetensors": weights, "notes.bin": b"not of the model"}
+
+    def pull() -> subprocess.CompletedProcess[str]:
+        where = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        code = f"import os; os.environ.update({where!r})"
+        return mlx_agent("models", "pull", NAME, "--json", str(tmp_path / "pull.json"), setup=code)
+
+    with fake_hub(files) as hub:
+        hub.refuses.add("model.safetensors")
+        failed = pull()
+        assert failed.returncode == 1 and "cannot be downloaded" in failed.stderr.splitlines()[-1]
+        assert "Traceback" not in failed.stderr
+        hub.refuses.clear()
+        hub.breaks.add("model.safetensors")
+        done = pull()
+        assert done.returncode == 0, done.stderr
+        assert "100%" in done.stderr, "the progress is shown"
+    *before, (name, first) = hub.asked
+    assert before == [("config.json", 0), ("model.safetensors", 0), ("model.safetensors", 0)]
+    assert name == "model.safetensors" and 0 < first <= len(weights) // 2
+    path = Path(json.loads((tmp_path / "pull.json").read_text())["path"])
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == dict(list(files.items())[:2])
+
+
 def test_the_card_of_the_demo_model_is_right(demo: LoadedModel) -> None:
     card = card_of("demo")
     assert card["type"] == "llama" and card["context"] == 8192 and card["vocabulary"] == demo.vocab_size
@@ -132,4 +162,14 @@ def test_only_models_that_fit_are_recommended_and_all_known_ones_are_served() ->
     small = {row["model"] for row in recommendations(2 * GIB, 1e11, 8192, (4,))}
     large = [row["model"] for row in recommendations(512 * GIB, 1e11, 8192, (4, 8, 16))]
     assert small and small < set(large) and len(large) == 3 * len(KNOWN)
-    assert run("recommend", "--context", "1024")[0] == 0
+
+
+def test_the_bound_of_a_decode_rate_is_that_of_the_faster_way_to_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(recommend, "measure_bandwidth", lambda: 2e9)
+    monkeypatch.setattr(recommend, "reading_rate", lambda: 3e9)  # as on CPUs, where a copy is slow
+    assert run("recommend", "--context", "1024", "--json", str(tmp_path / "fit.json"))[0] == 0
+    assert json.loads((tmp_path / "fit.json").read_text())["bandwidth"] == 3e9
+    monkeypatch.undo()
+    assert recommend.reading_rate() > 0

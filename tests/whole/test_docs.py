@@ -1,8 +1,11 @@
-"""The documentation: its Python compiles or runs, its commands exist, its drawings and the dashboard are up to date."""
+"""The documentation: its programs and commands run, or say why not; its drawings and the dashboard are up to date."""
 
 import ast
+import configparser
 import json
+import plistlib
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,17 +18,19 @@ import typer.main
 from mlx_agent_llm.cli.app import app
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.metrics import exposition
+from tests.support.doc_blocks import Workplace, blocks_of, transcript
 from tests.support.engines import MakeEngine
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-WHOLE = ("index", "quickstart", "agents", "performance", "metrics")  # pages whose blocks are a program together
 COMMANDS = typer.main.get_group(app)
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+PROGRAMS = [page for page in PAGES if any(block.language == "python" and not block.is_included and block.why_not is None
+                                          for block in blocks_of(page))]  # fmt: skip
+SHELLS = [page for page in PAGES if any(block.language in ("sh", "console") and block.why_not is None
+                                        for block in blocks_of(page))]  # fmt: skip
+READERS = {"json": json.loads, "ini": configparser.RawConfigParser().read_string, "xml": lambda text: plistlib.loads(
+    text.encode())}  # fmt: skip
 
 
 def commands() -> Iterator[tuple[str, ...]]:
@@ -35,21 +40,55 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_of_python_can_be_read(page: Path) -> None:
-    for block in python_blocks(page):
-        if not block.startswith("--8<--"):
-            compile(block, page.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+def test_every_block_can_be_read(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.language == "python" and not block.is_included:
+            compile(block.text, page.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+        elif block.language in READERS:
+            READERS[block.language](block.text)
+        else:  # a drawing in characters has no language
+            assert block.language in ("python", "sh", "console", ""), block
 
 
 @pytest.mark.usefixtures("demo")
 @pytest.mark.parametrize(
-    "name", [name if name == "quickstart" else pytest.param(name, marks=pytest.mark.long) for name in WHOLE]
-)
-def test_the_blocks_of_a_page_run_as_they_stand(name: str) -> None:
-    blocks = python_blocks(DOCS / f"{name}.md")
-    assert blocks
-    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    "page",
+    [pytest.param(page, id=page.stem, marks=[] if page.stem == "quickstart" else [pytest.mark.long])
+     for page in PROGRAMS],
+)  # fmt: skip
+def test_the_program_of_a_page_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(page) if block.language == "python" and block.why_not is None]
+    Workplace(tmp_path).run_program("\n".join(block.text for block in blocks if not block.is_included))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("demo")
+@pytest.mark.parametrize("page", SHELLS, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run_as_they_stand(page: Path, tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    if page.stem == "disk_tier":  # its program writes what its commands look at
+        place.run_program("\n".join(block.text for block in blocks_of(page) if block.language == "python"))
+    for block in blocks_of(page):
+        if block.language == "sh" and block.why_not is None:
+            place.run_shell(block.text)
+        elif block.language == "console" and block.why_not is None:
+            for command, expected in transcript(block.text):
+                printed = place.run_shell(command).splitlines()
+                assert [line for line in printed if "━" not in line] == expected, command
+
+
+def test_every_command_of_a_block_takes_its_options() -> None:
+    form = re.compile(r"^(?:\$ )?(?:.*\| |\w+=\S+ )?(?:\.venv/bin/)?mlx-agent (.*)", re.M)
+    shells = [block.text for page in PAGES for block in blocks_of(page) if block.language in ("sh", "console")]
+    lines = [line for text in shells for line in form.findall(text)]
+    assert len(lines) > 20
+    for line in lines:
+        name, *arguments = shlex.split(line, comments=True)
+        command = COMMANDS.commands[name]
+        if name in ("kv", "models"):
+            command = command.commands[arguments.pop(0)]  # type: ignore[attr-defined]
+        command.make_context(name, [text for text in arguments if text != "{chess,jazz,stars}.txt"])
 
 
 def test_every_command_that_is_named_exists() -> None:

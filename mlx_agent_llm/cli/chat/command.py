@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mlx_agent_llm.cli.options import JSONFile
+
 
 def chat(
     model: Annotated[str, typer.Argument(help='"demo", a hub id, a local directory or a .gguf file.')] = "demo",
@@ -30,8 +32,12 @@ def chat(
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The most new tokens of an answer.")] = 1024,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed, the same answers.")] = None,
+    json_file: JSONFile = None,
 ) -> None:
     """Chat with a model; /help tells what else can be typed. Reads lines from a pipe, too."""
     from mlx_agent_llm.cli.chat.session import Settings, run_session
 
-    run_session(Settings(model, system, tools, mcp, call_first, yes, schema, saved, temperature, max_tokens, seed))
+    given = Settings(
+        model, system, tools, mcp, call_first, yes, schema, saved, temperature, max_tokens, seed, json_file
+    )
+    run_session(given)

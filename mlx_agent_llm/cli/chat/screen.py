@@ -55,7 +55,10 @@ class Screen:
         self._console.print(Text(f"→ {shown}", style="cyan"), soft_wrap=True)
         if self._runs_all_calls:
             return True
-        return input("  run it? [y/N] ").strip().lower() in ("y", "yes")
+        try:
+            return input("  run it? [y/N] ").strip().lower() in ("y", "yes")
+        except EOFError:  # Ctrl-D is no yes
+            return False
 
     def see_result(self, call: ToolCall, result: str) -> None:
         """Show what the model is told."""

@@ -17,6 +17,7 @@ from mlx_agent_llm.cli.chat.screen import Screen
 from mlx_agent_llm.cli.chat.slash_commands import run_command
 from mlx_agent_llm.cli.chat.tool_box import ToolBox, tools_of_file
 from mlx_agent_llm.cli.failure import PART_DONE
+from mlx_agent_llm.cli.options import console_beside, write_json
 from mlx_agent_llm.cli.schema_argument import read_schema
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.engine.chat_options import ChatOptions
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
     temperature: float | None = None
     max_tokens: int = 1024
     seed: int | None = None
+    json_file: Path | None = None
 
 
 def run_session(settings: Settings) -> None:
@@ -49,7 +51,7 @@ def run_session(settings: Settings) -> None:
         raise typer.BadParameter("nobody could be asked before a call runs: give --yes, too", param_hint=hint)
     if settings.calls_first and not has_tools:
         raise typer.BadParameter("it needs --tools or --mcp", param_hint="--call-first")
-    console, errors = Console(), Console(stderr=True)
+    console, errors = console_beside(settings.json_file), Console(stderr=True)
     beginning = _beginning(settings)  # whatever is wrong with files is said before the model is loaded
     schema = None if settings.schema is None else read_schema(settings.schema, "--schema")
     with contextlib.ExitStack() as stack:
@@ -64,6 +66,7 @@ def run_session(settings: Settings) -> None:
         if is_typed:
             _greet(screen, engine, box)
         num_failed = sum(not _take(line, conversation, engine, screen) for line in _lines(conversation))
+        write_json(settings.json_file, {"model": engine.model_name, "messages": conversation.messages})
     if num_failed and not is_typed:
         raise typer.Exit(PART_DONE)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_agent_llm.cli.chat.conversation import Conversation
+from mlx_agent_llm.cli.options import write_file
 from mlx_agent_llm.core.stats import EngineStats
 from mlx_agent_llm.engine import Engine
 
@@ -58,7 +59,7 @@ def _branch(conversation: Conversation, argument: str) -> str:
 def _save(conversation: Conversation, argument: str) -> str:
     if not argument:
         raise ValueError("/save needs the name of a file")
-    Path(argument).expanduser().write_text(json.dumps(conversation.messages, indent=2), encoding="utf-8")
+    write_file(Path(argument).expanduser(), json.dumps(conversation.messages, indent=2))
     return f"{len(conversation.messages)} messages are in {argument}"
 
 

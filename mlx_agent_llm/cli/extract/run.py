@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -19,7 +22,6 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -56,7 +58,7 @@ def run(settings: Settings) -> None:
     left = [path for path in documents if str(path) not in done]
     console = Console(stderr=True)
     console.print(f"{len(documents) - len(left)} documents were done before, {len(left)} are left", highlight=False)
-    with settings.output.open("a", encoding="utf-8") as lines, Engine.load(settings.model) as engine:
+    with _appending(settings.output) as lines, Engine.load(settings.model) as engine:
         work = _Work(engine, schema, settings, lines, console)
         try:
             asyncio.run(work.run(left))
@@ -70,6 +72,18 @@ def run(settings: Settings) -> None:
     if work.skipped:
         console.print(f"{len(work.skipped)} were skipped: call again to try those", style="yellow", highlight=False)
         raise typer.Exit(PART_DONE)
+
+
+@contextmanager
+def _appending(output: Path) -> Iterator[TextIO]:
+    try:
+        with output.open("a", encoding="utf-8") as lines:
+            yield lines
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        hint = f"{error.strerror}: what was written is kept, so make room and call again"
+        raise OSError(error.errno, hint, str(output)) from None
 
 
 class _Work:
@@ -129,12 +143,15 @@ def _value_of(reply: ChatOutput) -> Any:
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _PaceColumn())
+    return Progress(*columns, console=console)
 
 
-class _RateColumn(ProgressColumn):
-    """Documents a second."""
+class _PaceColumn(ProgressColumn):
+    """Documents a second since the beginning, and how long the others take at that rate: they end in bursts."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.2f}/s")
+        if not task.completed or not task.elapsed:
+            return Text("")
+        rate = task.completed / task.elapsed
+        return Text(f"{rate:.2f}/s, {timedelta(seconds=round((task.remaining or 0) / rate))} left")

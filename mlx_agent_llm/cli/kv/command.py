@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from mlx_agent_llm.cli.commands import help_without_command
 from mlx_agent_llm.cli.options import JSONFile
 
-kv = typer.Typer(no_args_is_help=True, help="The folder where the KV of prompts outlives the process (kv_tier).")
+kv = typer.Typer(
+    callback=help_without_command,
+    invoke_without_command=True,
+    help="The folder where the KV of prompts outlives the process (kv_tier).",
+)
 
 Folder = Annotated[Path | None, typer.Argument(help='The folder that kv_tier names; by default that of "auto".')]
 MaxBytes = Annotated[int, typer.Option(min=0, help="What may be left, in bytes.")]
