@@ -30,6 +30,14 @@ class CharSet:
         self._hash = hash(self.ranges)
 
     @staticmethod
+    def _in_order(ranges: Iterable[Range]) -> CharSet:
+        """Of ranges that are as they are kept already."""
+        made = object.__new__(CharSet)
+        made.ranges = tuple(ranges)
+        made._hash = hash(made.ranges)
+        return made
+
+    @staticmethod
     def of(text: str) -> CharSet:
         """The set of the characters of a text."""
         return CharSet((ord(char), ord(char)) for char in text)
@@ -43,7 +51,7 @@ class CharSet:
         return CharSet(self.ranges + other.ranges)
 
     def __and__(self, other: CharSet) -> CharSet:
-        return CharSet(_common_ranges(self.ranges, other.ranges))
+        return CharSet._in_order(_common_ranges(self.ranges, other.ranges))
 
     def __invert__(self) -> CharSet:
         edges = [-1, *(edge for span in self.ranges for edge in span), LAST_CODE_POINT + 1]
