@@ -31,7 +31,7 @@ def productive_names(rules: Mapping[str, Node]) -> set[str]:
     size = -1
     while size < len(found) < len(rules):  # rules mostly use later ones: from the last to the first a few rounds do
         size = len(found)
-        for name in reversed(rules.keys()):
+        for name in [*rules][::-1]:
             if name not in found and is_productive(rules[name], found):
                 found.add(name)
     return found

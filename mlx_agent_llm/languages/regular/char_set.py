@@ -86,8 +86,10 @@ class CharSet:
 
     def example(self) -> str:
         """A character with the fewest UTF-8 bytes: a letter or digit if there is one, else a printable one."""
-        preferred = self & ALPHANUMERIC or self & PRINTABLE or self
-        return chr(preferred.ranges[0][0])
+        for preferred in (ALPHANUMERIC, PRINTABLE):
+            if (first := next(_common_ranges(self.ranges, preferred.ranges), None)) is not None:
+                return chr(first[0])
+        return chr(self.ranges[0][0])
 
 
 class Partition:
