@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from mlx_agent_llm.languages.regular import NOTHING, Language, Literal
@@ -22,6 +23,7 @@ class Comparison(NamedTuple):
     goes_on: bool
 
 
+@lru_cache(maxsize=1024)  # numbers and words stand beside each other in most schemas
 def compare(first: Language, second: Language, follow: CharSet) -> Comparison:
     """Read both languages side by side. Empty texts do not count: the parser passes them by without the lexer."""
     if isinstance(first, Literal) and isinstance(second, Literal):

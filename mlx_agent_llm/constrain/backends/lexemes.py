@@ -14,6 +14,7 @@ from itertools import product
 
 from mlx_agent_llm.constrain.backends.comparison import TooComplexError, compare, first_of
 from mlx_agent_llm.constrain.backends.network import Network, State
+from mlx_agent_llm.constrain.backends.quotes import BEYOND, ESCAPED, INSIDE, OTHER, Reach, reach_of
 from mlx_agent_llm.languages.context_free import (
     ChoiceNode,
     ContextFreeGrammar,
@@ -54,9 +55,16 @@ def in_lexemes(grammar: ContextFreeGrammar) -> ContextFreeGrammar:
 def has_clear_lexemes(grammar: ContextFreeGrammar) -> bool:
     """Whether the longest match is always the right one, wherever leaves stand; False says nothing."""
     network = Network(grammar)
-    leaves = {state.leaf for state in network.leaves if state.leaf is not None}
+    reaches: dict[Language, Reach] = {}
+    found: dict[Language, list[State]] = defaultdict(list)
+    for state in network.leaves:
+        assert state.leaf is not None, "it is a state at a leaf"
+        found[state.leaf].append(state)
+    ends = {leaf: reach_of(leaf, reaches)[0] for leaf in found}
     try:
-        return all(map(_ends_at_its_quote, leaves)) and _are_told_apart(network)
+        if not all(ends[leaf] & (INSIDE | ESCAPED | BEYOND) == 0 or _ends_at_its_quote(leaf) for leaf in found):
+            return False
+        return _are_told_apart(network, {leaf: states for leaf, states in found.items() if ends[leaf] & OTHER})
     except TooComplexError:
         return False
 
@@ -112,12 +120,11 @@ def _are_rests_of_strings(language: Language) -> bool:
     return True
 
 
-def _are_told_apart(network: Network) -> bool:
+def _are_told_apart(network: Network, leaves: dict[Language, list[State]]) -> bool:
     """Whether none of the leaves, strings aside, goes on where another one may end."""
     found: dict[Language, list[State]] = defaultdict(list)
-    for state in network.leaves:
-        assert state.leaf is not None, "it is a state at a leaf"
-        found[intersection(state.leaf, _UNQUOTED)].append(state)
+    for leaf, states in leaves.items():
+        found[intersection(leaf, _UNQUOTED)] += states
     firsts = {leaf: chars for leaf in found if (chars := first_of(leaf))}
     for one, other in product(firsts, repeat=2):
         if (

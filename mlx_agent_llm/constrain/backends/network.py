@@ -23,7 +23,7 @@ from mlx_agent_llm.languages.regular import Language, literal
 ROOT = ""  # the name of no rule
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class State:
     """A state of the network, in the body of a rule: at a leaf, at a call, at a branch, or at its end."""
 

@@ -21,12 +21,36 @@ from mlx_agent_llm.languages.context_free.nodes import (
 
 def productive_rules(rules: dict[str, Node]) -> dict[str, Node]:
     """The rules that some finite text matches, without the options that no text matches."""
+    found = productive_names(rules)
+    return {name: _trimmed(node, found) for name, node in rules.items() if name in found}
+
+
+def productive_names(rules: Mapping[str, Node]) -> set[str]:
+    """The names of the rules that some finite text matches."""
     found: set[str] = set()
     size = -1
-    while len(found) > size:  # rules mostly use later ones: from the last to the first a few rounds do
+    while size < len(found) < len(rules):  # rules mostly use later ones: from the last to the first a few rounds do
         size = len(found)
-        found.update(name for name in reversed(rules) if name not in found and _is_productive(rules[name], found))
-    return {name: _trimmed(node, found) for name, node in rules.items() if name in found}
+        for name in [*rules][::-1]:
+            if name not in found and is_productive(rules[name], found):
+                found.add(name)
+    return found
+
+
+def is_productive(node: Node, found: set[str]) -> bool:
+    """Whether some finite text matches a node, given the names of the rules of which that is so."""
+    match node:
+        case PatternNode():
+            return not node.language.is_empty()
+        case SequenceNode():
+            return all(is_productive(part, found) for part in node.parts)
+        case ChoiceNode():
+            return any(is_productive(option, found) for option in node.options)
+        case RepeatNode():
+            return node.least == 0 or is_productive(node.item, found)
+        case RuleNode():
+            return node.name in found
+    return True
 
 
 def reachable_rules(root: Node, rules: Mapping[str, Node]) -> dict[str, Node]:
@@ -41,28 +65,13 @@ def reachable_rules(root: Node, rules: Mapping[str, Node]) -> dict[str, Node]:
     return {name: node for name, node in rules.items() if name in found}
 
 
-def _is_productive(node: Node, found: set[str]) -> bool:
-    match node:
-        case PatternNode():
-            return not node.language.is_empty()
-        case SequenceNode():
-            return all(_is_productive(part, found) for part in node.parts)
-        case ChoiceNode():
-            return any(_is_productive(option, found) for option in node.options)
-        case RepeatNode():
-            return node.least == 0 or _is_productive(node.item, found)
-        case RuleNode():
-            return node.name in found
-    return True
-
-
 def _trimmed(node: Node, found: set[str]) -> Node:
     match node:
         case SequenceNode():
             return sequence(*(_trimmed(part, found) for part in node.parts))
         case ChoiceNode():
-            return choice(_trimmed(option, found) for option in node.options if _is_productive(option, found))
+            return choice(_trimmed(option, found) for option in node.options if is_productive(option, found))
         case RepeatNode():
-            is_possible = _is_productive(node.item, found)
+            is_possible = is_productive(node.item, found)
             return replace(node, item=_trimmed(node.item, found)) if is_possible else TextNode("")
     return node

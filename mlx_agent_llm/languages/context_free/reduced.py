@@ -7,7 +7,6 @@ recursion costs both libraries more.
 
 from __future__ import annotations
 
-import math
 from typing import TypeGuard
 
 from mlx_agent_llm.errors import ConstraintError
@@ -21,38 +20,34 @@ from mlx_agent_llm.languages.context_free.nodes import (
     SequenceNode,
     TextNode,
 )
-from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
+from mlx_agent_llm.languages.context_free.productive import is_productive, productive_names
 from mlx_agent_llm.languages.regular import Language, literal, repeat, union
 
 
 def reduced(grammar: ContextFreeGrammar) -> ContextFreeGrammar:
     """The grammar in that form; ConstraintError for one without any text."""
-    shortest = ShortestTexts(grammar)
-    if not _is_possible(grammar.root, shortest):
+    found = productive_names(grammar.rules)
+    if not is_productive(grammar.root, found):
         raise ConstraintError("nothing can satisfy the constraint: its grammar has no finite text")
     rules = {
-        name: _without_tail_recursion(name, _reduce(body, shortest))
+        name: _without_tail_recursion(name, _reduce(body, found))
         for name, body in grammar.rules.items()
-        if _is_possible(body, shortest)
+        if name in found
     }
-    return ContextFreeGrammar(_reduce(grammar.root, shortest), rules, grammar.markers)
+    return ContextFreeGrammar(_reduce(grammar.root, found), rules, grammar.markers)
 
 
-def _is_possible(node: Node, shortest: ShortestTexts) -> bool:
-    return shortest.cost(node) < math.inf
-
-
-def _reduce(node: Node, shortest: ShortestTexts) -> Node:
+def _reduce(node: Node, found: set[str]) -> Node:
     match node:
         case TextNode() | PatternNode() | RuleNode():
             return node
         case SequenceNode(parts):
-            return SequenceNode(tuple(_reduce(part, shortest) for part in parts))
+            return SequenceNode(tuple(_reduce(part, found) for part in parts))
         case RepeatNode(item, least, most):
-            is_empty = most == 0 or not _is_possible(item, shortest)
-            return SequenceNode(()) if is_empty else _repeat(_reduce(item, shortest), least, most)
+            is_empty = most == 0 or not is_productive(item, found)
+            return SequenceNode(()) if is_empty else _repeat(_reduce(item, found), least, most)
         case ChoiceNode(options):
-            return _choice([_reduce(option, shortest) for option in options if _is_possible(option, shortest)])
+            return _choice([_reduce(option, found) for option in options if is_productive(option, found)])
 
 
 def _choice(options: list[Node]) -> Node:

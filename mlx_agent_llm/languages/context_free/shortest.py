@@ -33,6 +33,7 @@ class ShortestTexts:
     def __init__(self, grammar: ContextFreeGrammar, measure: Callable[[str], float] = utf8_length) -> None:
         self._measure = measure
         self._leaf_texts: dict[int, str | None] = {}  # by id: comparing nodes would compare whole trees
+        self._leaf_costs: dict[int, float] = {}
         self._costs: dict[tuple[int, int], float] = {}  # of a node from an index on; the nodes live as long as this
         self._grammar = grammar
         self._rule_costs: dict[str, float] = {}
@@ -85,8 +86,7 @@ class ShortestTexts:
     def _find_cost(self, node: Node, index: int = 0) -> float:
         match node:
             case TextNode() | PatternNode():
-                text = self._leaf_text(node)
-                return math.inf if text is None else self._measure(text)
+                return self._leaf_cost(node)
             case SequenceNode(parts):
                 return sum(self._find_cost(part) for part in parts[index:])
             case ChoiceNode(options):
@@ -95,6 +95,12 @@ class ShortestTexts:
                 return self._find_cost(item) * (least - index) if index < least else 0
             case RuleNode(name):
                 return self._rule_costs.get(name, math.inf)
+
+    def _leaf_cost(self, node: TextNode | PatternNode) -> float:
+        if id(node) not in self._leaf_costs:
+            text = self._leaf_text(node)
+            self._leaf_costs[id(node)] = math.inf if text is None else self._measure(text)
+        return self._leaf_costs[id(node)]
 
     def _leaf_text(self, node: TextNode | PatternNode) -> str | None:
         if isinstance(node, TextNode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
+from itertools import groupby
 
 from mlx_agent_llm.languages.regular.char_set import ALPHANUMERIC, ANY_CHARACTER, LAST_CODE_POINT, CharSet
 
@@ -101,10 +102,9 @@ def _cased_beyond_ascii() -> CharSet:
 @lru_cache(maxsize=1)
 def _spans_by_category() -> dict[str, list[tuple[int, int]]]:
     spans: dict[str, list[tuple[int, int]]] = {}
-    for code_point in range(LAST_CODE_POINT + 1):
-        found = spans.setdefault(unicodedata.category(chr(code_point)), [])
-        if found and found[-1][1] == code_point - 1:
-            found[-1] = found[-1][0], code_point
-        else:
-            found.append((code_point, code_point))
+    first = 0
+    for category, run in groupby(map(unicodedata.category, map(chr, range(LAST_CODE_POINT + 1)))):
+        after = first + sum(1 for _ in run)
+        spans.setdefault(category, []).append((first, after - 1))
+        first = after
     return spans

@@ -30,6 +30,14 @@ class CharSet:
         self._hash = hash(self.ranges)
 
     @staticmethod
+    def _in_order(ranges: Iterable[Range]) -> CharSet:
+        """Of ranges that are as they are kept already."""
+        made = object.__new__(CharSet)
+        made.ranges = tuple(ranges)
+        made._hash = hash(made.ranges)
+        return made
+
+    @staticmethod
     def of(text: str) -> CharSet:
         """The set of the characters of a text."""
         return CharSet((ord(char), ord(char)) for char in text)
@@ -43,7 +51,7 @@ class CharSet:
         return CharSet(self.ranges + other.ranges)
 
     def __and__(self, other: CharSet) -> CharSet:
-        return CharSet(_common_ranges(self.ranges, other.ranges))
+        return CharSet._in_order(_common_ranges(self.ranges, other.ranges))
 
     def __invert__(self) -> CharSet:
         edges = [-1, *(edge for span in self.ranges for edge in span), LAST_CODE_POINT + 1]
@@ -78,8 +86,10 @@ class CharSet:
 
     def example(self) -> str:
         """A character with the fewest UTF-8 bytes: a letter or digit if there is one, else a printable one."""
-        preferred = self & ALPHANUMERIC or self & PRINTABLE or self
-        return chr(preferred.ranges[0][0])
+        for preferred in (ALPHANUMERIC, PRINTABLE):
+            if (first := next(_common_ranges(self.ranges, preferred.ranges), None)) is not None:
+                return chr(first[0])
+        return chr(self.ranges[0][0])
 
 
 class Partition:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet
 from mlx_agent_llm.languages.regular.language import (
@@ -50,16 +53,15 @@ ANY_CHAR = characters(ANY_CHARACTER)
 
 def concat(*languages: Language) -> Language:
     """The texts of each language, one after the other."""
+    if NOTHING in languages:
+        return NOTHING
     parts: list[Language] = []
-    for language in languages:
-        if language is NOTHING:
-            return NOTHING
-        for part in members(Concat, language):
-            while parts and (joined := _join(parts[-1], part)) is not None:
-                part = joined
-                parts.pop()
-            if part is not EMPTY_TEXT:
-                parts.append(part)
+    for part in _with_whole_texts(part for language in languages for part in members(Concat, language)):
+        while parts and (joined := _join(parts[-1], part)) is not None:
+            part = joined
+            parts.pop()
+        if part is not EMPTY_TEXT:
+            parts.append(part)
     return intern_concat(tuple(parts))
 
 
@@ -78,6 +80,15 @@ def repeat(language: Language, least: int, most: int | None = None) -> Language:
 
 
 ANY_TEXT = repeat(ANY_CHAR, 0)
+
+
+def _with_whole_texts(parts: Iterable[Language]) -> Iterator[Language]:
+    """The parts with neighbouring texts as one, which are many where characters have been replaced one by one."""
+    for is_text, run in groupby(parts, lambda part: isinstance(part, Literal)):
+        if is_text:
+            yield literal("".join(part.text for part in run if isinstance(part, Literal)))
+        else:
+            yield from run
 
 
 def _join(left: Language, right: Language) -> Language | None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
-from itertools import islice
+from functools import lru_cache, partial, reduce
+from itertools import accumulate, islice, product
 
 from mlx_agent_llm.languages.regular.automaton import Automaton
-from mlx_agent_llm.languages.regular.language import Language
+from mlx_agent_llm.languages.regular.language import (
+    Characters,
+    Complement,
+    Concat,
+    Language,
+    Literal,
+    Repeat,
+    Union,
+)
 
 
 class _TooManyError(Exception):
@@ -16,11 +24,10 @@ class _TooManyError(Exception):
 
 def finite_texts(language: Language, limit: int) -> list[str] | None:
     """All texts of a language, or None where they are more than `limit` or hard to find."""
-    automaton = language.automaton(4 * limit) if language.most is not None or not language.is_plain else None
-    if automaton is None:
+    if language.most is None and (language.is_plain or _is_rest_of_finite(language)):
         return None
     try:
-        return list(_texts(automaton, limit))
+        return _from_structure(language, limit) if language.is_plain else _from_automaton(language, limit)
     except _TooManyError:
         return None
 
@@ -41,6 +48,64 @@ def some_texts(language: Language, count: int) -> tuple[str, ...]:
         ]
         layer = sorted(following, key=lambda beginning: beginning[1].least)[:count]
     return tuple(found[:count])
+
+
+def _is_rest_of_finite(language: Language) -> bool:
+    return isinstance(language, Complement) and language.inner.most is not None
+
+
+def _from_structure(language: Language, limit: int) -> list[str]:
+    """Sorted; of a language without intersections and complements, no part has more texts than the whole."""
+    found: dict[Language, set[str]] = {}
+    waiting = [language]
+    while waiting:  # not recursive: a trie is as deep as its texts are long
+        missing = [part for part in waiting[-1].children if part not in found]
+        if missing:
+            waiting += missing
+            continue
+        node = waiting.pop()
+        found[node] = _join(node, [found[part] for part in node.children], limit)
+        if len(found[node]) > limit:
+            raise _TooManyError
+    return sorted(found[language])
+
+
+def _join(node: Language, parts: list[set[str]], limit: int) -> set[str]:
+    """The texts of a node, or some of them where they are more than `limit`."""
+    match node:
+        case Literal(text=text):
+            return {text}
+        case Characters(char_set=char_set):
+            return set(map(chr, islice(char_set.code_points(), limit + 1)))
+        case Concat():
+            return reduce(partial(_product, limit=limit), parts)
+        case Union():
+            return set().union(*parts)
+        case Repeat(least_count=least, most_count=most) if most is not None:
+            return _repeated(parts[0], least, most, limit)
+    raise AssertionError(f"a language of kind {type(node).__name__} has no end, or is not plain")
+
+
+def _product(one: set[str], other: set[str], limit: int) -> set[str]:
+    if len(one) * len(other) > 4 * limit:  # few of them are the same
+        raise _TooManyError
+    return {text + rest for text, rest in product(one, other)}
+
+
+def _repeated(texts: set[str], least: int, most: int, limit: int) -> set[str]:
+    if most - least > limit:
+        raise _TooManyError
+    if len(texts) == 1:
+        return {text * count for text in texts for count in range(least, most + 1)}
+    several = accumulate([texts] * most, partial(_product, limit=limit), initial={""})
+    return set().union(*islice(several, least, None))
+
+
+def _from_automaton(language: Language, limit: int) -> list[str]:
+    automaton = language.automaton(4 * limit)
+    if automaton is None:
+        raise _TooManyError
+    return list(_texts(automaton, limit))
 
 
 def _texts(automaton: Automaton, limit: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from referencing.jsonschema import DRAFT3, DRAFT4, DRAFT6, DRAFT7, DRAFT201909, 
 
 from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, NOTHING, Formula
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
-from mlx_agent_llm.request.constraints import content_key
+from mlx_agent_llm.request.constraints import content_key, kept_key
 from mlx_agent_llm.request.schema_dialect import ANNOTATIONS, Dialect, dialect_of, json_pointer
 
 MAX_CHARACTERS = 4_000_000
@@ -87,7 +87,7 @@ class Document:
     def __init__(self, schema: dict[str, Any] | bool, documents: Documents = NO_DOCUMENTS) -> None:
         self._main = _Parsed(_read(content_key("schema", schema)))
         self._schema = self._main.schema
-        self._library = _library(tuple((uri, content_key("document", one)) for uri, one in documents.items()))
+        self._library = _library(tuple((uri, kept_key("document", one)) for uri, one in documents.items()))
         self._documents = self._library.documents
         self._subschemas: dict[int, Subschema] = {}
         self._parts: dict[tuple[int, tuple[str, ...]], Subschema] = {}
@@ -130,7 +130,7 @@ class Document:
         """
         reference = parent.keywords[keyword]
         anchor = keyword if keyword == "$recursiveRef" else reference.partition("#")[2]
-        if self._num_anchors[anchor] > 1:
+        if not anchor.startswith("/") and self._num_anchors[anchor] > 1:
             reason = f"what {reference!r} names depends on the references before it"
             raise UnsupportedSchemaError(parent.pointer, keyword, reason)
         try:
@@ -147,11 +147,11 @@ class Document:
 
     def _place_of(self, schema: Any, dialect: Dialect) -> _Place:
         """Where an object stands; `dialect` is of what is found nowhere."""
-        if id(schema) in self._main.pointers:
-            return _Place(self._main.pointers[id(schema)], dialect_of(self._schema))
+        if (pointer := self._main.pointer_of(schema)) is not None:
+            return _Place(pointer, dialect_of(self._schema))
         for address, document in self._documents.items():
-            if id(schema) in document.pointers:
-                return _Place(f"{address}#{document.pointers[id(schema)]}", dialect_of(document.schema))
+            if (pointer := document.pointer_of(schema)) is not None:
+                return _Place(f"{address}#{pointer}", dialect_of(document.schema))
         return _Place("", dialect)
 
     @cached_property
@@ -181,26 +181,39 @@ class _Parsed:
     def __init__(self, schema: Any) -> None:
         self.schema = schema
 
-    @cached_property
-    def pointers(self) -> dict[int, str]:
-        """The JSON pointers of all objects, by identity."""
-        return {id(node): pointer for node, pointer in _objects_in(self.schema)}
+    def pointer_of(self, schema: Any) -> str | None:
+        """The JSON pointer of an object that stands in here, by identity; None for any other."""
+        place: int | None = id(schema)
+        if place not in self._above:
+            return None
+        steps: list[str | int] = []
+        while place != id(self.schema):
+            place, step = self._above[place]
+            steps.append(step)
+        return json_pointer(*reversed(steps))
 
     @cached_property
     def anchors(self) -> Counter[str]:
         """How often each name is a `$dynamicAnchor`; under "$recursiveRef", how many have a `$recursiveAnchor`."""
-        nodes = [node for node, _ in _objects_in(self.schema)]
-        names = (node.get("$dynamicAnchor") for node in nodes)
+        names = (node.get("$dynamicAnchor") for node in self._objects)
         found = Counter(name for name in names if isinstance(name, str))
-        found["$recursiveRef"] = sum(node.get("$recursiveAnchor") is True for node in nodes)
+        found["$recursiveRef"] = sum(node.get("$recursiveAnchor") is True for node in self._objects)
         return found
 
     @cached_property
     def references(self) -> set[str]:
         """All that is referred to."""
-        nodes = (node for node, _ in _objects_in(self.schema))
-        values = (node.get(keyword) for node in nodes for keyword in ("$ref", "$dynamicRef", "$recursiveRef"))
+        values = (node.get(keyword) for node in self._objects for keyword in ("$ref", "$dynamicRef", "$recursiveRef"))
         return {value for value in values if isinstance(value, str)}
+
+    @cached_property
+    def _objects(self) -> list[dict[str, Any]]:
+        return [node for node, *_ in _nodes_in(self.schema) if isinstance(node, dict)]
+
+    @cached_property
+    def _above(self) -> dict[int, tuple[int, str | int]]:
+        """What each object and list stands in, by identity, and at which name or index: few pointers are asked for."""
+        return {id(node): (id(outer), step) for node, outer, step in _nodes_in(self.schema)}
 
 
 class _Library(NamedTuple):
@@ -252,13 +265,11 @@ def _subschema(schema: dict[str, Any], resolver: Resolver, place: _Place) -> Sub
     return Subschema(keywords, resolver, place.pointer, dialect, others)
 
 
-def _objects_in(schema: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every object within a schema with its JSON pointer."""
-    open_nodes: list[tuple[Any, str]] = [(schema, "")]
-    while open_nodes:
-        node, pointer = open_nodes.pop()
-        if isinstance(node, dict):
-            yield node, pointer
-            open_nodes += [(value, pointer + json_pointer(key)) for key, value in node.items()]
-        elif isinstance(node, list):
-            open_nodes += [(value, pointer + json_pointer(index)) for index, value in enumerate(node)]
+def _nodes_in(schema: Any) -> Iterator[tuple[Any, Any, str | int]]:
+    """Every object and list of a schema, itself first, with the one that it stands in and its name or index there."""
+    left: list[tuple[Any, Any, str | int]] = [(schema, None, "")]
+    while left:
+        node, outer, step = left.pop()
+        yield node, outer, step
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        left += [(value, node, name) for name, value in items if isinstance(value, dict | list)]

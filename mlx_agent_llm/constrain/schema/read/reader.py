@@ -63,6 +63,7 @@ class SchemaReader:
     def __init__(self, document: Document, vocabulary: Mapping[str, ReadKeyword], strict: bool) -> None:
         self.document = document
         self._vocabulary = vocabulary
+        self._places = {keyword: place for place, keyword in enumerate(vocabulary)}
         self.root = self.document.root()
         self.checked: dict[tuple[str, str], None] = {}
         self.is_strict = strict
@@ -175,12 +176,10 @@ class SchemaReader:
         result = EVERY_TYPE
         for error in misread_keywords(subschema):
             result = intersection_of_types(result, self._unsupported(error, upper))
-        for keyword, read in self._vocabulary.items():
-            if keyword not in subschema.keywords:
-                continue
+        for keyword in sorted(subschema.keywords.keys() & self._places, key=self._places.__getitem__):
             try:
                 check_texts(subschema, keyword)
-                types = self.types(read(self, subschema), upper)
+                types = self.types(self._vocabulary[keyword](self, subschema), upper)
                 result = self._without_empty(intersection_of_types(result, types), several=True)
             except TooManyPartsError:
                 error = UnsupportedSchemaError(subschema.pointer, keyword, "with the rest it makes too many cases")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from mlx_agent_llm.request.constraints import SEPARATORS
@@ -10,7 +11,12 @@ from mlx_agent_llm.request.constraints import SEPARATORS
 
 def write_json(value: Any, separators: tuple[str, str] = SEPARATORS) -> str:
     """A value as the grammars write it: on one line, with these separators, characters as they are."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=separators)
+    return _encoder(separators).encode(value)
+
+
+@lru_cache(maxsize=16)
+def _encoder(separators: tuple[str, str]) -> json.JSONEncoder:
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=separators)
 
 
 def canonical_json(value: Any) -> str:

@@ -142,17 +142,17 @@ class _StateWriter:
             about = [index for index in state.missing if self._witnesses[index][0].matches(name)]
             for found in _subsets(about):
                 both = all_of(value, *(self._witnesses[index][1] for index in found))
-                after = replace(self._after(state, found), index=state.index + 1)
+                after = self._after(state, found, state.index + 1)
                 yield sequence(key, self._writer.value(both), self._rule(after))
         if name not in self._objects.required:
-            yield self._rule(replace(state, index=state.index + 1))
+            yield self._rule(State(state.index + 1, state.is_first, state.count, state.missing, state.is_closing))
 
     def _others(self, state: State) -> Iterator[Node]:
         """One more property beside the named ones, of any kind."""
         for language, value in self._objects.others:
             is_free = language is ANY_TEXT and not self._objects.named
             key = self._writer.notation.any_name() if is_free else self._writer.notation.names(language)
-            after = self._rule(self._after(state, ()))
+            after = self._rule(self._after(state, (), state.index))
             yield sequence(self._separator(state), key, self._writer.notation.colon, self._writer.value(value), after)
 
     def _closing(self, state: State) -> Iterator[Node]:
@@ -166,14 +166,15 @@ class _StateWriter:
                     key = sequence(
                         self._separator(state), self._writer.notation.names(names), self._writer.notation.colon
                     )
-                    after = replace(self._after(state, found), is_closing=True)
+                    after = self._after(state, found, state.index, is_closing=True)
                     yield sequence(key, self._writer.value(both), self._rule(after))
 
-    def _after(self, state: State, found: tuple[int, ...]) -> State:
+    def _after(self, state: State, found: tuple[int, ...], index: int, is_closing: bool = False) -> State:
+        """After one more property; it is closing from a witness on that is written for its own sake."""
         counts = self._objects.least or self._objects.most is not None
         most = self._objects.most
         count = 0 if not counts else min(state.count + 1, self._objects.least if most is None else most)
-        return replace(state, is_first=False, count=count, missing=state.missing - set(found))
+        return State(index, False, count, state.missing - set(found), state.is_closing or is_closing)
 
     def _separator(self, state: State) -> Node:
         return TextNode("") if state.is_first else self._writer.notation.separator

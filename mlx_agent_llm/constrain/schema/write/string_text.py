@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from mlx_agent_llm.constrain.schema.values.json_text import write_json
-from mlx_agent_llm.languages.regular import Language, characters, concat, literal, repeat, union
+from mlx_agent_llm.languages.regular import Language, Literal, characters, concat, literal, repeat, union
 from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER, CharSet
 
 ESCAPED = CharSet.of('"\\') | CharSet.span("\x00", "\x1f")
@@ -11,9 +13,12 @@ ESCAPED = CharSet.of('"\\') | CharSet.span("\x00", "\x1f")
 
 def quoted(language: Language) -> Language:
     """The JSON strings of texts; a character is escaped only where JSON asks for it, so each has one form."""
+    if isinstance(language, Literal):
+        return literal(write_json(language.text))
     return concat(literal('"'), language.substitute(_write_characters), literal('"'))
 
 
+@lru_cache(maxsize=4096)  # the letters of names and constants
 def _write_characters(chars: CharSet) -> Language:
     escaped = [
         literal(write_json(chr(code))[1:-1]) for low, high in (chars & ESCAPED).ranges for code in range(low, high + 1)

@@ -37,6 +37,7 @@ class GrammarWriter:
         self._reader = reader
         self._notation = notation
         self._book = RuleBook(prefix)
+        self._nodes: dict[Formula, Node] = {}
         self._inner = ValueWriter(reader, notation, self._book, self.value, closes_objects)
 
     @property
@@ -52,9 +53,10 @@ class GrammarWriter:
 
     def value(self, formula: Formula) -> Node:
         """The node of a formula; rules for what lies inside are written later."""
-        if self._reader.types(formula) == EVERY_TYPE:
-            return self._notation.rule("any")
-        return choice(self._options(formula))
+        if formula not in self._nodes:
+            is_any = self._reader.types(formula) == EVERY_TYPE
+            self._nodes[formula] = self._notation.rule("any") if is_any else choice(self._options(formula))
+        return self._nodes[formula]
 
     def _options(self, formula: Formula) -> Iterator[Node]:
         types = self._reader.types(formula)

@@ -1,0 +1,82 @@
+"""Where a text stands for a reader of JSON strings, over all texts of a language at once.
+
+Such a reader has a handful of states, so a language is a map from the state before its texts to those after them, and
+maps of parts make those of the whole (the transition monoid of an automaton). What they say of intersections and
+complements is more than can be, never less.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from itertools import accumulate
+
+from mlx_agent_llm.languages import regular
+from mlx_agent_llm.languages.regular import Language
+from mlx_agent_llm.languages.regular.char_set import CharSet
+
+# The states, as bits: before any text, within a string, there after a backslash, after the string, in what follows it,
+# and in a text that began otherwise.
+BEGIN, INSIDE, ESCAPED, CLOSED, BEYOND, OTHER = (1 << bit for bit in range(6))
+_EVERY = (1 << 6) - 1
+Reach = tuple[int, ...]  # for each state the states after a text, as bits
+
+_SAME: Reach = BEGIN, INSIDE, ESCAPED, CLOSED, BEYOND, OTHER
+_QUOTE: Reach = INSIDE, CLOSED, INSIDE, BEYOND, BEYOND, OTHER
+_BACKSLASH: Reach = OTHER, ESCAPED, INSIDE, BEYOND, BEYOND, OTHER
+_PLAIN: Reach = OTHER, INSIDE, INSIDE, BEYOND, BEYOND, OTHER  # one more of them changes nothing
+_MARKS = {'"': _QUOTE, "\\": _BACKSLASH}
+_PIECE = re.compile(r'["\\]|[^"\\]+')
+
+
+def reach_of(language: Language, results: dict[Language, Reach]) -> Reach:
+    """The map of a language; results: those of earlier calls, to which this one adds."""
+    waiting = [language]
+    while waiting:  # not recursive: a trie is as deep as its texts are long
+        missing = [part for part in waiting[-1].children if part not in results]
+        if missing:
+            waiting += missing
+        else:
+            node = waiting.pop()
+            results[node] = _join(node, [results[part] for part in node.children])
+    return results[language]
+
+
+def _join(node: Language, parts: list[Reach]) -> Reach:
+    match node:
+        case regular.Literal(text=text):
+            return reduce(_then, (_MARKS.get(piece, _PLAIN) for piece in _PIECE.findall(text)), _SAME)
+        case regular.Characters(char_set=chars):
+            return _of_characters(chars)
+        case regular.Concat():
+            return reduce(_then, parts)
+        case regular.Union():
+            return reduce(_either, parts)
+        case regular.Intersection():
+            return tuple(reduce(int.__and__, states) for states in zip(*parts, strict=True))
+        case regular.Repeat(least_count=least):
+            return _repeated(parts[0], least)
+    return (_EVERY,) * len(_SAME)
+
+
+def _of_characters(chars: CharSet) -> Reach:
+    marks = [mark for mark in _MARKS if mark in chars]
+    kinds = [_MARKS[mark] for mark in marks] + ([_PLAIN] if len(chars) > len(marks) else [])
+    return reduce(_either, kinds, (0,) * len(_SAME))
+
+
+def _repeated(item: Reach, least: int) -> Reach:
+    """Of `least` or more items; after as many as there are states nothing new comes."""
+    several = [*accumulate([item] * len(_SAME), _then)]
+    return reduce(_either, several if least else [_SAME, *several])
+
+
+def _then(first: Reach, second: Reach) -> Reach:
+    return tuple(
+        reduce(int.__or__, (after for state, after in zip(_SAME, second, strict=True) if states & state), 0)
+        for states in first
+    )
+
+
+def _either(one: Reach, other: Reach) -> Reach:
+    return tuple(mine | theirs for mine, theirs in zip(one, other, strict=True))
