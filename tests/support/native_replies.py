@@ -110,6 +110,27 @@ def invoke(name: str, arguments: Arguments, index: int) -> str:
     return f'<invoke name="{name}">\n{inner}</invoke>'
 
 
+def muse(name: str, arguments: Arguments, index: int) -> str:
+    """Muse Glimmer's message to a tool."""
+    inner = "".join(
+        f'<atem:parameter name="{key}">{plain(value)}</atem:parameter>\n' for key, value in arguments.items()
+    )
+    block = f'<atem:function_calls>\n<atem:invoke name="{name}">\n{inner}</atem:invoke>\n</atem:function_calls>'
+    return f" to={name}<|message|>{block}"
+
+
+M3 = "]<]minimax[>["
+
+
+def elements(value: Any) -> str:
+    """MiniMax M3's tags within tags."""
+    if isinstance(value, dict):
+        return "".join(f"{M3}<{key}>{elements(item)}{M3}</{key}>" for key, item in value.items())
+    if isinstance(value, list):
+        return "".join(f"{M3}<item>{elements(item)}{M3}</item>" for item in value)
+    return plain(value)
+
+
 def dsml(name: str, arguments: Arguments, index: int) -> str:
     """DeepSeek's markup: each parameter says whether it is a text."""
     inner = "".join(
@@ -178,6 +199,15 @@ FAMILIES = {
     ),
     "minimax m1": Family("MiniMax-M1", entry, "<tool_calls>\n", "\n", "\n</tool_calls>"),
     "minimax m2": Family("MiniMax-M2", invoke, "<minimax:tool_call>\n", "\n", "\n</minimax:tool_call>", think=THINK),
+    "minimax m3": Family(
+        "MiniMax-M3",
+        lambda name, arguments, index: f'{M3}<invoke name="{name}">{elements(arguments)}{M3}</invoke>\n',
+        f"{M3}<tool_call>\n",
+        "",
+        f"{M3}</tool_call>",
+        before_calls="",
+        think=("<mm:think>", "</mm:think>"),
+    ),
     "minicpm 5": Family("openbmb-MiniCPM5-1B", minicpm, between="\n", think=THINK),
     "deepseek r1": Family(
         "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
@@ -364,6 +394,13 @@ FAMILIES = {
     ),
     "reka": Family("Reka-Edge", hermes, think=THINK),
     "mimo": Family("MiMo-VL", hermes, between="\n"),
+    "muse glimmer": Family(
+        "muse-glimmer",
+        muse,
+        between="<|eom|><|start|>assistant",
+        think=(" to=self<|message|>", "<|eom|><|start|>assistant"),
+        takes_text=False,
+    ),
     "bielik": Family("Bielik-11B-v3.0-Instruct", hermes, between="\n", think=THINK),
 }
 SEARCH = ("search", {"query": "weather in Rome", "limit": 3})

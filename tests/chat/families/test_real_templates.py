@@ -28,9 +28,7 @@ every_template = pytest.mark.parametrize("name", template_names() or ["not fetch
 # Templates whose models call tools in a form that is not found: they are told of generic_json, with a warning.
 NOT_FOUND = {
     "CohereForAI-c4ai-command-r-plus-tool_use": "calls stand in indented JSON",
-    "MiniMax-M3": "arguments are tags named like the parameters, one within the other",
     "meetkai-functionary-medium-v3.2": "the prompt opens the mark of calls and of texts alike",
-    "muse-glimmer": "each call is a message of its own, and its header has the name, too",
 }
 # Templates that no chat with calls can be rendered with, for the sandbox of transformers forbids what they do.
 FORBIDDEN = ("Kimi-K2-Instruct", "Kimi-K2-Thinking")
