@@ -13,7 +13,7 @@ Arguments = dict[str, Any]
 
 
 class Family(NamedTuple):
-    """How a family writes a call; its template; and what stands around calls, between them, and around reasoning."""
+    """How a family writes a call; its template; what stands around calls, between them, around reasoning and text."""
 
     template: str
     call: Callable[[str, Arguments, int], str]
@@ -24,6 +24,7 @@ class Family(NamedTuple):
     think: tuple[str, str] | None = None
     takes_text: bool = True
     most: int = 2
+    text: tuple[str, str] = ("", "")
 
 
 class NativeReply(NamedTuple):
@@ -267,6 +268,7 @@ FAMILIES = {
         "<|close|>tools<|sep|><|close|>message<|sep|>",
         before_calls="",
         think=("<|open|>think<|sep|>", "<|close|>think<|sep|><|open|>response<|sep|>"),
+        text=("", "<|close|>response<|sep|><|close|>message<|sep|>"),
     ),
     "mistral nemo": Family(
         "mistralai-Mistral-Nemo-Instruct-2407", entry_with_id, "[TOOL_CALLS][", ", ", "]", before_calls=""
@@ -307,6 +309,7 @@ FAMILIES = {
         between="<|end|><|start|>assistant",
         think=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
         takes_text=False,
+        text=("<|channel|>final<|message|>", ""),
     ),
     "gpt-oss, to first": Family(
         "openai-gpt-oss-120b",
@@ -314,6 +317,7 @@ FAMILIES = {
         between="<|end|><|start|>assistant",
         think=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
         takes_text=False,
+        text=("<|channel|>final<|message|>", ""),
     ),
     "gemma 4": Family(
         "google-gemma-4-31B-it",
@@ -335,6 +339,7 @@ FAMILIES = {
         "\n]<|END_ACTION|>",
         think=("<|START_THINKING|>", "<|END_THINKING|>"),
         takes_text=False,
+        text=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ),
     "command a, mixture": Family(
         "Cohere2MoE",
@@ -346,6 +351,7 @@ FAMILIES = {
         "\n]<|END_ACTION|>",
         think=("<|START_THINKING|>", "<|END_THINKING|>"),
         takes_text=False,
+        text=("<|START_TEXT|>", "<|END_TEXT|>"),
     ),
     "apertus": Family(
         "Apertus-8B-Instruct",
@@ -391,6 +397,7 @@ FAMILIES = {
         "<|tool_calls|>",
         think=("<|think|>", "<|end|><|begin|>assistant"),
         takes_text=False,
+        text=("<|content|>", ""),
     ),
     "reka": Family("Reka-Edge", hermes, think=THINK),
     "mimo": Family("MiMo-VL", hermes, between="\n"),
@@ -400,6 +407,7 @@ FAMILIES = {
         between="<|eom|><|start|>assistant",
         think=(" to=self<|message|>", "<|eom|><|start|>assistant"),
         takes_text=False,
+        text=(" to=user<|message|>", ""),
     ),
     "bielik": Family("Bielik-11B-v3.0-Instruct", hermes, between="\n", think=THINK),
 }
@@ -421,7 +429,7 @@ def _replies(name: str, family: Family) -> list[NativeReply]:
     replies = [
         NativeReply(name, "one call", one, [SEARCH]),
         NativeReply(name, "nested arguments", nested, [NESTED]),
-        NativeReply(name, "no call", TEXT, [], TEXT),
+        NativeReply(name, "no call", family.text[0] + TEXT + family.text[1], [], TEXT),
     ]
     if family.most > 1:
         replies.append(NativeReply(name, "two calls", two, [SEARCH, NESTED]))
