@@ -32,7 +32,8 @@ class Abilities(NamedTuple):
 
     tools: whether it shows tools. calls: as what it takes the arguments of calls; None where it shows no calls.
     two_calls: whether a turn may hold two. beside: whether text is shown in the turn of a call, or in one before it;
-    None where it is not. results: whether a result is shown at the end of a chat. system: whether it takes a turn of
+    None where it is not. results: whether a result is shown at the end of a chat, after a call as data, or, where calls
+    are None, after one as text. system: whether it takes a turn of
     the system; later_systems: and further ones after others. switch: the option that turns reasoning on and off.
     reasoning: the key of a turn that holds it. in_variables: whether it takes the tools as a text in a variable of its
     own. wants_list: whether a chat without tools needs an empty list of them. without_content: whether it shows calls
@@ -62,6 +63,8 @@ class FoundFormat(NamedTuple):
     warning: str = ""
 
 
+_NO_RESULTS = "the chat template shows calls but not their results: both are written as text"
+_REFUSED = "no chat can be rendered, the model needs another chat template: "
 _known: WeakKeyDictionary[Tokenizer, dict[str, FoundFormat]] = WeakKeyDictionary()
 
 
@@ -97,8 +100,7 @@ def _find(tokenizer: Tokenizer, name: str) -> FoundFormat:
     abilities = _abilities(ways[0], shown)
     if any(way.one for way in ways):
         return _as_text(expected, name, abilities)
-    is_generic = expected.name == GENERIC_JSON.name
-    return FoundFormat(expected, "given" if name != "auto" else "generic" if is_generic else "signs", abilities)
+    return _without_calls(expected, name, ways[0], abilities)
 
 
 def _ways(tokenizer: Tokenizer, expected: ToolFormat) -> list[Probing]:
@@ -134,12 +136,18 @@ def _as_given(way: Probing, given: ToolFormat) -> Iterator[tuple[Source, ToolFor
 
 
 def _adapted(family: ToolFormat, way: Probing) -> ToolFormat:
-    """A family with the blanks around and within calls that the template writes, and as many calls as it shows."""
+    """A family with the blanks around and within calls that the template writes, as many calls, and its marks of text."""
     located = locate(way.one, way.probe.first)
     calls = family.calls if located is None else _spaced(family.calls, located.body)
     leading, trailing = blanks_around(way.calls_alone(way.one))
+    if any(leading and (one.section_begin + one.begin).startswith(leading) for one in calls.spellings):
+        leading = ""  # it is a part of how calls begin
     most = family.calls.most if way.two or family.in_channels else 1  # there each call is a message of its own
-    return replace(family, calls=replace(calls, leading=leading, trailing=trailing, most=most))
+    adapted = replace(family, calls=replace(calls, leading=leading, trailing=trailing, most=most))
+    if not family.text_begin or family.in_channels:
+        return adapted
+    marks = derive_text_marks(way, family.reasoning)
+    return replace(adapted, text_begin=marks.begin, text_end=marks.end) if marks.begin else adapted
 
 
 def _spaced(syntax: CallSyntax, rendered: NamedCall | JSONCall) -> CallSyntax:
@@ -160,7 +168,20 @@ def _derived(expected: ToolFormat, syntax: CallSyntax, way: Probing) -> ToolForm
 
 def _found(tool_format: ToolFormat, source: Source, way: Probing, shown: ShownReasoning) -> FoundFormat:
     ids = "short" if way.wants_short_ids else tool_format.ids
-    return FoundFormat(replace(tool_format, ids=ids), source, _abilities(way, shown))
+    abilities = _abilities(way, shown)
+    warning = "" if abilities.results else _NO_RESULTS
+    return FoundFormat(replace(tool_format, ids=ids), source, abilities, warning)
+
+
+def _without_calls(expected: ToolFormat, name: str, way: Probing, abilities: Abilities) -> FoundFormat:
+    """What the template's signs say, or its name: it renders no calls."""
+    if way.refusal and not way.prompt_end:
+        return FoundFormat(expected, "given" if name != "auto" else "generic", abilities, _REFUSED + way.refusal)
+    if name != "auto":
+        return FoundFormat(expected, "given", abilities)
+    if expected.name == GENERIC_JSON.name:
+        return FoundFormat(expected, "generic", abilities)
+    return FoundFormat(expected, "signs", abilities._replace(results=way.has_result_of_text))
 
 
 def _as_text(expected: ToolFormat, name: str, abilities: Abilities) -> FoundFormat:

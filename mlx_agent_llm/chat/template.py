@@ -19,6 +19,7 @@ from mlx_agent_llm.chat.turns import (
     turns_as_data,
     turns_as_text,
     turns_of_one_call,
+    turns_with_calls_as_text,
     turns_with_one_system,
     turns_with_text_before,
     with_tools,
@@ -111,10 +112,12 @@ def _declared(tool: Tool) -> list[Any]:
 
 
 def _messages(tool_format: ToolFormat, abilities: Abilities, turns: Sequence[Message]) -> list[dict[str, Any]]:
-    """The turns, with calls and results as data where the template shows both."""
+    """The turns, with calls and results as data where the template shows them."""
     reasoning = abilities.reasoning or "reasoning_content"
-    if abilities.calls is None or not abilities.results:
+    if not abilities.results:
         return turns_as_text(tool_format, turns, reasoning)
+    if abilities.calls is None:
+        return turns_with_calls_as_text(tool_format, turns, reasoning)
     shown = turns if abilities.two_calls else turns_of_one_call(turns)
     shown = turns_with_text_before(shown) if abilities.beside == "turn before" else shown
     messages = turns_as_data(tool_format, shown, abilities.calls, reasoning)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlx_agent_llm.chat.derive.probes import Arguments
 from mlx_agent_llm.chat.messages import Message
@@ -16,23 +16,25 @@ from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.errors import RequestError
 
 
+class _KnownCall(NamedTuple):
+    """The id and the name of a call in forms that the template takes."""
+
+    call_id: str
+    name: str
+
+
 def turns_as_data(
     tool_format: ToolFormat, turns: Sequence[Message], arguments: Arguments, reasoning: str = "reasoning_content"
 ) -> list[dict[str, Any]]:
     """The turns for a template that shows calls and results itself; `reasoning`: the key that it looks for."""
-    calls = [call for turn in turns for call in turn.tool_calls]
-    ids = {call.id: tool_format.template_id(call, index) for index, call in enumerate(calls)}
-    names = {call.id: tool_format.write_name(call.name) for call in calls}
+    known = _known_calls(tool_format, turns)
     messages: list[dict[str, Any]] = []
     for turn in turns:
-        message = _message(turn, turn.content, reasoning)
+        message = _message(turn, turn.content, reasoning) | _answered(turn, known)
         if turn.tool_calls:
             message["tool_calls"] = [
-                _call_as_data(tool_format, call, ids[call.id], arguments) for call in turn.tool_calls
+                _call_as_data(tool_format, call, known[call.id].call_id, arguments) for call in turn.tool_calls
             ]
-        if turn.tool_call_id is not None:
-            message["tool_call_id"] = ids.get(turn.tool_call_id, turn.tool_call_id)
-            message["name"] = names.get(turn.tool_call_id, "")
         messages.append(message)
     return messages
 
@@ -79,6 +81,19 @@ def turns_with_text_before(turns: Sequence[Message]) -> list[Message]:
     return split
 
 
+def turns_with_calls_as_text(
+    tool_format: ToolFormat, turns: Sequence[Message], reasoning: str = "reasoning_content"
+) -> list[dict[str, Any]]:
+    """The turns for a template that shows results but no calls: calls after the text, as the model writes them."""
+    known, num_calls = _known_calls(tool_format, turns), 0
+    messages: list[dict[str, Any]] = []
+    for turn in turns:
+        content = turn.content + tool_format.write_calls(turn.tool_calls, num_calls)
+        messages.append(_message(turn, content, reasoning) | _answered(turn, known))
+        num_calls += len(turn.tool_calls)
+    return messages
+
+
 def turns_as_text(
     tool_format: ToolFormat, turns: Sequence[Message], reasoning: str = "reasoning_content"
 ) -> list[dict[str, Any]]:
@@ -87,9 +102,12 @@ def turns_as_text(
     The results of calls that were made together are one turn: such templates want user and assistant in turn.
     """
     messages: list[dict[str, Any]] = []
+    num_calls = 0
     for index, turn in enumerate(turns):
         if turn.role != "tool":
-            messages.append(_message(turn, turn.content + tool_format.write_calls(turn.tool_calls), reasoning))
+            content = turn.content + tool_format.write_calls(turn.tool_calls, num_calls)
+            messages.append(_message(turn, content, reasoning))
+            num_calls += len(turn.tool_calls)
             continue
         result = f"<tool_response>{turn.content}</tool_response>"
         if index and turns[index - 1].role == "tool":
@@ -107,10 +125,7 @@ def tools_as_data(tool_format: ToolFormat, tools: Sequence[Tool]) -> list[dict[s
 def tools_as_text(tool_format: ToolFormat, tools: Sequence[Tool]) -> str:
     """The tools, one JSON a line, and how to call them; the same for the same tools."""
     listed = "\n".join(write_json(_function(tool_format, tool)) for tool in tools)
-    syntax = tool_format.calls
-    begin, end = syntax.section_begin + syntax.begin, syntax.end + syntax.section_end
-    example = begin + syntax.body.example() + end
-    return tool_format.prompt.replace("{tools}", listed).replace("{example}", example)
+    return tool_format.prompt.replace("{tools}", listed).replace("{example}", tool_format.example())
 
 
 def with_tools(tool_format: ToolFormat, messages: list[dict[str, Any]], tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -121,6 +136,23 @@ def with_tools(tool_format: ToolFormat, messages: list[dict[str, Any]], tools: S
     first = messages[0] if has_system else {"role": "system", "content": ""}
     listed = [_function(tool_format, tool) for tool in tools]
     return [{**first, "tools": write_json(listed)}, *messages[has_system:]]
+
+
+def _known_calls(tool_format: ToolFormat, turns: Sequence[Message]) -> dict[str, _KnownCall]:
+    """The calls of a conversation, by their own ids."""
+    calls = [call for turn in turns for call in turn.tool_calls]
+    return {
+        call.id: _KnownCall(tool_format.template_id(call, index), tool_format.write_name(call.name))
+        for index, call in enumerate(calls)
+    }
+
+
+def _answered(turn: Message, known: Mapping[str, _KnownCall]) -> dict[str, Any]:
+    """Which call the turn answers; nothing for others."""
+    if turn.tool_call_id is None:
+        return {}
+    call = known.get(turn.tool_call_id, _KnownCall(turn.tool_call_id, ""))
+    return {"tool_call_id": call.call_id, "name": call.name}
 
 
 def _message(turn: Message, content: str, reasoning: str) -> dict[str, Any]:

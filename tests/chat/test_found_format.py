@@ -157,6 +157,8 @@ def test_a_template_that_shows_no_results_has_calls_and_results_as_text() -> Non
     )
     shown = prompt(source, history())
     assert "<tool_response>sum0</tool_response>" in shown
+    warning = found_format(byte_tokenizer(source)).warning
+    assert warning == "the chat template shows calls but not their results: both are written as text"
 
 
 def test_a_text_that_is_not_shown_beside_a_call_stands_in_a_turn_before_it() -> None:

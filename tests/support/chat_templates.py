@@ -12,11 +12,14 @@ from mlx_agent_llm.models.tokenizer import HFTokenizer, byte_level_alphabet
 from tests.support.corpora import FOLDER, corpus
 
 _TEMPLATES = "vendor/llama.cpp/models/templates"
-_MARK = re.compile(r"<[|｜][^<>\s'\"{}]+[|｜]>|<\|[a-z_]+>|<[a-z_]+\|>|\[/?[A-Z_]+\]|<[A-Z]+_[0-9]+>")
+_MARK = re.compile(
+    r"<[|｜][^<>\s'\"{}]+[|｜]>|<\|[a-z_]+>|<[a-z_]+\|>|\[/?[A-Z_]+\]|<[A-Z]+_[0-9]+>"
+    r"|\[e~\[|\]~b\]|\]~!b\[|\]<\]minimax\[>\["
+)
 _ENDS = frozenset(
     "<|im_end|> <|eot_id|> <|eom_id|> <|eot|> <|eom|> <|call|> <|calls|> <|return|> <｜end▁of▁sentence｜> <|end|> "
     "<|end_of_text|> <|role_end|> <|END_OF_TURN_TOKEN|> <|assistant_end|> <|end_of_msg|> "
-    "</s> <turn|> <|tool_response> <end_of_turn> <seed:eos>".split()
+    "</s> <turn|> <|tool_response> <end_of_turn> <seed:eos> [e~[".split()
 )
 
 
@@ -47,5 +50,6 @@ def byte_tokenizer(template: str | dict[str, str]) -> HFTokenizer:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = template
     inner = {"<|end|>"} if {"<|return|>", "<|calls|>"} & set(marks) else set()  # there it ends a part of a reply
+    inner |= {"<|eom|>"} if {"<|eom|>", "<|eot|>"} <= set(marks) else set()
     ends = [backend.token_to_id(mark) for mark in dict.fromkeys(marks) if mark in _ENDS - inner]
     return HFTokenizer(tokenizer, ends)

@@ -13,7 +13,7 @@ Arguments = dict[str, Any]
 
 
 class Family(NamedTuple):
-    """How a family writes a call; its template; and what stands around calls, between them, and around reasoning."""
+    """How a family writes a call; its template; what stands around calls, between them, around reasoning and text."""
 
     template: str
     call: Callable[[str, Arguments, int], str]
@@ -24,6 +24,7 @@ class Family(NamedTuple):
     think: tuple[str, str] | None = None
     takes_text: bool = True
     most: int = 2
+    text: tuple[str, str] = ("", "")
 
 
 class NativeReply(NamedTuple):
@@ -110,6 +111,27 @@ def invoke(name: str, arguments: Arguments, index: int) -> str:
     return f'<invoke name="{name}">\n{inner}</invoke>'
 
 
+def muse(name: str, arguments: Arguments, index: int) -> str:
+    """Muse Glimmer's message to a tool."""
+    inner = "".join(
+        f'<atem:parameter name="{key}">{plain(value)}</atem:parameter>\n' for key, value in arguments.items()
+    )
+    block = f'<atem:function_calls>\n<atem:invoke name="{name}">\n{inner}</atem:invoke>\n</atem:function_calls>'
+    return f" to={name}<|message|>{block}"
+
+
+M3 = "]<]minimax[>["
+
+
+def elements(value: Any) -> str:
+    """MiniMax M3's tags within tags."""
+    if isinstance(value, dict):
+        return "".join(f"{M3}<{key}>{elements(item)}{M3}</{key}>" for key, item in value.items())
+    if isinstance(value, list):
+        return "".join(f"{M3}<item>{elements(item)}{M3}</item>" for item in value)
+    return plain(value)
+
+
 def dsml(name: str, arguments: Arguments, index: int) -> str:
     """DeepSeek's markup: each parameter says whether it is a text."""
     inner = "".join(
@@ -178,6 +200,15 @@ FAMILIES = {
     ),
     "minimax m1": Family("MiniMax-M1", entry, "<tool_calls>\n", "\n", "\n</tool_calls>"),
     "minimax m2": Family("MiniMax-M2", invoke, "<minimax:tool_call>\n", "\n", "\n</minimax:tool_call>", think=THINK),
+    "minimax m3": Family(
+        "MiniMax-M3",
+        lambda name, arguments, index: f'{M3}<invoke name="{name}">{elements(arguments)}{M3}</invoke>\n',
+        f"{M3}<tool_call>\n",
+        "",
+        f"{M3}</tool_call>",
+        before_calls="",
+        think=("<mm:think>", "</mm:think>"),
+    ),
     "minicpm 5": Family("openbmb-MiniCPM5-1B", minicpm, between="\n", think=THINK),
     "deepseek r1": Family(
         "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
@@ -237,6 +268,7 @@ FAMILIES = {
         "<|close|>tools<|sep|><|close|>message<|sep|>",
         before_calls="",
         think=("<|open|>think<|sep|>", "<|close|>think<|sep|><|open|>response<|sep|>"),
+        text=("", "<|close|>response<|sep|><|close|>message<|sep|>"),
     ),
     "mistral nemo": Family(
         "mistralai-Mistral-Nemo-Instruct-2407", entry_with_id, "[TOOL_CALLS][", ", ", "]", before_calls=""
@@ -277,6 +309,7 @@ FAMILIES = {
         between="<|end|><|start|>assistant",
         think=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
         takes_text=False,
+        text=("<|channel|>final<|message|>", ""),
     ),
     "gpt-oss, to first": Family(
         "openai-gpt-oss-120b",
@@ -284,6 +317,7 @@ FAMILIES = {
         between="<|end|><|start|>assistant",
         think=("<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
         takes_text=False,
+        text=("<|channel|>final<|message|>", ""),
     ),
     "gemma 4": Family(
         "google-gemma-4-31B-it",
@@ -305,6 +339,7 @@ FAMILIES = {
         "\n]<|END_ACTION|>",
         think=("<|START_THINKING|>", "<|END_THINKING|>"),
         takes_text=False,
+        text=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ),
     "command a, mixture": Family(
         "Cohere2MoE",
@@ -316,6 +351,7 @@ FAMILIES = {
         "\n]<|END_ACTION|>",
         think=("<|START_THINKING|>", "<|END_THINKING|>"),
         takes_text=False,
+        text=("<|START_TEXT|>", "<|END_TEXT|>"),
     ),
     "apertus": Family(
         "Apertus-8B-Instruct",
@@ -361,9 +397,18 @@ FAMILIES = {
         "<|tool_calls|>",
         think=("<|think|>", "<|end|><|begin|>assistant"),
         takes_text=False,
+        text=("<|content|>", ""),
     ),
     "reka": Family("Reka-Edge", hermes, think=THINK),
     "mimo": Family("MiMo-VL", hermes, between="\n"),
+    "muse glimmer": Family(
+        "muse-glimmer",
+        muse,
+        between="<|eom|><|start|>assistant",
+        think=(" to=self<|message|>", "<|eom|><|start|>assistant"),
+        takes_text=False,
+        text=(" to=user<|message|>", ""),
+    ),
     "bielik": Family("Bielik-11B-v3.0-Instruct", hermes, between="\n", think=THINK),
 }
 SEARCH = ("search", {"query": "weather in Rome", "limit": 3})
@@ -384,7 +429,7 @@ def _replies(name: str, family: Family) -> list[NativeReply]:
     replies = [
         NativeReply(name, "one call", one, [SEARCH]),
         NativeReply(name, "nested arguments", nested, [NESTED]),
-        NativeReply(name, "no call", TEXT, [], TEXT),
+        NativeReply(name, "no call", family.text[0] + TEXT + family.text[1], [], TEXT),
     ]
     if family.most > 1:
         replies.append(NativeReply(name, "two calls", two, [SEARCH, NESTED]))

@@ -24,7 +24,8 @@ FRAME = (
     "{% macro calls_of(calls) %}CALLS{% endmacro %}TOOLS"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.reasoning_content %}BEGIN{{ message.reasoning_content }}END{% endif %}"
-    "{{ message.content }}{% if message.tool_calls %}{{ calls_of(message.tool_calls) }}{% endif %}<|im_end|>\n"
+    "{{ message.content }}"
+    "{% if message.tool_calls %}{{ calls_of(message.tool_calls) }}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 PLAIN = FRAME.replace("CALLS", "").replace("TOOLS", "")  # knows no tools and no reasoning
@@ -55,8 +56,31 @@ PYTHON = (
 CODER_VALUE = (
     "{{ value | tojson if value is mapping or (value is sequence and value is not string) else value | string }}"
 )
+ELEMENTS = (
+    "{% macro element(value) %}{% if value is mapping %}{% for key, item in value | items if item is not none %}"
+    "]<]minimax[>[<{{ key }}>{{ element(item) }}]<]minimax[>[</{{ key }}>{% endfor %}"
+    "{% elif value is sequence and value is not string %}{% for item in value %}"
+    "]<]minimax[>[<item>{{ element(item) }}]<]minimax[>[</item>{% endfor %}"
+    "{% else %}{{ text(value) }}{% endif %}{% endmacro %}"
+)
 CALLS = {
     "generic_json": "",
+    "xlam": "[" + LIST + "]{# calls in a single JSON array #}",
+    "mirothinker": "<use_mcp_tool>"
+    + EACH
+    + "\n<server_name>tools</server_name>\n<tool_name>{{ f.name }}</tool_name>\n<arguments>\n{{ a | tojson }}\n"
+    + "</arguments>{% endfor %}\n</use_mcp_tool>",
+    "muse_glimmer": EACH
+    + "{{ '<|eom|><|start|>assistant' if not loop.first }} to={{ f.name }}<|message|>"
+    + '<atem:function_calls>\n<atem:invoke name="{{ f.name }}">\n'
+    + PARAMETERS
+    + '<atem:parameter name="{{ key }}">{{ text(value) }}</atem:parameter>\n{% endfor %}'
+    + "</atem:invoke>\n</atem:function_calls>{% endfor %}{# to=self<|message|> #}",
+    "minimax_m3": ELEMENTS
+    + "]<]minimax[>[<tool_call>\n"
+    + EACH
+    + ']<]minimax[>[<invoke name="{{ f.name }}">{{ element(a) }}]<]minimax[>[</invoke>\n{% endfor %}'
+    + "]<]minimax[>[</tool_call>",
     "qwen3": EACH + "{{ '\n' if not loop.first }}<tool_call>\n" + JSON + "\n</tool_call>{% endfor %}",
     "qwen3_coder": EACH
     + "{{ '\n' if not loop.first }}<tool_call>\n<function={{ f.name }}>\n"
@@ -121,10 +145,18 @@ def template_of(name: str) -> str:
     reasoning = TOOL_FORMATS[name].reasoning
     calls = CALLS[name].replace("<|start_header_id|>", '{# <|start_header_id|> "parameters" #}')
     line_break = "\n" if reasoning and reasoning.gap else ""
-    begin, end = (f"{reasoning.begin}{line_break}", f"{line_break}{reasoning.end}") if reasoning else ("", "")
+    lead = reasoning.lead if reasoning else ""
+    begin, end = (f"{lead}{reasoning.begin}{line_break}", f"{line_break}{reasoning.end}") if reasoning else ("", "")
     end += reasoning.bridge + 2 * line_break if reasoning else ""
     tools = "" if name in ("generic_json", "smollm2") else TOOLS
     frame = FRAME.replace("TOOLS", tools).replace("CALLS", calls)
+    if TOOL_FORMATS[name].text_begin:
+        text_begin, text_end = TOOL_FORMATS[name].text_begin, TOOL_FORMATS[name].text_end
+        is_text = "message.role == 'assistant' and not message.tool_calls"
+        frame = frame.replace(
+            "{{ message.content }}",
+            f"{{% if {is_text} %}}{text_begin}{{% endif %}}{{{{ message.content }}}}{{% if {is_text} %}}{text_end}{{% endif %}}",
+        )
     return frame.replace("BEGIN", begin).replace("END{% endif", end + "{% endif")
 
 

@@ -106,6 +106,20 @@ class Probing:
         return RESULTS[0] in self.render(turns, prompt=True)
 
     @cached_property
+    def has_result_of_text(self) -> bool:
+        """Whether the result of a call is shown that is a part of a turn's text."""
+        return RESULTS[0] in self.render([_user(), _answer(), self._result(0, "probe_one")], prompt=True)
+
+    @cached_property
+    def refusal(self) -> str:
+        """What the template says to a chat of one question; "" where it renders it."""
+        try:
+            self.tokenizer.apply_chat_template([_user()])
+        except RequestError as error:
+            return str(error)
+        return ""
+
+    @cached_property
     def has_two_results(self) -> bool:
         """Whether two calls of one turn are shown with their results."""
         return bool(self.two) and all(result in self._history([self.probe.first, LAST]) for result in RESULTS)

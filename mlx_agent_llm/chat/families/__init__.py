@@ -15,14 +15,17 @@ from mlx_agent_llm.chat.families.granite import GRANITE
 from mlx_agent_llm.chat.families.harmony import HARMONY
 from mlx_agent_llm.chat.families.kimi_k2 import KIMI_K2
 from mlx_agent_llm.chat.families.llama3_json import LLAMA3_JSON
-from mlx_agent_llm.chat.families.minimax_m2 import MINIMAX_M2
+from mlx_agent_llm.chat.families.minimax import MINIMAX_M2, MINIMAX_M3
+from mlx_agent_llm.chat.families.mirothinker import MIROTHINKER
 from mlx_agent_llm.chat.families.mistral import BRACKETS, MISTRAL, MISTRAL_V3
+from mlx_agent_llm.chat.families.muse_glimmer import MUSE_GLIMMER
 from mlx_agent_llm.chat.families.phi4 import PHI4
 from mlx_agent_llm.chat.families.pythonic import LFM2, PYTHONIC
 from mlx_agent_llm.chat.families.qwen3 import QWEN3
 from mlx_agent_llm.chat.families.qwen3_coder import QWEN3_CODER
 from mlx_agent_llm.chat.families.reasoning import APERTUS, APRIEL, KIMI_K3, SOLAR
 from mlx_agent_llm.chat.families.smollm2 import SMOLLM2
+from mlx_agent_llm.chat.families.xlam import XLAM
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import THINK, Reasoning
 from mlx_agent_llm.errors import RequestError
@@ -30,9 +33,12 @@ from mlx_agent_llm.errors import RequestError
 # The first one whose signs a template holds is its format: what is special stands before what is general.
 _FORMATS = (
     HARMONY,
+    MUSE_GLIMMER,
+    MIROTHINKER,
     KIMI_K2,
     DEEPSEEK_V3,
     DEEPSEEK_V31,
+    MINIMAX_M3,
     MINIMAX_M2,
     GLM47,
     GLM4,
@@ -46,6 +52,7 @@ _FORMATS = (
     PYTHONIC,
     PHI4,
     GRANITE,
+    XLAM,
     QWEN3,
     LLAMA3_JSON,
     SMOLLM2,
@@ -54,7 +61,18 @@ _FORMATS = (
 TOOL_FORMATS: Mapping[str, ToolFormat] = MappingProxyType({one.name: one for one in _FORMATS})
 MARKS_OF_REASONING = tuple(
     marks
-    for marks in (HARMONY.reasoning, COMMAND_R.reasoning, GEMMA4.reasoning, KIMI_K3, SOLAR, APERTUS, APRIEL, BRACKETS)
+    for marks in (
+        MUSE_GLIMMER.reasoning,
+        MINIMAX_M3.reasoning,
+        HARMONY.reasoning,
+        COMMAND_R.reasoning,
+        GEMMA4.reasoning,
+        KIMI_K3,
+        SOLAR,
+        APERTUS,
+        APRIEL,
+        BRACKETS,
+    )
     if marks is not None
 )
 # Templates that show no calls, and by what else the form is known in which their models write them.

@@ -16,7 +16,7 @@ LLAMA3_JSON = ToolFormat(
     calls=CallSyntax(
         BODY,
         opening=r'^\s*(<\|python_tag\|>)?\s*\{\s*("type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*"',
-        tag=TAG,
+        around=((TAG, ""),),
         separator="; ",
     ),
     # A JSON answer could look like a call; after the tag nothing else is meant.

@@ -115,9 +115,10 @@ class JSONArguments:
 
 @dataclass(frozen=True)
 class NamedCall:
-    """The name, `arguments_begin`, and the arguments; {index} is the number of the call in the reply.
+    """The name, `arguments_begin`, and the arguments.
 
-    header_end: the end of arguments_begin, where models write different things before it.
+    In arguments_begin {index} is the number of the call in the reply, and {name} the name once more. header_end: the
+    end of arguments_begin, where models write different things before it.
     """
 
     arguments_begin: str
@@ -146,14 +147,18 @@ class NamedCall:
             if not marker:
                 raise BrokenCallError(f"{self.header_end!r} is missing")
         else:
-            yield from cursor.expect(self.arguments_begin)
+            yield from cursor.expect(self.between(name))
         parameters = Parameters.of(call.tool) if call.tool else Parameters.unknown()
         yield from call.add_all(self.style.read(cursor, parameters))
 
     def write(self, name: str, arguments: Mapping[str, Any], index: int) -> str:
         """The call as it is written."""
-        between = self.arguments_begin.replace("{index}", str(index))
+        between = self.between(name).replace("{index}", str(index))
         return name + between + self.style.write(arguments)
+
+    def between(self, name: str) -> str:
+        """What stands between this name and the arguments."""
+        return self.arguments_begin.replace("{name}", name)
 
     def example(self) -> str:
         """A call for instructions."""

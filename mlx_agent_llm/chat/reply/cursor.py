@@ -18,9 +18,13 @@ Waiting = Generator[None, None, T]  # waits for more text
 Pieces = Generator[str | None, None, T]  # yields pieces of text as they come, or None to wait
 Reading = Generator[ChatDelta | None, None, T]  # the same, of what a reply adds to a chat
 
-_UNIT = re.compile(r'\s+|"[^"{]*"|\{index\}|\{id\}|[{}\[\],:()]|[^\s"{}\[\],:()]+|"')
+_UNIT = re.compile(r'\s+|"[^"{]*"|\{(?:index|id|server)\}|[{}\[\],:()]|[^\s"{}\[\],:()]+|"')
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-_PLACES = {"{index}": frozenset("0123456789"), "{id}": _NAME_CHARACTERS}  # what stands for what in a literal
+_PLACES = {  # what stands for what in a literal
+    "{index}": frozenset("0123456789"),
+    "{id}": _NAME_CHARACTERS,
+    "{server}": _NAME_CHARACTERS,
+}
 
 
 class BrokenCallError(Exception):
@@ -83,7 +87,7 @@ class Cursor:
     def match(self, literal: str) -> Waiting[bool]:
         """Read the literal up to its blanks: none are needed, and any are fine beside words, quotes and brackets.
 
-        "{index}" stands for a number, "{id}" for an id. Where the literal does not stand here, nothing is read.
+        "{index}" stands for a number, "{id}" for an id, "{server}" for the name of a server. Where the literal does not stand here, nothing is read.
         """
         begin = self.position
         for unit in _units(literal):
@@ -150,6 +154,17 @@ def collect(pieces: Pieces[T]) -> Waiting[tuple[str, T]]:
             yield None
         else:
             texts.append(piece)
+
+
+def json_string_pieces(pieces: Pieces[T]) -> Pieces[T]:
+    """The pieces as they stand between the quotes of a JSON string."""
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            marker: T = end.value
+            return marker
+        yield piece if piece is None else json_characters(piece)
 
 
 def json_characters(text: str) -> str:

@@ -59,14 +59,22 @@ class ToolFormat:
         thinking = (marks.begin, marks.end, marks.bridge) if marks else ()
         return control_tokens((*self.calls.literals, self.text_begin, self.text_end, *thinking))
 
-    def write_calls(self, calls: Sequence[ToolCall]) -> str:
-        """The calls as the model writes them."""
+    def write_calls(self, calls: Sequence[ToolCall], first: int = 0) -> str:
+        """The calls as the model writes them; `first`: the number of the first one in the conversation."""
         syntax = self.calls
         texts = [
-            syntax.begin + syntax.body.write(self.write_name(call.name), call.arguments, index) + syntax.end
-            for index, call in enumerate(calls)
+            self._begin(call.id) + syntax.body.write(self.write_name(call.name), call.arguments, index) + syntax.end
+            for index, call in enumerate(calls, first)
         ]
         return syntax.section_begin + syntax.separator.join(texts) + syntax.section_end if calls else ""
+
+    def example(self) -> str:
+        """A call for instructions."""
+        syntax = self.calls
+        return syntax.section_begin + self._begin("id") + syntax.body.example() + syntax.end + syntax.section_end
+
+    def _begin(self, call_id: str) -> str:
+        return self.calls.begin.replace("{id}", call_id).replace("{server}", "tools")
 
     def write_name(self, name: str) -> str:
         """The name of a tool as the format writes it."""

@@ -57,11 +57,16 @@ class ReplyText:
         if self._thinking == "auto":
             yield from cursor.skip_blanks()
             found = yield from cursor.skip(marks.begin)
-            if not found:
+            if not found and not (marks.has_bare_end and (yield from cursor.starts_with(marks.end))):
                 cursor.position = begin
                 return
             yield self._mark(begin)
         yield TextPiece((yield from self._each(cursor.read_until(marks.end), is_free=False)), False)
+        if marks.bridge:
+            begin = cursor.position
+            yield from cursor.skip_blanks()
+            yield from cursor.match(marks.bridge)
+            yield self._mark(begin)
 
     def _read_text(self) -> _Reading:
         """Read text up to the first call."""

@@ -29,7 +29,9 @@ from mlx_agent_llm.languages.regular import (
     first_match,
     intersection,
     literal,
+    nothing,
     repeat,
+    union,
     without,
 )
 from mlx_agent_llm.request.constraints import JSONSchema
@@ -37,6 +39,7 @@ from mlx_agent_llm.request.constraints import JSONSchema
 _PLACES = {
     "{index}": PatternNode(parse_full_match("[0-9]{1,3}")),
     "{id}": PatternNode(parse_full_match("[A-Za-z0-9_-]{1,40}")),
+    "{server}": PatternNode(parse_full_match("[A-Za-z0-9_.-]{1,64}")),
 }
 _LINE_BREAKS = parse_full_match(r"\n{0,2}")
 _BLANKS = parse_full_match(r"[ \t\n\r]*")
@@ -86,7 +89,9 @@ class ReplyGrammar:
 
     def _led_calls(self) -> Node:
         calls = choice(self._calls(syntax) for syntax in self._syntax.spellings)
-        return sequence(_optional(self._syntax.leading), calls)
+        marks = self._format.reasoning if self._thinking != "none" else None
+        has_gap = marks is not None and not marks.bridge and self._syntax.opening
+        return sequence(PatternNode(_LINE_BREAKS) if has_gap else _optional(self._syntax.leading), calls)
 
     def _calls(self, syntax: CallSyntax, read: str = "") -> Node:
         """All calls of a reply, from after a part of the first marker that was read."""
@@ -112,7 +117,7 @@ class ReplyGrammar:
         body, name = syntax.body, self._format.write_name(tool.name)
         if isinstance(body, JSONCall):
             return sequence(*_with_places(body.head), TextNode(name + body.between), self._arguments(tool, rule))
-        return sequence(TextNode(name), *_with_places(body.arguments_begin), self._arguments(tool, rule))
+        return sequence(TextNode(name), *_with_places(body.between(name)), self._arguments(tool, rule))
 
     def _arguments(self, tool: Tool, rule: str) -> Node:
         """The rule of a tool's arguments, with what ends the call."""
@@ -153,31 +158,34 @@ class ReplyGrammar:
         marks = self._format.reasoning
         if marks is None or self._thinking != "auto":
             return ANY_TEXT
-        return complement(concat(_BLANKS, literal(marks.begin), ANY_TEXT))
+        marks_at_start = union(literal(marks.begin), literal(marks.end) if marks.has_bare_end else nothing())
+        return complement(concat(_BLANKS, marks_at_start, ANY_TEXT))
 
     def _with_reasoning(self, body: Node) -> Node:
         marks = self._format.reasoning
         if marks is None or self._thinking == "none":
             return self._led(body)
         if self._thinking == "open":
-            return sequence(PatternNode(self._block(marks)), body)
-        block = concat(repeat(literal("\n"), 0, min(1, marks.gap)), literal(marks.begin), self._block(marks))
-        return choice([sequence(PatternNode(block), body), self._led(body)])
+            return sequence(PatternNode(concat(first_match(marks.end), self._gap(marks))), body)
+        lead = literal(marks.lead) if marks.lead else repeat(literal("\n"), 0, min(1, marks.gap))
+        block = concat(literal(marks.begin), first_match(marks.end))
+        block = union(block, literal(marks.end)) if marks.has_bare_end else block
+        return choice([sequence(PatternNode(concat(lead, block, self._gap(marks))), body), self._led(body)])
 
     def _led(self, body: Node) -> Node:
         """The body after the blanks that may stand before calls; after reasoning its block ends with them."""
         return sequence(_optional(self._syntax.leading), body) if self._plan.mode == "required" else body
 
-    def _block(self, marks: Reasoning) -> Language:
-        """A block up to its end; free text after it begins with the line breaks itself."""
+    def _gap(self, marks: Reasoning) -> Language:
+        """What stands between a block and the rest; free text after it begins with the line breaks itself."""
         is_free = self._plan.mode != "required" and self._response is None
         line_breaks = repeat(literal("\n"), 0, 0 if is_free else marks.gap)
-        return concat(first_match(marks.end), literal(marks.bridge), line_breaks)
+        return concat(literal(marks.bridge), line_breaks)
 
 
 def _with_places(text: str) -> list[Node]:
-    """A text as nodes, with a number for {index} and an id for {id}: the model chooses them in its own way."""
-    return [_PLACES.get(part) or TextNode(part) for part in re.split(r"(\{index\}|\{id\})", text)]
+    """A text as nodes, with a number for {index} and a name for {id} and {server}: the model chooses them in its own way."""
+    return [_PLACES.get(part) or TextNode(part) for part in re.split(r"(\{index\}|\{id\}|\{server\})", text)]
 
 
 def _optional(text: str) -> Node:

@@ -13,7 +13,7 @@ from mlx_agent_llm.chat.output import ChatDelta, InvalidToolCall, new_call_id
 from mlx_agent_llm.chat.reply.calls import OpenCall
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Reading, Waiting, collect, decided
 from mlx_agent_llm.chat.reply.format import ToolFormat
-from mlx_agent_llm.chat.reply.syntax import CallSyntax
+from mlx_agent_llm.chat.reply.syntax import CallSyntax, Reasoning
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.reasoning import Thinking
 
@@ -76,7 +76,7 @@ class ReplyReader:
         begin = cursor.position
         if self._thinking == "auto":
             yield from cursor.skip_blanks()
-            if not (yield from cursor.skip(marks.begin)):
+            if not (yield from cursor.skip(marks.begin)) and not (yield from self._stands_at_bare_end(marks)):
                 cursor.position = begin
                 return
         yield from cursor.skip_blanks()
@@ -88,6 +88,9 @@ class ReplyReader:
                 yield from cursor.match(marks.bridge)
         elif held:
             yield ChatDelta(reasoning=held)
+
+    def _stands_at_bare_end(self, marks: Reasoning) -> Waiting[bool]:
+        return marks.has_bare_end and (yield from self._cursor.starts_with(marks.end))
 
     def _read_text_only(self) -> Reading[None]:
         markers = [self._format.text_end] if self._format.text_end else []
@@ -129,8 +132,7 @@ class ReplyReader:
         """Read the calls that stand here, up to where the marker would have to stand again."""
         cursor, syntax = self._cursor, bare or self._syntax
         begin = cursor.position
-        if syntax.tag:
-            yield from cursor.match(syntax.tag)
+        closing = yield from self._read_mark_around()
         if (yield from self._is_empty_section()):
             return
         opened = False
@@ -147,6 +149,14 @@ class ReplyReader:
             if not syntax.is_section or not (yield from self._has_another()):
                 break
         yield from cursor.match(syntax.section_end or self._forgotten_end(syntax))
+        yield from cursor.match(closing)
+
+    def _read_mark_around(self) -> Waiting[str]:
+        """Read the mark before calls, where one stands here; return the one that stands after them then."""
+        for opening, closing in self._syntax.around:
+            if (yield from self._cursor.match(opening)):
+                return closing
+        return ""
 
     def _forgotten_end(self, syntax: CallSyntax) -> str:
         """What a bare call may end with all the same."""

@@ -22,7 +22,7 @@ class Reasoning:
     """The marks around what a model thinks before it answers.
 
     sign: what chat templates of such models hold. bridge: what stands between the block and the rest. gap: the most
-    line breaks after the block.
+    line breaks after the block. lead: a blank that stands before it.
     """
 
     begin: str
@@ -30,6 +30,12 @@ class Reasoning:
     sign: str
     bridge: str = ""
     gap: int = 2
+    lead: str = ""
+
+    @property
+    def has_bare_end(self) -> bool:
+        """Whether a reply may begin with the end alone: so do models that were to think, and do not want to."""
+        return not self.bridge
 
 
 THINK = Reasoning("<think>", "</think>", sign="<think>")
@@ -40,17 +46,17 @@ class CallSyntax:
     """The text around calls: `section_begin`, then for each call `begin`, the body and `end`, and `section_end`.
 
     marker: how the calls begin; no text of a reply holds it. opening: for a family without such a mark, the pattern of
-    replies that are calls; then calls stand at the beginning alone, and a `tag` may stand before them. closing: what
-    ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make. leading,
-    trailing: blanks that may stand before the first call and after the last one. "{index}" and "{id}" in these texts
-    stand for the number of a call and for an id. others: how else the model may write calls, with arguments that end
+    replies that are calls; then calls stand at the beginning alone. around: pairs of marks of which one may stand around
+    them. closing: what ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make. leading,
+    trailing: blanks that may stand before the first call and after the last one. "{index}", "{id}" and "{server}" in these
+    texts stand for the number of a call, for its id and for the server of its tool. others: how else the model may write calls, with arguments that end
     alike.
     """
 
     body: NamedCall | JSONCall
     marker: str = ""
     opening: str = ""
-    tag: str = ""
+    around: tuple[tuple[str, str], ...] = ()
     begin: str = ""
     end: str = ""
     section_begin: str = ""

@@ -43,7 +43,7 @@ REPLIES = native_replies()
 @pytest.mark.parametrize("reply", REPLIES, ids=[f"{one.family}: {one.kind}" for one in REPLIES])
 def test_a_native_reply_is_read_and_allowed(reply: NativeReply) -> None:
     tool_format = found_format(tokenizer_of(FAMILIES[reply.family].template)).tool_format
-    text = reply.text if reply.calls else tool_format.text_begin + reply.text + tool_format.text_end
+    text = reply.text
     thinking: Thinking = "none" if tool_format.reasoning is None else "auto"
     expected = ExpectedReply(tool_format, plan_tools(TOOLS, "auto"), None, thinking)
     for pieces in ([text], list(text)):

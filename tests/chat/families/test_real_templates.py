@@ -10,7 +10,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mlx_agent_llm.chat import ParsedMessage, Tool, prepare_chat
+from mlx_agent_llm.chat import ParsedMessage, Tool, ToolCall, prepare_chat
 from mlx_agent_llm.chat.derive.gate import thinking_of
 from mlx_agent_llm.chat.derive.probes import Probe
 from mlx_agent_llm.chat.found_format import FoundFormat, _adapted, _candidates, _ways, found_format
@@ -28,9 +28,7 @@ every_template = pytest.mark.parametrize("name", template_names() or ["not fetch
 # Templates whose models call tools in a form that is not found: they are told of generic_json, with a warning.
 NOT_FOUND = {
     "CohereForAI-c4ai-command-r-plus-tool_use": "calls stand in indented JSON",
-    "MiniMax-M3": "arguments are tags named like the parameters, one within the other",
     "meetkai-functionary-medium-v3.2": "the prompt opens the mark of calls and of texts alike",
-    "muse-glimmer": "each call is a message of its own, and its header has the name, too",
 }
 # Templates that no chat with calls can be rendered with, for the sandbox of transformers forbids what they do.
 FORBIDDEN = ("Kimi-K2-Instruct", "Kimi-K2-Thinking")
@@ -76,10 +74,34 @@ def test_a_format_is_found_or_the_template_is_named(name: str) -> None:
         assert name not in FORBIDDEN or (found.tool_format.name, found.source) == ("kimi_k2", "signs")
 
 
-def test_of_seventy_templates_at_least_sixty_six_are_found() -> None:
+def test_of_seventy_templates_at_least_sixty_eight_are_found() -> None:
     names = template_names()
     found = [name for name in names if not found_format(tokenizer_of(name)).warning]
-    assert len(names) == 70 and len(found) >= 66
+    assert len(names) == 70 and len(found) >= 68
+
+
+# What a result looks like where the template shows results, and calls as text alone.
+RESULTS = {
+    "LFM2-8B-A1B": "<|im_start|>tool\n<|tool_response_start|>result0<|tool_response_end|>",
+    "LFM2.5-Instruct": "<|im_start|>tool\nresult0<|im_end|>",
+    "Kimi-K2-Instruct": "<|im_system|>search<|im_middle|>## Return of functions.search:0\nresult0",
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B": "<｜tool▁output▁begin｜>result0<｜tool▁output▁end｜>",
+    "ibm-granite-granite-3.3-2B-Instruct": "<|start_of_role|>tool<|end_of_role|>result0",
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), RESULTS.items(), ids=RESULTS)
+def test_a_result_is_a_turn_of_the_template_also_where_calls_are_text(name: str, shown: str) -> None:
+    text = tokenizer_text(name, history([("search", ARGUMENTS)], ended=False))
+    call = ToolCall("callid000", "search", ARGUMENTS, "")
+    assert shown in text and found_format(tokenizer_of(name)).tool_format.write_calls([call]) in text
+
+
+def test_calls_as_text_are_numbered_through_the_conversation() -> None:
+    first, second = history([("search", ARGUMENTS)], ended=False), history([("now", {})], ended=False)
+    second[1]["tool_calls"][0]["id"] = second[2]["tool_call_id"] = "callid009"
+    text = tokenizer_text("Kimi-K2-Instruct", [*first, *second])
+    assert "<|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>" in text
 
 
 @every_template

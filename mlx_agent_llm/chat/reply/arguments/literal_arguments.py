@@ -10,7 +10,15 @@ from typing import Any
 from mlx_agent_llm.chat.reply.arguments.json_text import load_json
 from mlx_agent_llm.chat.reply.arguments.notations import PythonNotation, QuotedNotation
 from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
-from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Waiting, collect, json_characters
+from mlx_agent_llm.chat.reply.cursor import (
+    BrokenCallError,
+    Cursor,
+    Pieces,
+    Waiting,
+    collect,
+    json_characters,
+    json_string_pieces,
+)
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
 from mlx_agent_llm.languages.context_free import TextNode, sequence
@@ -102,7 +110,7 @@ class Literals:
         """Yield a text as a JSON string, from after its opening quote on."""
         yield '"'
         while True:
-            marker = yield from _escaped(cursor.read_until(quote, *(["\\"] if self.has_escapes else [])))
+            marker = yield from json_string_pieces(cursor.read_until(quote, *(["\\"] if self.has_escapes else [])))
             if marker == quote:
                 break
             if not marker:
@@ -194,16 +202,6 @@ def _read_word(cursor: Cursor, ends: str) -> Waiting[str]:
     while (char := (yield from cursor.peek())) and char not in ends:
         cursor.position += 1
     return cursor.text[begin : cursor.position].strip()
-
-
-def _escaped(pieces: Pieces[str]) -> Pieces[str]:
-    while True:
-        try:
-            piece = next(pieces)
-        except StopIteration as end:
-            marker: str = end.value
-            return marker
-        yield piece if piece is None else json_characters(piece)
 
 
 def _read_escape(cursor: Cursor) -> Waiting[str]:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from mlx_agent_llm.chat.reply.arguments.tags import Tags
 from mlx_agent_llm.constrain.schema.values.formula import Formula
+from mlx_agent_llm.constrain.schema.values.number_type import NumberType
 from mlx_agent_llm.constrain.schema.values.types import NO_TYPE, Typed, TypeSet
 from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
 from mlx_agent_llm.constrain.schema.write.number_text import InexactNumberError, language_of_numbers
@@ -29,7 +30,7 @@ from mlx_agent_llm.languages.regular import (
     without,
 )
 
-_NAME = parse_full_match(r"[^\u0000-\u0020\u007f-\u00a0<>\"'=:,{}\[\]()|]+")  # what no notation needs for itself
+FREE_NAME = parse_full_match(r"[^\u0000-\u0020\u007f-\u00a0<>\"'=:,{}\[\]()|]+")  # what no notation needs for itself
 _IDENTIFIER = parse_full_match("[A-Za-z_][A-Za-z0-9_]*")
 _UNESCAPED = parse_full_match(r"[^'\\\u0000-\u001f]*")
 _STRUCTURES = concat(parse_full_match(r"[ \t\n\r]*[{\[]"), ANY_TEXT)
@@ -49,7 +50,7 @@ class _MembersNotation(JSONNotation):
     def name(self, name: str) -> Node:
         """The name with what stands around it."""
         if not self._names.matches(name):
-            _refuse(name)
+            refuse_name(name)
         return TextNode(self._before + name + self._after)
 
     def names(self, language: Language) -> Node:
@@ -84,7 +85,7 @@ class TaggedNotation:
     def __init__(self, tags: Tags, end: str, constants: Collection[str] = ()) -> None:
         between = "" if tags.kinds else tags.name_end + tags.value_begin + tags.padding
         self._tags = tags
-        self._members = _MembersNotation(_NAME, tags.begin, between, "", end)
+        self._members = _MembersNotation(FREE_NAME, tags.begin, between, "", end)
         self._value_end = tags.padding + tags.value_end + tags.after
         self._tag = tags.value_end
         self._constants = constants
@@ -99,7 +100,7 @@ class TaggedNotation:
             return choice(self._of_kinds(writer, types))
         structures = [writer.value(Typed(TypeSet(arrays=(part,)))) for part in types.arrays]
         structures += [writer.value(Typed(TypeSet(objects=(part,)))) for part in types.objects]
-        scalars = self._scalars(writer, formula)
+        scalars = language_of_scalars(writer, formula, self._constants)
         texts = intersection(types.strings, without(self._tag))
         if structures:  # what begins like one is one
             texts = intersection(texts, complement(_STRUCTURES))
@@ -125,20 +126,6 @@ class TaggedNotation:
     def _lead(self, kind: str) -> TextNode:
         return TextNode(self._tags.lead(kind) + self._tags.padding)
 
-    def _scalars(self, writer: ValueWriter, formula: Formula) -> Language:
-        """What is neither text nor structure, as one language: it is told from a text by its end alone."""
-        types = writer.reader.types(formula)
-        words = [str(value) for value in types.booleans if str(value) in self._constants]
-        words += [str(value).lower() for value in types.booleans]
-        words += ["null", *(["None"] if "None" in self._constants else [])] if types.null else []
-        return union(*map(literal, words), self._number_language(writer, formula))
-
-    def _number_language(self, writer: ValueWriter, formula: Formula) -> Language:
-        try:
-            return language_of_numbers(writer.reader.types(formula).numbers)
-        except InexactNumberError as error:
-            writer.reader.refuse(error.pointer, error.keyword, error.reason)
-            return nothing()
 
 
 class PythonNotation(JSONNotation):
@@ -194,21 +181,42 @@ class QuotedNotation(JSONNotation):
 
     def name(self, name: str) -> Node:
         """A name as it is."""
-        if not _NAME.matches(name):
-            _refuse(name)
+        if not FREE_NAME.matches(name):
+            refuse_name(name)
         return TextNode(name)
 
     def names(self, language: Language) -> Node:
         """The names that can be written."""
-        return PatternNode(intersection(language, _NAME))
+        return PatternNode(intersection(language, FREE_NAME))
 
     def any_name(self) -> Node:
         """All names that can be written."""
-        return PatternNode(_NAME)
+        return PatternNode(FREE_NAME)
 
     def _quoted(self, language: Language) -> Language:
         return concat(literal(self._quote), intersection(language, without(self._quote)), literal(self._quote))
 
 
-def _refuse(name: str) -> NoReturn:
+def language_of_scalars(writer: ValueWriter, formula: Formula, constants: Collection[str] = ()) -> Language:
+    """What is neither text nor structure, as one language: it is told from a text by its end alone.
+
+    constants: those of Python that may be written too.
+    """
+    types = writer.reader.types(formula)
+    words = [str(value) for value in types.booleans if str(value) in constants]
+    words += [str(value).lower() for value in types.booleans]
+    words += ["null", *(["None"] if "None" in constants else [])] if types.null else []
+    return union(*map(literal, words), _language_of_numbers(writer, types.numbers))
+
+
+def _language_of_numbers(writer: ValueWriter, numbers: tuple[NumberType, ...]) -> Language:
+    try:
+        return language_of_numbers(numbers)
+    except InexactNumberError as error:
+        writer.reader.refuse(error.pointer, error.keyword, error.reason)
+        return nothing()
+
+
+def refuse_name(name: str) -> NoReturn:
+    """Raise the ConstraintError of a name that a format cannot write."""
     raise ConstraintError(f"parameter {name!r} has characters that the model's tool format cannot write in a name")

@@ -11,7 +11,8 @@ from mlx_agent_llm.chat.reply.cursor import BrokenCallError
 from mlx_agent_llm.chat.tools import Tool
 from mlx_agent_llm.constrain.schema import write_json
 from mlx_agent_llm.constrain.schema.read.vocabulary import read_schema
-from mlx_agent_llm.constrain.schema.values.types import NO_TYPE, TypeSet, union_of_types
+from mlx_agent_llm.constrain.schema.values.formula import all_of
+from mlx_agent_llm.constrain.schema.values.types import NO_TYPE, Typed, TypeSet, constant_type, union_of_types
 from mlx_agent_llm.constrain.violation import violation, violations
 from mlx_agent_llm.languages.regular import nothing
 
@@ -41,7 +42,7 @@ class Parameters:
 
     def is_text(self, name: str) -> bool:
         """Whether a parameter takes texts alone, so that whatever stands there is one."""
-        types = self._types(name)
+        types = self.types(name)
         return types != NO_TYPE and replace(types, strings=nothing()) == NO_TYPE
 
     def takes(self, name: str, value: Any) -> bool:
@@ -49,11 +50,23 @@ class Parameters:
         return not any(problem.path[:1] == (name,) for problem in violations(self._schema, {name: value}))
 
     @lru_cache(maxsize=256)  # noqa: B019
-    def _types(self, name: str) -> TypeSet:
-        reader = self._reader
-        objects = reader.types(reader.root).objects
-        formulas = [dict(one.named)[name] if name in dict(one.named) else one.value(name) for one in objects]
-        return union_of_types([reader.types(formula) for formula in formulas])
+    def types(self, name: str) -> TypeSet:
+        """The types of a parameter."""
+        return self.member_types(self._reader.types(self._reader.root), name)
+
+    def member_types(self, types: TypeSet, name: str) -> TypeSet:
+        """The types of a property of the objects of these types."""
+        formulas = [dict(one.named)[name] if name in dict(one.named) else one.value(name) for one in types.objects]
+        return union_of_types([self._reader.types(formula) for formula in formulas])
+
+    def item_types(self, types: TypeSet, index: int) -> TypeSet:
+        """The types of an item of the arrays of these types."""
+        return union_of_types([self._reader.types(one.item(index)) for one in types.arrays])
+
+    def has(self, types: TypeSet, value: bool | float | None) -> bool:
+        """Whether nothing says that a scalar is not of these types; NO_TYPE stands for any."""
+        both = all_of(Typed(constant_type(value)), Typed(types))
+        return types == NO_TYPE or not self._reader.is_surely_empty(both)
 
 
 @lru_cache(maxsize=1024)
