@@ -35,7 +35,8 @@ class TierStats:
     """What an engine has read from the disk and written to it.
 
     num_bytes: of all that is there, of whatever model. num_hit_tokens of prompts were brought back, in read_seconds,
-    which end when they are in the pool. fault: why nothing is written any more. is_writer: no other process writes.
+    which end when they are in the pool; requests may compute beside that. fault: why nothing is written any more.
+    is_writer: no other process writes.
     """
 
     num_bytes: int

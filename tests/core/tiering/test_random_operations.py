@@ -30,7 +30,7 @@ from tests.core.schedule.test_groups import GroupsMachine
 from tests.core.schedule.test_scheduler import MAX_MODEL_LEN
 
 MODEL = b"m" * 16
-WEIGHTS = [10, 2, 10, 2, 0.2, 0.2, 1.5, 0.5]
+WEIGHTS = [10, 2, 10, 2, 0.2, 0.2, 3, 0.5]
 
 
 class SlowExecutor:
@@ -136,7 +136,7 @@ class TierMachine(GroupsMachine):
             case "add":
                 own = [rng.randrange(3) for _ in range(rng.randrange(7))]
                 salt = rng.choice([None, None, "salt"])
-                self.add(rng.randrange(3), rng.randint(1, 40), own, rng.randint(1, 40), rng.choice([0, 0, 1]), salt)
+                self.add(rng.randrange(3), rng.randint(10, 50), own, rng.randint(1, 20), rng.choice([0, 0, 1]), salt)
             case "fork":
                 flags = rng.random() < 0.5, rng.random() < 0.5
                 self.fork(rng.randrange(9), *flags, rng.randint(1, 20), rng.choice([0, 2]), rng.randint(1, 3), 1)
@@ -217,7 +217,7 @@ def test_no_random_operations_let_anybody_see_the_kv_of_other_tokens(num_operati
     while tally["operations"] < num_operations:
         machine = TierMachine(tally)
         machine.make(
-            pool_tokens=rng.randint(32, 120),
+            pool_tokens=rng.randint(70, 200),
             block_size=rng.choice([1, 2, 4, 8]),
             max_num_seqs=rng.randint(1, 5),
             spare_budget=rng.randint(0, 40),
@@ -227,8 +227,8 @@ def test_no_random_operations_let_anybody_see_the_kv_of_other_tokens(num_operati
             num_slots=rng.choice([0, 0, 3, 6, 12]),
             snapshot_tokens=rng.choice([4, 16, 512]),
         )
-        for _ in range(200):
+        for _ in range(60):
             machine.do_something(rng)
         machine.teardown()
-    assert tally["read tokens"] >= num_operations / 20, tally
-    assert tally["computed until both meet"] >= num_operations / 1000, tally
+    assert tally["read tokens"] >= num_operations / 200, tally
+    assert tally["computed until both meet"] >= num_operations / 200, tally

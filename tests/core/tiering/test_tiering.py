@@ -24,7 +24,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "kv"
 
 
-@pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.parametrize(
+    "model_type",
+    [pytest.param(each, marks=pytest.mark.long) if each in ("gpt_oss", "recurrent_gemma") else each for each in MODELS],
+)
 def test_after_a_restart_a_prompt_is_read_and_not_computed_and_says_the_same(path: Path, model_type: str) -> None:
     [asked] = prompts(1)
     [first] = serve(path, [asked], model_type)
