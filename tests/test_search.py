@@ -1,44 +1,12 @@
-"""The default run draws the same cases on every machine, in every order and after any other test."""
+"""That a long run searches further than the default one."""
 
-import sys
-from pathlib import Path
-from types import ModuleType
+from hypothesis import settings
 
-import mlx.core as mx
-import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from tests.support.search import examples, seed_everything
+from tests.support import search
 
 
-def drawn() -> list[tuple[int, str, float]]:
-    """The cases of one search."""
-    cases = []
-
-    @settings(max_examples=examples(100))
-    @given(st.integers(), st.text(), st.floats(allow_nan=False))
-    def search(integer: int, text: str, number: float) -> None:
-        cases.append((integer, text, number))
-
-    search()
-    return cases
-
-
-@pytest.mark.skipif(not settings.default.derandomize, reason="a long run draws other cases each time")
-def test_a_search_draws_the_same_cases_whatever_modules_are_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = drawn()
-    module = ModuleType("of_constants")
-    module.__file__ = str(tmp_path / "of_constants.py")
-    Path(module.__file__).write_text("".join(f"A{i} = {10**6 + i}, 'text {i}', {i + 0.123}\n" for i in range(40)))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert drawn() == before
-
-
-def test_no_global_random_number_depends_on_what_ran_before() -> None:
-    first = mx.random.normal((3,)).tolist(), np.random.random(3).tolist()
-    seed_everything(0)
-    assert (mx.random.normal((3,)).tolist(), np.random.random(3).tolist()) == first
+def test_a_long_run_draws_other_cases_each_time_and_more_of_them() -> None:
+    default, long = settings.get_profile("default"), settings.get_profile("long")
+    assert default.derandomize and not long.derandomize
+    assert long.max_examples > default.max_examples
+    assert search.examples(3) == (3 if settings.default.derandomize else 60)

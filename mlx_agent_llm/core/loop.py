@@ -20,6 +20,7 @@ from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.core.answers import Answers, Emission
 from mlx_agent_llm.core.batch.batch import Batch
 from mlx_agent_llm.core.batch.batch_maker import BatchMaker
+from mlx_agent_llm.core.draft_parts import DraftParts
 from mlx_agent_llm.core.forward.model_faults import refuse_faults_of
 from mlx_agent_llm.core.forward.probe import ModelShape
 from mlx_agent_llm.core.forward.runner import ModelRunner
@@ -83,11 +84,16 @@ class EngineCore:
         draft_model: nn.Module | None = None,
     ) -> None:
         device = device or default_device.own
-        sizes = pool_sizes(shape.layers, config, max_model_len, device)
+        draft = None if draft_model is None else DraftParts.of(draft_model)
+        draft_token_bytes = 0 if draft is None else draft.token_bytes
+        sizes = pool_sizes(shape.layers, config, max_model_len, device, draft_token_bytes=draft_token_bytes)
+        num_pool_tokens = sizes.num_blocks * config.block_size
         self._kv_bytes = kv_bytes(sizes, shape.layers, config.block_size)
         self.memory_need = MemoryNeed(
             parameter_bytes(model), sum(self._kv_bytes), step_bytes(model, shape.layers, shape.vocab_size, config)
         )
+        if draft is not None:
+            self.memory_need = self.memory_need.with_draft_model(draft.need(num_pool_tokens, config))
         self.kv_manager = KVManager(
             sizes, config.block_size, prefix_cache=config.prefix_cache, snapshot_tokens=config.state_snapshot_tokens
         )
@@ -111,9 +117,7 @@ class EngineCore:
             stopping.end_token_ids,
             max_model_len,
             shape.vocab_size,
-            None
-            if draft_model is None
-            else DraftModel(draft_model, shape.vocab_size, sizes.num_blocks * config.block_size, device),
+            None if draft is None else DraftModel(draft.model, shape.vocab_size, num_pool_tokens, device),
         )
         self._reading = Reading(
             self._runner,

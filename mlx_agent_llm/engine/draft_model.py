@@ -6,7 +6,7 @@ import mlx.nn as nn
 
 from mlx_agent_llm.config import EngineConfig
 from mlx_agent_llm.errors import UnsupportedModelError
-from mlx_agent_llm.models import LoadedModel, load_model, materialize
+from mlx_agent_llm.models import LoadedModel, UnreadModel, inspect_model, load_model, materialize
 
 
 def load_draft_model(loaded: LoadedModel, config: EngineConfig) -> nn.Module | None:
@@ -17,6 +17,13 @@ def load_draft_model(loaded: LoadedModel, config: EngineConfig) -> nn.Module | N
     check_same_vocabulary(loaded, draft)
     materialize(draft.model)
     return draft.model
+
+
+def inspect_draft_model(config: EngineConfig) -> UnreadModel | None:
+    """What load_draft_model would read, without its weights."""
+    if config.draft_model is None:
+        return None
+    return inspect_model(config.draft_model, device=config.device, dtype=config.dtype)
 
 
 def check_same_vocabulary(loaded: LoadedModel, draft: LoadedModel) -> None:

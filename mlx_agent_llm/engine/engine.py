@@ -28,7 +28,7 @@ from mlx_agent_llm.engine.batch_call import BatchCall
 from mlx_agent_llm.engine.cancelling_iterator import CancellingIterator
 from mlx_agent_llm.engine.chat_handle import ChatHandle
 from mlx_agent_llm.engine.chat_options import ChatOptions
-from mlx_agent_llm.engine.draft_model import load_draft_model
+from mlx_agent_llm.engine.draft_model import inspect_draft_model, load_draft_model
 from mlx_agent_llm.engine.handle import Handle
 from mlx_agent_llm.engine.in_thread import in_thread
 from mlx_agent_llm.engine.limits import Limits, find_max_model_len
@@ -327,4 +327,5 @@ def _make_core(
 
 def _preflight(name: str, config: EngineConfig, unread: UnreadModel) -> None:
     max_model_len = find_max_model_len(name, unread.max_model_len, config)
-    check_memory(name, config, max_model_len, resolve_device(config.device), unread)
+    draft = inspect_draft_model(config)
+    check_memory(name, config, max_model_len, resolve_device(config.device), unread, draft)

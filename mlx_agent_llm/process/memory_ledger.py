@@ -16,8 +16,8 @@ from mlx_agent_llm.process.device_memory import GIB
 class ModelMemory:
     """What one open model takes, in bytes.
 
-    weights: also where another model has the same arrays. pool: of keys, values and states. step: the arrays of a full
-    step or batch, estimated; they come and go.
+    weights: also where another model has the same arrays. pool: of keys, values and states. An engine's draft model is
+    part of both; its caches fill as it drafts. step: the arrays of a full step or batch, estimated; they come and go.
     """
 
     kind: Literal["Engine", "Embedder", "Reranker"]

@@ -20,6 +20,10 @@ class MemoryNeed(NamedTuple):
     pool: int
     step: int
 
+    def with_draft_model(self, draft: MemoryNeed) -> MemoryNeed:
+        """What both need: their steps take turns."""
+        return MemoryNeed(self.weights + draft.weights, self.pool + draft.pool, max(self.step, draft.step))
+
 
 def check_fits(name: str, need: MemoryNeed, available: int, advice: str) -> None:
     """Raise a CapacityError with the sum where a model and all that this process takes are more than is available."""

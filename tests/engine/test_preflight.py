@@ -17,6 +17,8 @@ from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import memory_need
 from mlx_agent_llm.process.memory_ledger import MemoryLedger, ModelMemory
 from mlx_agent_llm.testing import ByteTokenizer
+from tests.support.cores import make_core
+from tests.support.model_types.tiny import tiny
 
 WEIGHTS, OTHERS = 10**6, 1000
 TOKEN = 2 * 2 * (16 + 16) * 4  # of 2 layers with 2 heads of 16
@@ -36,13 +38,19 @@ def take_already(num_bytes: int, monkeypatch: pytest.MonkeyPatch, *models: Model
     monkeypatch.setattr(memory_need, "memory_ledger", lambda: MemoryLedger(models, num_bytes, freed_buffers=0))
 
 
-def check(available: int, config: EngineConfig, monkeypatch: pytest.MonkeyPatch, device: Device = "cpu") -> None:
+def check(
+    available: int,
+    config: EngineConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    device: Device = "cpu",
+    draft: UnreadModel | None = None,
+) -> None:
     """With so much memory; by default a part of it."""
     take_already(OTHERS, monkeypatch)
     monkeypatch.setattr(preflight, "device_bytes", lambda device: available)
     monkeypatch.setattr(preflight, "usable_bytes", lambda device: available - (device.type == mx.gpu))
     monkeypatch.setattr(memory, "usable_bytes", preflight.usable_bytes)
-    check_memory("model", config, 4096, mx.Device(getattr(mx, device)), unread())
+    check_memory("model", config, 4096, mx.Device(getattr(mx, device)), unread(), draft)
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
@@ -63,6 +71,26 @@ def test_a_default_pool_on_a_gpu_needs_no_more_than_a_block_of_what_is_used_by_d
     check(need + 1, EngineConfig(), monkeypatch, "gpu")
     with pytest.raises(CapacityError):
         check(need, EngineConfig(), monkeypatch, "gpu")
+
+
+@pytest.mark.parametrize(("device", "num_tokens"), [("cpu", 160), ("gpu", 160), ("gpu", None)])
+def test_a_draft_model_is_part_of_the_sum_with_caches_for_as_many_tokens_as_the_pool(
+    device: Device, num_tokens: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EngineConfig(kv_cache_tokens=num_tokens, speculation="auto", draft_model="small")
+    draft = unread()._replace(num_bytes=5000)
+    is_default = num_tokens is None  # a block, and less may be used
+    need = OTHERS + WEIGHTS + 5000 + STEP + 2 * (num_tokens or BLOCK) * TOKEN + is_default
+    check(need, config, monkeypatch, device, draft)
+    with pytest.raises(CapacityError, match="model with draft_model='small' does not fit"):
+        check(need - 1, config, monkeypatch, device, draft)
+
+
+def test_an_engine_counts_its_draft_model_among_what_it_takes() -> None:
+    config = {"kv_cache_tokens": 160, "max_tokens_per_step": 512}
+    plain = make_core(tiny("qwen3"), **config).memory_need
+    both = make_core(tiny("qwen3"), draft_model=tiny("qwen3"), speculation=2, **config).memory_need
+    assert (both.weights, both.pool, both.step) == (2 * plain.weights, 2 * plain.pool, plain.step)
 
 
 def test_the_refusal_has_the_sum_in_gib_and_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +120,18 @@ def test_pools_are_counted_in_the_type_that_weights_will_have(monkeypatch: pytes
     need = OTHERS + WEIGHTS + half_step + 160 * TOKEN // 2
     monkeypatch.setattr(preflight, "device_bytes", lambda device: need)
     check_memory("model", EngineConfig(kv_cache_tokens=160), 4096, mx.Device(mx.cpu), unread(mx.float16))
+
+
+@pytest.mark.long
+def test_the_draft_model_of_an_engine_is_checked_before_any_weight_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_demo() is None:
+        pytest.skip("the demo model is not installed")
+    monkeypatch.setattr(preflight, "device_bytes", lambda device: 2**30)
+    take_already(0, monkeypatch)
+    before = mx.get_active_memory()
+    with pytest.raises(CapacityError, match=r"demo with draft_model='demo' does not fit: 1\.0. GiB of weights"):
+        Engine.load("demo", EngineConfig(kv_cache_tokens=160, device="cpu", speculation="auto", draft_model="demo"))
+    assert mx.get_active_memory() - before < 2**20
 
 
 @pytest.mark.long

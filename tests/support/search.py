@@ -16,7 +16,7 @@ _EVERYWHERE = {
 }
 
 settings.register_profile("default", derandomize=True, **_EVERYWHERE)
-settings.register_profile("long", max_examples=_WIDER * 100, **_EVERYWHERE)
+settings.register_profile("long", derandomize=False, max_examples=_WIDER * 100, **_EVERYWHERE)
 
 
 def load_profile(name: str) -> None:

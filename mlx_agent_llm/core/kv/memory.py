@@ -52,15 +52,22 @@ def pool_sizes(
     max_model_len: int,
     device: mx.Device,
     unread_bytes: int = 0,
+    draft_token_bytes: int = 0,
 ) -> PoolSizes:
     """How the memory is divided, or the configured number of tokens.
 
     Slots for running requests and snapshots get at most half of it. Layers with a window get what running requests
     take, twice, so that prefixes can be found; the others get the rest. No group gets more than max_num_seqs full
     contexts and max_state_snapshots need. Blocks of a model that keeps nothing for a token take no memory: there are
-    as many as that. unread_bytes: of weights that are not in memory yet.
+    as many as that. unread_bytes: of weights that are not in memory yet. draft_token_bytes: what a draft model's caches
+    take for a token; they get their part of a default pool's memory, and come beside one whose size is configured.
     """
-    num_bytes = config.kv_cache_bytes if config.kv_cache_bytes is not None else default_pool_bytes(device, unread_bytes)
+    num_bytes = config.kv_cache_bytes
+    if num_bytes is None:
+        own_bytes = token_bytes(shapes) or draft_token_bytes
+        num_bytes = (
+            default_pool_bytes(device, unread_bytes) * max(own_bytes, 1) // max(own_bytes + draft_token_bytes, 1)
+        )
     num_slots = _num_slots(state_bytes(shapes), config, num_bytes // 2)
     window = max((w for w in map(_window, shapes) if w is not None and w < max_model_len), default=0)
     num_bytes -= num_slots * state_bytes(shapes)

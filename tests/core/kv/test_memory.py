@@ -61,6 +61,16 @@ def test_a_model_that_keeps_states_alone_has_blocks_that_take_no_memory() -> Non
     assert kv_bytes(found, [STATE], 16) == (0, 0, 48_000)
 
 
+def test_the_caches_of_a_draft_model_get_their_part_of_a_default_pool_and_come_beside_a_configured_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "CPU_POOL_BYTES", 204_800)
+    default = pool_sizes([FULL] * 2, EngineConfig(), 10_000, CPU, draft_token_bytes=2 * FULL.num_bytes)
+    assert default == PoolSizes(50)
+    configured = EngineConfig(kv_cache_bytes=204_800)
+    assert pool_sizes([FULL] * 2, configured, 10_000, CPU, draft_token_bytes=64) == PoolSizes(100)
+
+
 def test_weights_that_are_not_read_yet_make_a_default_pool_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "usable_bytes", lambda device: 10_000)
     monkeypatch.setattr(mx, "get_active_memory", lambda: 1000)

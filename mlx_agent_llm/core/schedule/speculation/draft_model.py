@@ -22,7 +22,7 @@ from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.request import Request
 
-_CHUNK = 512  # tokens of a prompt that are computed at once
+CHUNK = 512  # tokens of a prompt that are computed at once
 _CHANCE = 0.6  # that its next token is right, before anything is known
 _WEIGHT = 0.05  # of the last token in the chance
 _FORGOTTEN = 0.01  # of what is known, with each token that it did not draft: a source that lost is tried again
@@ -75,7 +75,7 @@ class DraftModel:
     def go_on(self, cache: list[Any], token_ids: list[int], count: int) -> list[int]:
         """The `count` tokens that it says after these, which follow what is in the cache; the last stays out."""
         with default_device.set_to(self._device):
-            *begin, last = [token_ids[i : i + _CHUNK] for i in range(0, len(token_ids), _CHUNK)]
+            *begin, last = [token_ids[i : i + CHUNK] for i in range(0, len(token_ids), CHUNK)]
             for chunk in begin:
                 self._model(mx.array([chunk]), cache=cache)
                 mx.eval([leaf.state for leaf in cache])
