@@ -50,6 +50,12 @@ async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any
     return value
 
 
+def check_count(name: str, count: int, most: int) -> None:
+    """Raise an APIError where a list is too long."""
+    if count > most:
+        raise invalid(f"{name} holds {count} items: must be at most {most}", name, "invalid_value")
+
+
 async def _read_bytes(request: Request, max_bytes: int) -> bytes:
     pieces = bytearray()
     async for piece in request.stream():

@@ -32,18 +32,21 @@ class Places:
         """The engine's message, about the request."""
         found = _PLACE.match(message)
         if found is None:
-            return message
+            return self._renamed(message)
         one = self.turns[int(found[1])]
-        rest = message[found.end() :]
+        place = one.place if found[2] is None else one.calls[int(found[2])]
+        return place + self._renamed(message[found.end() :])
+
+    def _renamed(self, message: str) -> str:
         for name, sent in self.names.items():
-            if rest.startswith(name):
-                rest = sent + rest.removeprefix(name)
-        return (one.place if found[2] is None else one.calls[int(found[2])]) + rest
+            if message.startswith(name):
+                return sent + message.removeprefix(name)
+        return message
 
 
 @contextmanager
 def told_by(places: Places | None) -> Iterator[None]:
-    """Errors about a turn name its place in the request; without places they stand as they are."""
+    """Errors name what the request has by its place and name there; without places they stand as they are."""
     try:
         yield
     except RequestError as error:

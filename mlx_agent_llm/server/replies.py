@@ -14,8 +14,10 @@ from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.engine.chat_handle import ChatHandle
 from mlx_agent_llm.engine.chat_options import ReplyOptions
 from mlx_agent_llm.engine.in_thread import in_thread
+from mlx_agent_llm.errors import RequestError
 from mlx_agent_llm.request import SamplingParams
 from mlx_agent_llm.server.api_error import check_not_cancelled, invalid
+from mlx_agent_llm.server.body import check_count
 from mlx_agent_llm.server.history import check_calls_are_answered
 from mlx_agent_llm.server.merged import merged
 from mlx_agent_llm.server.places import Places, told_by
@@ -49,17 +51,15 @@ class ChatCall:
         return [SamplingParams(**{**self.sampling, "seed": seed}, max_tokens=max_tokens) for seed in seeds]
 
     def check(self, settings: ServerSettings) -> None:
-        """Raise an APIError for what is beyond the server's bounds, or is no conversation."""
+        """Raise an APIError or a RequestError for what is beyond the server's bounds, or is no conversation."""
         tools = self.options.get("tools") or ()
-        _check_count("messages", len(self.messages), settings.max_messages)
-        _check_count("tools", len(tools), settings.max_tools)
+        check_count("messages", len(self.messages), settings.max_messages)
+        check_count("tools", len(tools), settings.max_tools)
         if not 1 <= self.n <= settings.max_n:
             raise invalid(f"n={self.n} must be between 1 and {settings.max_n}", "n", "invalid_value")
-        for name, schema in (("tools", tools), ("response_format", self.options.get("response_format"))):
-            if (size := len(json.dumps(schema, default=str))) > settings.max_schema_bytes:
-                raise invalid(f"{name} of {size} bytes must be at most {settings.max_schema_bytes}", name)
-        if self.needs_results:
-            with told_by(self.places):
+        with told_by(self.places):
+            _check_sizes({"tools": tools, "response_format": self.options.get("response_format")}, settings)
+            if self.needs_results:
                 check_calls_are_answered(self.messages)
 
 
@@ -127,6 +127,8 @@ async def whole_replies(replies: Replies) -> list[WholeReply]:
     return [fold_reply(one) for one in events]
 
 
-def _check_count(name: str, count: int, most: int) -> None:
-    if count > most:
-        raise invalid(f"{name} holds {count} items: must be at most {most}", name, "invalid_value")
+def _check_sizes(schemas: Mapping[str, Any], settings: ServerSettings) -> None:
+    most = settings.max_schema_bytes
+    for name, schema in schemas.items():
+        if (size := len(json.dumps(schema, default=str))) > most:
+            raise RequestError(f"{name}=<{size} bytes> must be at most {most} bytes")

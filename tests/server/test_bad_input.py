@@ -97,6 +97,10 @@ def api(request: pytest.FixtureRequest) -> API:
     return APIS[request.param]
 
 
+def name_of(api: API) -> str:
+    return next(name for name, one in APIS.items() if one is api)
+
+
 def error_of(response: httpx.Response, api: API, status: int, kind: str) -> str:
     """The message of an error in the API's own envelope."""
     assert response.status_code == status, response.text
@@ -157,6 +161,13 @@ async def test_a_schema_of_1_000_levels_is_refused(app: Gate, api: API) -> None:
     assert "is nested more than 100 levels deep" in await refused(app, api, api.deep)
 
 
+async def test_a_schema_that_is_too_large_is_refused_by_its_name(app: Gate, api: API) -> None:
+    name = {"chat": "response_format", "responses": "text.format", "messages": "output_config.format"}[name_of(api)]
+    large = json.dumps(api.deep).replace(json.dumps(DEEP), json.dumps({"const": "x" * 2**18}))
+    told = await refused(app, api, json.loads(large))
+    assert told.startswith(f"{name}=<") and told.endswith("bytes> must be at most 262144 bytes")
+
+
 async def test_200_tools_are_refused(app: Gate, api: API) -> None:
     assert "tools holds 200 items: must be at most 128" in await refused(app, api, {"tools": [api.tool] * 200})
 
@@ -174,7 +185,7 @@ async def test_every_result_needs_its_call_and_every_call_one_result(app: Gate, 
             "messages[2].content[1].tool_use_id",
             "messages[1].content[0].id",
         ),
-    }[next(name for name, one in APIS.items() if one is api)]
+    }[name_of(api)]
     for fields, place, words in zip(
         (api.orphan, api.twice, api.unanswered),
         places,

@@ -9,8 +9,10 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from mlx_agent_llm import Engine
+from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.server.app import DrainingServer
-from tests.support.servers import ADD, ADD_CALL, ADD_TOOL, ASK, listening, thinking_engine, url_of
+from tests.support.servers import ADD, ADD_CALL, ADD_TOOL, ASK, CONFIG, listening, thinking_engine, url_of
 
 QUESTION: Any = [{"role": "user", "content": "What is 19 + 23?"}]
 TOOLS: Any = [ADD_TOOL]
@@ -150,3 +152,65 @@ def test_anthropics_errors_are_raised_by_their_kinds(claude: anthropic.Anthropic
         claude.messages.create(model="nobody", max_tokens=5, messages=QUESTION)
     with pytest.raises(anthropic.BadRequestError, match="stop"):
         claude.messages.create(model="default", max_tokens=5, messages=QUESTION, stop_sequences=[""])
+
+
+def test_anthropics_runner_calls_the_tools_itself(claude: anthropic.Anthropic) -> None:
+    @anthropic.beta_tool
+    def add(a: int, b: int) -> str:
+        """Add two integers."""
+        return str(a + b)
+
+    for is_streamed in (False, True):
+        runner: Any = claude.beta.messages.tool_runner(
+            model="default", max_tokens=200, messages=QUESTION, tools=[add], stream=is_streamed, thread=False
+        )
+        last = [one.get_final_message() if is_streamed else one for one in runner][-1]
+        assert last.content[0].text == "It is 42."
+
+
+def test_both_parse_and_openais_beta_does(client: openai.OpenAI, claude: anthropic.Anthropic) -> None:
+    messages: Any = [{"role": "user", "content": "Who?"}]
+    completion = client.beta.chat.completions.parse(model="default", messages=messages, response_format=Person)
+    assert completion.choices[0].message.parsed == Person(name="Ada", age=36)
+    message = claude.messages.parse(model="default", max_tokens=200, messages=messages, output_format=Person)
+    assert message.parsed_output == Person(name="Ada", age=36)
+
+
+@pytest.fixture(scope="module")
+def url_of_demo(demo: LoadedModel) -> Iterator[str]:
+    with listening(Engine(demo, CONFIG)) as server:
+        yield url_of(server)
+
+
+@pytest.mark.clients
+def test_openai_on_the_demo_model(url_of_demo: str) -> None:
+    with openai.OpenAI(base_url=f"{url_of_demo}/v1", api_key="none", max_retries=0) as client:
+        options: Any = {"model": "default", "max_tokens": 60, "temperature": 0}
+        capital: Any = [{"role": "user", "content": "What is the capital of France?"}]
+        options["stream_options"] = {"include_usage": True}
+        with client.chat.completions.stream(messages=capital, **options) as stream:
+            final = stream.get_final_completion()
+        assert "Paris" in (final.choices[0].message.content or "") and final.usage is not None
+        del options["stream_options"]
+        called = client.chat.completions.create(messages=QUESTION, tools=TOOLS, tool_choice="required", **options)
+        calls: Any = called.choices[0].message.tool_calls
+        assert set(json.loads(calls[0].function.arguments)) == {"a", "b"}
+        parsed = client.chat.completions.parse(messages=capital, response_format=Person, **options)
+        assert isinstance(parsed.choices[0].message.parsed, Person)
+        with client.responses.stream(
+            model="default", input="What is the capital of France?", temperature=0
+        ) as responses:
+            assert "Paris" in responses.get_final_response().output_text
+
+
+@pytest.mark.clients
+def test_anthropic_on_the_demo_model(url_of_demo: str) -> None:
+    with anthropic.Anthropic(base_url=url_of_demo, api_key="none", max_retries=0) as claude:
+        options: Any = {"model": "default", "messages": QUESTION, "tools": CLAUDE_TOOLS, "tool_choice": {"type": "any"}}
+        counted = claude.messages.count_tokens(**options)
+        with claude.messages.stream(max_tokens=60, **options) as stream:
+            final = stream.get_final_message()
+    assert final.stop_reason in ("tool_use", "max_tokens")
+    block = final.content[0]
+    assert block.type == "tool_use" and set(block.input) == {"a", "b"}
+    assert final.usage.input_tokens + (final.usage.cache_read_input_tokens or 0) == counted.input_tokens

@@ -13,7 +13,12 @@ _PER_REQUEST = "x-anthropic-billing-header:"
 
 
 # What the engine calls by other names.
-NAMES = {".tool_call_id": ".tool_use_id", ".function.arguments": ".input", ".function.": "."}
+NAMES = {
+    ".tool_call_id": ".tool_use_id",
+    ".function.arguments": ".input",
+    ".function.": ".",
+    "response_format": "output_config.format",
+}
 
 
 def read_history(

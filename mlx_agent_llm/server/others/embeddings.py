@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_agent_llm.embedder import Embedder
 from mlx_agent_llm.server.api_error import APIError, invalid
-from mlx_agent_llm.server.body import Fields, read_fields
+from mlx_agent_llm.server.body import Fields, check_count, read_fields
 from mlx_agent_llm.server.service import Service, service_of
 
 
@@ -45,6 +45,7 @@ async def embeddings(request: Request) -> Response:
     service = service_of(request)
     fields = await read_fields(request, EmbeddingRequest, service.settings)
     embedder, texts = _embedder(service, fields.model), fields.texts()
+    check_count("input", len(texts), service.settings.max_prompts)
     if fields.dimensions not in (None, embedder.dimensions):
         raise invalid(f"dimensions={fields.dimensions} must be the model's, {embedder.dimensions}", "dimensions")
     tokens = await asyncio.to_thread(embedder.tokenize, texts, prompt_name=fields.prompt_name)

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mlx_agent_llm.engine.chat_options import ReplyOptions
 from mlx_agent_llm.server.api_error import invalid
 from mlx_agent_llm.server.body import Fields, read_fields
 from mlx_agent_llm.server.chat_completions.legacy import tools_of
@@ -40,7 +41,9 @@ async def tokenize(request: Request) -> Response:
     if (fields.prompt is None) == (fields.messages is None):
         raise invalid("exactly one of prompt and messages must be given", "prompt")
     if fields.messages is not None:
-        call = ChatCall(read_history(fields.messages), {"tools": tools_of(fields.tools, None)}, {})
+        options = ReplyOptions(tools=tools_of(fields.tools, None))
+        call = ChatCall(read_history(fields.messages), options, {}, needs_results=False)
+        call.check(service_of(request).settings)
         token_ids = await asyncio.to_thread(prompt_token_ids, engine, call)
     else:
         assert fields.prompt is not None

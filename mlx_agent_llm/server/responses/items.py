@@ -13,7 +13,7 @@ _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reason
 
 
 # What the engine calls by other names.
-NAMES = {".tool_call_id": ".call_id", ".id": ".call_id", ".function.": "."}
+NAMES = {".tool_call_id": ".call_id", ".id": ".call_id", ".function.": ".", "response_format": "text.format"}
 
 
 def read_items(value: str | Sequence[Mapping[str, Any]]) -> list[PlacedTurn]:

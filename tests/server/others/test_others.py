@@ -22,7 +22,7 @@ from mlx_agent_llm.server.served_models import ServedModels
 from mlx_agent_llm.server.service import Service
 from mlx_agent_llm.server.settings import ServerSettings
 from tests.support.embedders import WORDS, write_tiny_encoder
-from tests.support.servers import ASK, Visitor, ask, chat, client_of, scripted_engine, service_of, serving
+from tests.support.servers import ADD_TOOL, ASK, Visitor, ask, chat, client_of, scripted_engine, service_of, serving
 
 
 class Ranked(NamedTuple):
@@ -104,6 +104,7 @@ async def test_embedding_again_and_again_takes_no_more_memory(app: Gate) -> None
         ([1, 2, 3], {}, "check_embedding_ctx_length=False"),
         ([[1, 2], [3]], {}, "check_embedding_ctx_length=False"),
         ([], {}, "at least one text"),
+        (["w1"] * 4097, {}, "input holds 4097 items: must be at most 4096"),
         (["w1"], {"dimensions": 7}, "must be the model's"),
         (["w1"], {"prompt_name": "poem"}, "prompt_name"),
         (["w1", " ".join(["w2"] * 400)], {}, "input[1] of"),
@@ -143,6 +144,12 @@ async def test_without_a_reranker_and_an_embedder_their_routes_say_so() -> None:
 async def test_tokens_of_a_chat_are_those_that_its_usage_counts(app: Gate) -> None:
     counted = (await ask(app, "/v1/tokenize", {"model": "default", "messages": ASK})).json()["count"]
     assert counted == (await chat(app)).json()["usage"]["prompt_tokens"]
+
+
+async def test_a_chat_whose_tokens_are_asked_for_has_the_bounds_of_every_chat(app: Gate) -> None:
+    body = {"model": "default", "messages": ASK, "tools": [ADD_TOOL] * 129}
+    refused = await ask(app, "/v1/tokenize", body)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "tools"
 
 
 async def test_text_goes_to_tokens_and_back(app: Gate) -> None:
