@@ -106,14 +106,23 @@ def real_tokenizers() -> Iterator[tuple[str, Tokenizer]]:
             yield name, HFTokenizer(PreTrainedTokenizerFast.from_pretrained(str(folder)))
 
 
-def try_schemas(schemas: Sequence[WrittenSchema], name: str, tokenizer: Tokenizer) -> Iterator[Trial]:
-    """Every side on every schema, one after the other, with the vocabulary of a tokenizer."""
+def try_schemas(
+    schemas: Sequence[WrittenSchema], name: str, tokenizer: Tokenizer, given_up: dict[tuple[Side, int], Outcome]
+) -> Iterator[Trial]:
+    """Every side on every schema, one after the other, with the vocabulary of a tokenizer.
+
+    given_up: what a side gave up with another vocabulary, by the index of the schema; it is not tried again, and more
+    is added. A side that waits out its time with every schema would take hours.
+    """
     vocabulary = vocabulary_of(name, tokenizer, tokenizer.vocab_size)
     tasks = [Task(one.schema, _tokens(tokenizer, one.valid), _tokens(tokenizer, one.invalid)) for one in schemas]
     for side in SIDES:
         with SideProcess(side, vocabulary) as process:
-            for one, task in zip(schemas, tasks, strict=True):
-                yield Trial(one.corpus, name, side, process.run(task))
+            for index, task in enumerate(tasks):
+                outcome = given_up.get((side, index)) or process.run(task)
+                if outcome.gave_up:
+                    given_up[side, index] = outcome
+                yield Trial(schemas[index].corpus, name, side, outcome)
 
 
 def side_costs(trials: Sequence[Trial], group_of: Callable[[Trial], str]) -> list[SideCost]:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from mlx_agent_llm.bench import grammar_cost, ours
 from mlx_agent_llm.bench.grammar_cost import NUM_SCHEMAS, SideCost
+from mlx_agent_llm.bench.json_compilers import Side
 from mlx_agent_llm.bench.real_schemas import FOLDER
 from mlx_agent_llm.bench.result import Bars, Result
+from mlx_agent_llm.bench.schema_trial import Outcome
 from mlx_agent_llm.bench.workload import Options, RandomTokens, Workload, check_context
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.models import LoadedModel
@@ -57,10 +59,12 @@ class _Grammars(NamedTuple):
 def _grammars(loaded: LoadedModel, num_schemas: int) -> _Grammars:
     sample = grammar_cost.sample_schemas(num_schemas)
     name = f"{loaded.name} ({loaded.tokenizer.vocab_size:,})"
-    own = list(grammar_cost.try_schemas(sample.schemas, name, loaded.tokenizer))
+    given_up: dict[tuple[Side, int], Outcome] = {}
+    own = list(grammar_cost.try_schemas(sample.schemas, name, loaded.tokenizer, given_up))
     trials = [*own]
     for family, tokenizer in grammar_cost.real_tokenizers():
-        trials += grammar_cost.try_schemas(sample.schemas, f"{family} ({tokenizer.vocab_size:,})", tokenizer)
+        vocabulary = f"{family} ({tokenizer.vocab_size:,})"
+        trials += grammar_cost.try_schemas(sample.schemas, vocabulary, tokenizer, given_up)
     return _Grammars(
         grammar_cost.side_costs(own, lambda trial: trial.corpus),
         grammar_cost.side_costs(trials, lambda trial: trial.vocabulary),

@@ -19,7 +19,7 @@ import numpy as np
 from mlx_agent_llm.bench.json_compilers import Compile, Reader, Side, Vocabulary, compiler_of
 from mlx_agent_llm.constrain.backends.cursor import Bitmask
 
-SCHEMA_TIMEOUT = 20.0  # seconds for a schema with all its texts
+SCHEMA_TIMEOUT = 10.0  # seconds for a schema with all its texts
 NUM_MASKS = 200  # of a text at most
 READY = "ready"
 
@@ -35,7 +35,8 @@ class Task(NamedTuple):
 class Outcome(NamedTuple):
     """What a side made of a task; seconds from the schema to the first mask, and for each further one.
 
-    refusal: why there is no mask; empty where there is one. num_lost: valid texts that are not let through; num_wrong:
+    refusal: why there is no mask; empty where there is one. gave_up: whether that is no answer of the side, but that it
+    took too long or fell over. num_lost: valid texts that are not let through; num_wrong:
     invalid ones that are.
     """
 
@@ -44,6 +45,7 @@ class Outcome(NamedTuple):
     masks: Sequence[float] = ()
     num_lost: int = 0
     num_wrong: int = 0
+    gave_up: bool = False
 
 
 class SideProcess:
@@ -71,7 +73,7 @@ class SideProcess:
             refusal = "the process ended"
         self._stop()
         self._start()
-        return Outcome(refusal)
+        return Outcome(refusal, gave_up=True)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")

@@ -106,14 +106,20 @@ def near_miss(keyword: str, dialect: Dialect) -> str | None:
     """The keyword that was meant by one that no dialect has: another case, or a few letters more, less or swapped."""
     if keyword in _EVERY or keyword in DRAFT_3_ALONE or keyword in ANNOTATIONS or keyword.startswith(("x-", "$")):
         return None
-    plain = _plain(keyword)
+    plain, letters = _plain(keyword), set(_plain(keyword))
     distances = {
         known: _distance(plain, _plain(known))
-        for known in sorted(dialect.keywords)
+        for known, of_known in _letters_of(dialect)
         if abs(len(plain) - len(known)) <= _most_slips(known)
+        and max(len(letters - of_known), len(of_known - letters)) <= _most_slips(known)  # a slip changes one letter
     }
     near = [known for known, distance in distances.items() if distance <= _most_slips(known)]
     return min(near, key=distances.__getitem__, default=None)
+
+
+@lru_cache(maxsize=16)
+def _letters_of(dialect: Dialect) -> list[tuple[str, frozenset[str]]]:
+    return [(known, frozenset(_plain(known))) for known in sorted(dialect.keywords)]
 
 
 def ignored_keywords(schema: Any) -> tuple[Place, ...]:

@@ -174,7 +174,8 @@ def _close_branches(branches: list[tuple[int, list[Language]]], depth: int, text
         begin = max(depth, branches[-1][0])
         if branches[-1][0] < begin:
             branches.append((begin, []))
-        branches[-1][1].append(concat(literal(text[begin:end]), _flat_union(options)))
+        head, rest = literal(text[begin:end]), options[0] if len(options) == 1 else _flat_union(options)
+        branches[-1][1].append(head if rest is EMPTY_TEXT else concat(head, rest))
 
 
 def _factor_heads(options: dict[Language, None]) -> dict[Language, None]:

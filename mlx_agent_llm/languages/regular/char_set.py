@@ -38,6 +38,7 @@ class CharSet:
         return made
 
     @staticmethod
+    @lru_cache(maxsize=4096)  # every text has one of its first character
     def of(text: str) -> CharSet:
         """The set of the characters of a text."""
         return CharSet((ord(char), ord(char)) for char in text)
