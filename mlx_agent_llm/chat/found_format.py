@@ -136,7 +136,7 @@ def _as_given(way: Probing, given: ToolFormat) -> Iterator[tuple[Source, ToolFor
 
 
 def _adapted(family: ToolFormat, way: Probing) -> ToolFormat:
-    """A family with the blanks around and within calls that the template writes, as many calls, and its marks of text."""
+    """A family with the blanks of calls and the marks of texts that the template writes, and as many calls."""
     located = locate(way.one, way.probe.first)
     calls = family.calls if located is None else _spaced(family.calls, located.body)
     leading, trailing = blanks_around(way.calls_alone(way.one))

@@ -153,10 +153,8 @@ def template_of(name: str) -> str:
     if TOOL_FORMATS[name].text_begin:
         text_begin, text_end = TOOL_FORMATS[name].text_begin, TOOL_FORMATS[name].text_end
         is_text = "message.role == 'assistant' and not message.tool_calls"
-        frame = frame.replace(
-            "{{ message.content }}",
-            f"{{% if {is_text} %}}{text_begin}{{% endif %}}{{{{ message.content }}}}{{% if {is_text} %}}{text_end}{{% endif %}}",
-        )
+        begins, ends = (f"{{% if {is_text} %}}{mark}{{% endif %}}" for mark in (text_begin, text_end))
+        frame = frame.replace("{{ message.content }}", begins + "{{ message.content }}" + ends)
     return frame.replace("BEGIN", begin).replace("END{% endif", end + "{% endif")
 
 

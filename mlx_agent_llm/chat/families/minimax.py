@@ -32,7 +32,8 @@ MINIMAX_M2 = ToolFormat(
 
 MARK = "]<]minimax[>["
 
-# MARK<tool_call>\nMARK<invoke name="f">MARK<k>vMARK</k>MARK<l>MARK<item>wMARK</item>MARK</l>MARK</invoke>\nMARK</tool_call>
+# MARK<tool_call>\nMARK<invoke name="f">MARK<k>vMARK</k>MARK<l>MARK<item>wMARK</item>MARK</l>MARK</invoke>\n
+# MARK</tool_call>
 MINIMAX_M3 = ToolFormat(
     name="minimax_m3",
     signs=(MARK,),

@@ -6,7 +6,8 @@ from mlx_agent_llm.chat.reply.calls import JSONArguments, NamedCall
 from mlx_agent_llm.chat.reply.format import ToolFormat
 from mlx_agent_llm.chat.reply.syntax import CallSyntax
 
-# <use_mcp_tool>\n<server_name>s</server_name>\n<tool_name>f</tool_name>\n<arguments>\n{...}\n</arguments>\n</use_mcp_tool>
+# <use_mcp_tool>\n<server_name>s</server_name>\n<tool_name>f</tool_name>\n<arguments>\n{...}\n</arguments>\n
+# </use_mcp_tool>
 MIROTHINKER = ToolFormat(
     name="mirothinker",
     signs=("<use_mcp_tool>",),

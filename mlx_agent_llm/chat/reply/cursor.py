@@ -87,7 +87,8 @@ class Cursor:
     def match(self, literal: str) -> Waiting[bool]:
         """Read the literal up to its blanks: none are needed, and any are fine beside words, quotes and brackets.
 
-        "{index}" stands for a number, "{id}" for an id, "{server}" for the name of a server. Where the literal does not stand here, nothing is read.
+        "{index}" stands for a number, "{id}" for an id, "{server}" for the name of a server. Where the literal does not
+        stand here, nothing is read.
         """
         begin = self.position
         for unit in _units(literal):

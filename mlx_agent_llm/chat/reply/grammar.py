@@ -184,7 +184,7 @@ class ReplyGrammar:
 
 
 def _with_places(text: str) -> list[Node]:
-    """A text as nodes, with a number for {index} and a name for {id} and {server}: the model chooses them in its own way."""
+    """A text as nodes: {index} is a number and {id} and {server} are names, which the model chooses in its own way."""
     return [_PLACES.get(part) or TextNode(part) for part in re.split(r"(\{index\}|\{id\}|\{server\})", text)]
 
 

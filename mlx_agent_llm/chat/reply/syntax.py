@@ -46,11 +46,11 @@ class CallSyntax:
     """The text around calls: `section_begin`, then for each call `begin`, the body and `end`, and `section_end`.
 
     marker: how the calls begin; no text of a reply holds it. opening: for a family without such a mark, the pattern of
-    replies that are calls; then calls stand at the beginning alone. around: pairs of marks of which one may stand around
-    them. closing: what ends a call whose text is broken, "" where nothing does. most: the number of calls that a reply can make. leading,
-    trailing: blanks that may stand before the first call and after the last one. "{index}", "{id}" and "{server}" in these
-    texts stand for the number of a call, for its id and for the server of its tool. others: how else the model may write calls, with arguments that end
-    alike.
+    replies that are calls; then calls stand at the beginning alone. around: pairs of marks, one of which may stand
+    around them. closing: what ends a call whose text is broken, "" where nothing does. most: the number of calls that a
+    reply can make. leading, trailing: blanks that may stand before the first call and after the last one. "{index}",
+    "{id}" and "{server}" in these texts stand for the number of a call, its id and the server of its tool. others: how
+    else the model may write calls, with arguments that end alike.
     """
 
     body: NamedCall | JSONCall

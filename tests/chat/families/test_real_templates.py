@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from mlx_agent_llm.chat import ParsedMessage, Tool, ToolCall, prepare_chat
+from mlx_agent_llm.chat import ParsedMessage, ToolCall, prepare_chat
 from mlx_agent_llm.chat.derive.gate import thinking_of
-from mlx_agent_llm.chat.derive.probes import Probe
-from mlx_agent_llm.chat.found_format import FoundFormat, _adapted, _candidates, _ways, found_format
+from mlx_agent_llm.chat.found_format import _adapted, _candidates, _ways, found_format
 from mlx_agent_llm.chat.messages import read_messages
 from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
 from mlx_agent_llm.chat.template import render_prompt
@@ -21,7 +16,9 @@ from mlx_agent_llm.chat.tools import plan_tools
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.errors import RequestError
 from tests.support.chat_templates import template_names, template_source, tokenizer_of
+from tests.support.rendered_calls import rendered_calls
 from tests.support.template_table import documented, table
+from tests.support.tool_conversations import ARGUMENTS, SEARCH, TOOLS, UNICODE, history
 
 every_template = pytest.mark.parametrize("name", template_names() or ["not fetched"])
 
@@ -34,32 +31,6 @@ NOT_FOUND = {
 FORBIDDEN = ("Kimi-K2-Instruct", "Kimi-K2-Thinking")
 # Templates that were made for models without tools.
 WITHOUT_TOOLS = ("google-gemma-2-2b-it", "llama-cpp-rwkv-world", "microsoft-Phi-3.5-mini-instruct")
-
-SEARCH = Tool(
-    "search",
-    "Searches.",
-    {
-        "type": "object",
-        "properties": {
-            "query": {"type": "string", "description": "What to find."},
-            "limit": {"type": "integer", "description": "How many."},
-            "exact": {"type": "boolean", "description": "Whether words count."},
-            "tags": {"type": "array", "items": {"type": "string"}, "description": "Of which kinds."},
-            "where": {
-                "type": "object",
-                "description": "The place.",
-                "properties": {"city": {"type": "string", "description": "Its name."}},
-            },
-        },
-        "required": ["query", "limit", "exact", "tags", "where"],
-    },
-)
-NOW = Tool(
-    "now", "Tells the time.", {"type": "object", "properties": {"zone": {"type": "string", "description": "Z."}}}
-)
-TOOLS = (SEARCH, NOW)
-ARGUMENTS = {"query": "weather", "limit": 3, "exact": False, "tags": ["a", "b"], "where": {"city": "Rome"}}
-UNICODE = {"query": "naïve 東京 😀", "limit": -1, "exact": True, "tags": [], "where": {"city": "Zürich"}}
 
 
 @every_template
@@ -127,7 +98,7 @@ def test_where_a_family_and_the_template_say_how_calls_are_written_they_agree(na
 def test_calls_are_rendered_read_back_and_allowed(name: str, arguments: dict[str, Any]) -> None:
     found = found_format(tokenizer_of(name))
     calls = [("search", arguments), ("now", {"zone": "UTC"})][: 2 if found.abilities.two_calls else 1]
-    text = written(name, found, calls)
+    text = rendered_calls(tokenizer_of(name), found, calls)
     if not text:  # the template renders no calls, or escapes what is beyond ASCII
         text = found.tool_format.write_calls(read_messages(history(calls))[1].tool_calls)
     thinking = thinking_of(found.tool_format, text)
@@ -173,31 +144,6 @@ def test_no_message_of_the_system_is_lost(name: str) -> None:
 
 
 @every_template
-def test_a_prompt_is_what_hugging_face_renders(name: str) -> None:
-    tokenizer = tokenizer_of(name)
-    found = found_format(tokenizer)
-    if not found.abilities.tools or found.tool_format.tools_in_system or found.abilities.in_variables:
-        pytest.skip("the tools are no variable of the template")
-    tools = [
-        {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
-        for t in TOOLS
-    ]
-    turns = [{"role": "system", "content": "rules"}, {"role": "user", "content": "first"}]
-    inner = tokenizer._tokenizer
-    assert isinstance(inner, PreTrainedTokenizerFast)
-    ((expected,), _) = render_jinja_template(
-        [turns],
-        tools=tools,
-        chat_template=template_source(name),
-        add_generation_prompt=True,
-        **inner.special_tokens_map,
-    )
-    assert prepare_chat(tokenizer, turns, tools=TOOLS).prompt_token_ids == tokenizer.encode(
-        expected, add_special_tokens=False
-    )
-
-
-@every_template
 def test_the_switch_of_reasoning_is_one_that_the_template_has(name: str) -> None:
     tokenizer = tokenizer_of(name)
     ask = [{"role": "user", "content": "first"}]
@@ -224,42 +170,6 @@ def test_the_documented_table_is_what_is_found() -> None:
     if not template_names():
         template_source("none")
     assert documented() == table()
-
-
-def written(name: str, found: FoundFormat, calls: list[tuple[str, dict[str, Any]]]) -> str | None:
-    """What the template renders for these calls, as the probes cut it; None where it renders none."""
-    if found.abilities.calls is None:
-        return None
-    tokenizer = tokenizer_of(name)
-    for way in _ways(tokenizer, found.tool_format):
-        if way.one and way.arguments == found.abilities.calls:
-            declared = tuple(
-                {
-                    "type": "function",
-                    "function": {"name": t.name, "description": t.description, "parameters": t.parameters},
-                }
-                for t in TOOLS
-            )
-            return replace(way, probe=Probe(calls[0], declared)).native(calls)
-    raise AssertionError(name)
-
-
-def history(calls: list[tuple[str, dict[str, Any]]], *, ended: bool = True) -> list[dict[str, Any]]:
-    """A conversation with these calls and their results."""
-    made = [
-        {"id": f"callid00{index}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
-        for index, (name, arguments) in enumerate(calls)
-    ]
-    results = [
-        {"role": "tool", "tool_call_id": f"callid00{index}", "content": f"result{index}"} for index in range(len(calls))
-    ]
-    end = [{"role": "assistant", "content": "answer"}, {"role": "user", "content": "second"}] if ended else []
-    return [
-        {"role": "user", "content": "first"},
-        {"role": "assistant", "content": "", "tool_calls": made},
-        *results,
-        *end,
-    ]
 
 
 def tokenizer_text(name: str, turns: list[dict[str, Any]]) -> str:

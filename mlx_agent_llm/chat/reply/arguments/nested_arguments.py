@@ -55,9 +55,7 @@ class NestedArguments:
     def write(self, arguments: Mapping[str, Any]) -> str:
         """The elements as they are written, without those of None."""
         given = [(name, value) for name, value in arguments.items() if value is not None]
-        return "".join(
-            f"{self.mark}<{name}>{self._write_value(value)}{self.mark}</{name}>" for name, value in given
-        )
+        return "".join(f"{self.mark}<{name}>{self._write_value(value)}{self.mark}</{name}>" for name, value in given)
 
     def _write_value(self, value: Any) -> str:
         if isinstance(value, Mapping):

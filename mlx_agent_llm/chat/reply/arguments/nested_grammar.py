@@ -8,7 +8,7 @@ from mlx_agent_llm.chat.reply.arguments.notations import FREE_NAME, language_of_
 from mlx_agent_llm.constrain.schema.values.array_type import ArrayType
 from mlx_agent_llm.constrain.schema.values.formula import Formula
 from mlx_agent_llm.constrain.schema.values.object_type import ALL_NAMES, ObjectType
-from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed, TypeSet
+from mlx_agent_llm.constrain.schema.values.types import EVERY_TYPE, Typed
 from mlx_agent_llm.constrain.schema.write.value_writer import ValueWriter
 from mlx_agent_llm.languages.context_free import Node, PatternNode, RepeatNode, TextNode, choice, sequence
 from mlx_agent_llm.languages.regular import concat, intersection, literal, union, without

@@ -127,7 +127,6 @@ class TaggedNotation:
         return TextNode(self._tags.lead(kind) + self._tags.padding)
 
 
-
 class PythonNotation(JSONNotation):
     """Python's literals, and keyword arguments around them.
 

@@ -76,7 +76,9 @@ def test_a_value_is_written_allowed_and_read_back(schema: dict[str, Any], value:
 def test_a_schema_that_refers_to_itself_is_written_to_any_depth() -> None:
     node = {"type": "object", "properties": {"name": TEXT, "below": {"type": "array", "items": {"$ref": "#/$defs/n"}}}}
     tool = Tool(
-        "put", "", {"type": "object", "properties": {"x": {"$ref": "#/$defs/n"}}, "required": ["x"], "$defs": {"n": node}}
+        "put",
+        "",
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/n"}}, "required": ["x"], "$defs": {"n": node}},
     )
     value = {"name": "a", "below": [{"name": "b", "below": [{"name": "c"}]}, {}]}
     text = M3.write_calls([ToolCall("1", "put", {"x": value}, "")])
@@ -110,7 +112,9 @@ REFUSED = {
 
 @pytest.mark.parametrize(("keyword", "schema"), REFUSED.items(), ids=REFUSED)
 def test_what_elements_cannot_say_is_refused_or_checked_afterwards(keyword: str, schema: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedSchemaError, match=f"'{keyword}' cannot be enforced exactly: the model's tool format"):
+    with pytest.raises(
+        UnsupportedSchemaError, match=f"'{keyword}' cannot be enforced exactly: the model's tool format"
+    ):
         allows(tool_with(schema), "")
     ExpectedReply(M3, plan_tools((tool_with(schema, strict=False),), "required"), None, "none").grammar()
 
