@@ -9,6 +9,7 @@ than tells whether it still is.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -46,9 +47,11 @@ class _Job:
     plan: Plan
     unread: deque[Piece]
     release_at: float  # when its requests begin to compute, too
-    meet_at: int  # tokens that they compute first, in which time the others are expected to be read
-    ends_at: int  # tokens
-    read_from: int  # tokens before what of it is in the pool
+    begins_at: int  # tokens, as all that follow
+    meet_at: int  # up to where they compute first, in which time the others are expected to be read
+    ends_at: int
+    chunk: int  # that they compute of that in a step: a longer one would leave the readers without work
+    read_from: int  # before what of it is in the pool
     counted_until: float  # of the seconds that reading took
     reading: deque[tuple[Piece, Future[_Found]]] = field(default_factory=deque)
 
@@ -66,8 +69,9 @@ class _Job:
     def release(self) -> None:
         """Let its requests compute, up to what is read or will be."""
         for request in self.requests:
-            request.on_disk = "done"
-            request.read_from = self.meet_at if request.kv.num_computed_tokens < self.meet_at else self.read_from
+            request.on_disk, num_computed = "done", max(request.kv.num_computed_tokens, self.begins_at)
+            is_near = num_computed >= self.meet_at
+            request.read_from = self.read_from if is_near else min(num_computed + self.chunk, self.meet_at)
 
 
 class Restore:
@@ -155,11 +159,23 @@ class Restore:
     def _begin(self, request: Request, plan: Plan, tokens_per_second: float | None) -> None:
         way = self._rates.choose(plan.num_bytes, plan.num_tokens, tokens_per_second)
         pieces = plan.pieces if way.name != "compute" else plan.pieces[:1]
-        block_size, now = self._kv.block_size, time.perf_counter()
-        end = len(plan.hashes) * block_size
-        num_to_compute = way.num_to_compute // block_size * block_size
-        meet_at = end - plan.num_tokens + num_to_compute if way.name == "both" else 0
-        job = _Job([request], plan, deque(pieces), now + way.patience, meet_at, end, end, now)
+        size, now = self._kv.block_size, time.perf_counter()
+        end = len(plan.hashes) * size
+        begin = end - plan.num_tokens
+        part_read = 1 - way.num_to_compute / plan.num_tokens
+        num_chunks = max(math.ceil(part_read * len(pieces) / (NUM_PIECES // 2)), 1)
+        job = _Job(
+            requests=[request],
+            plan=plan,
+            unread=deque(pieces),
+            release_at=now + way.patience,
+            begins_at=begin,
+            meet_at=begin + way.num_to_compute // size * size if way.name == "both" else 0,
+            ends_at=end,
+            chunk=math.ceil(way.num_to_compute / num_chunks / size) * size,
+            read_from=end,
+            counted_until=now,
+        )
         request.on_disk = "read"
         self._store.touch(self._keys.of("full", block_hash) for block_hash in plan.hashes)
         self._jobs.append(job)
