@@ -1,6 +1,7 @@
 """A small model that drafts: no token of the output is another one for it, whatever it says."""
 
 from itertools import islice
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -89,3 +90,19 @@ def test_a_bad_name_of_a_draft_model_is_named(value: object) -> None:
 def test_a_draft_model_that_nobody_would_ask_is_an_error() -> None:
     with pytest.raises(ValueError, match="draft_model='demo' needs speculation='auto' or a number of tokens"):
         EngineConfig(speculation="off", draft_model="demo")
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight"),
+    [
+        ("qwen3_5", "mtp.layers.0.self_attn.q_proj.weight"),
+        ("deepseek_v3", "model.layers.61.eh_proj.weight"),
+        ("glm4_moe", "model.layers.4.eh_proj.weight"),
+        ("mimo", "model.mtp_layers.0.input_proj.weight"),
+    ],
+)
+def test_mlx_lm_loads_no_head_that_predicts_several_tokens(kind: str, weight: str) -> None:
+    """Where this fails, such a head can be a source of drafts, and docs/speculation.md says that it cannot."""
+    model: Any = tiny(kind)
+    assert not any("mtp" in name or "eh_proj" in name for name, _ in model.named_modules())
+    assert model.sanitize({weight: mx.zeros((2, 2))}) == {}
