@@ -113,6 +113,25 @@ def events_of(response: httpx.Response) -> list[Any]:
     return [json.loads(line) if line.startswith("{") else line for line in lines]
 
 
+def merged_chunks(chunks: list[Any], index: int = 0) -> dict[str, Any]:
+    """What a client makes of the chunks of one choice."""
+    message: dict[str, Any] = {"content": "", "reasoning_content": "", "calls": {}, "finish_reason": None}
+    for chunk in chunks:
+        for choice in chunk["choices"] if isinstance(chunk, dict) else ():
+            if choice["index"] != index:
+                continue
+            delta = choice["delta"]
+            message["content"] += delta.get("content") or ""
+            message["reasoning_content"] += delta.get("reasoning_content") or ""
+            for piece in delta.get("tool_calls", ()):
+                call = message["calls"].setdefault(piece["index"], {"arguments": ""})
+                call |= {key: piece[key] for key in ("id", "type") if key in piece}
+                call["name"] = piece["function"].get("name", call.get("name"))
+                call["arguments"] += piece["function"].get("arguments", "")
+            message["finish_reason"] = choice["finish_reason"] or message["finish_reason"]
+    return message
+
+
 @contextmanager
 def listening(
     replies: Sequence[str] | Callable[[str], str] | Engine,

@@ -73,7 +73,7 @@ async def test_vectors_are_the_embedders_own_in_both_encodings(app: Gate) -> Non
     assert numbers["usage"]["prompt_tokens"] == 3 + 6
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.long)])
 async def test_in_half_precision_texts_of_all_lengths_in_one_batch_have_finite_vectors(
     tmp_path: Path, dtype: Any
 ) -> None:
