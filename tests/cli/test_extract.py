@@ -2,7 +2,11 @@
 
 import errno
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +20,7 @@ from mlx_agent_llm.cli.extract.run import _PaceColumn
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.testing import ScriptedModel
 from tests.support.engines import MakeEngine
+from tests.support.servers import wait_until
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
 Run = Callable[..., tuple[int, str]]
@@ -128,6 +133,33 @@ def test_the_rate_and_what_is_left_are_those_since_the_beginning() -> None:
     assert _PaceColumn().render(task).plain == "0.50/s, 0:00:08 left"
     task.completed = 0
     assert _PaceColumn().render(task).plain == ""
+
+
+SLOW = """
+from mlx_agent_llm import Engine, EngineConfig
+from mlx_agent_llm.testing import ScriptedModel
+model = ScriptedModel(lambda prompt: '{"city": "%s"}' % ("Rome" if "Rome" in prompt else "x" * 8000))
+config = EngineConfig(kv_cache_tokens=16384, max_model_len=8192, check_model=False)
+Engine.load = lambda name: Engine.from_parts(model, model.tokenizer, config)
+from mlx_agent_llm.cli import main
+main()
+"""
+
+
+@pytest.mark.long
+def test_an_interrupted_run_keeps_what_was_written_and_says_nothing(folder: Path) -> None:
+    (folder / "schema.json").write_text('{"properties": {"city": {"type": "string"}}, "required": ["city"]}')
+    command = [sys.executable, "-c", SLOW, "extract", "schema.json", "a.txt", "b.md", "--max-tokens", "8000",
+               "-o", "out.jsonl"]  # fmt: skip
+    listen = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # where the tests run in the background it is ignored
+    with subprocess.Popen(command, cwd=folder, stdout=-1, stderr=-1, text=True, preexec_fn=listen) as process:
+        wait_until(lambda: (folder / "out.jsonl").exists() and (folder / "out.jsonl").stat().st_size > 0, 100)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in stderr, stderr
+    assert lines(folder) == {"a.txt": "Rome"}
 
 
 def test_json_tells_how_many_were_written_and_which_were_skipped(run: Run, folder: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from mlx_agent_llm import errors
 from mlx_agent_llm.cli.app import app
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.metrics import exposition
@@ -58,7 +59,8 @@ def test_every_block_can_be_read(page: Path) -> None:
 )  # fmt: skip
 def test_the_program_of_a_page_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
     blocks = [block for block in blocks_of(page) if block.language == "python" and block.why_not is None]
-    Workplace(tmp_path).run_program("\n".join(block.text for block in blocks if not block.is_included))
+    printed = Workplace(tmp_path).run_program("\n".join(block.text for block in blocks if not block.is_included))
+    assert "Logging error" not in printed, "logging tells of what its handlers raise, and goes on"
 
 
 @pytest.mark.long
@@ -124,6 +126,19 @@ def test_every_example_is_shown_and_every_page_is_in_the_menu() -> None:
     assert sorted(shown) == [str(path.relative_to(ROOT)) for path in sorted((ROOT / "examples").glob("[0-9]*.py"))]
     menu = re.findall(r"([a-z_]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert sorted(menu) == sorted(page.name for page in PAGES)
+
+
+def test_every_error_of_the_troubleshooting_page_is_one_that_there_is() -> None:
+    folders = [ROOT / "mlx_agent_llm", ROOT / "integrations"]
+    source = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    table = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = [row.partition("` |")[0] for row in re.findall(r"^\| `(\w+(?:Error|Warning).*)$", table, re.M)]
+    assert len(messages) >= 10
+    for message in messages:
+        name, _, rest = message.partition(": ")
+        assert hasattr(errors, name), message
+        for words in re.findall(r"[a-z_]+(?: [a-z_]+)+", rest):  # between what differs from case to case
+            assert words in source, message
 
 
 @pytest.mark.long
