@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -78,6 +79,25 @@ def test_costs_are_the_trials_of_a_group_added_up() -> None:
         assert all(len(row) == len(table.columns) for row in table.rows)
 
 
+def test_what_a_side_gave_up_is_not_tried_with_another_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Side] = []
+
+    class Late(nullcontext[Any]):
+        def __init__(self, side: Side, vocabulary: object) -> None:
+            super().__init__(self)
+            self.side = side
+
+        def run(self, task: Task) -> Outcome:
+            asked.append(self.side)
+            return Outcome("not within 10 s", gave_up=True) if self.side == "xgrammar" else Outcome("refused")
+
+    monkeypatch.setattr(grammar_cost, "SideProcess", Late)
+    schemas, given_up = [grammar_cost.WrittenSchema("tools", {}, [], [])], dict[tuple[Side, int], Outcome]()
+    trials = [*try_schemas(schemas, "a", TOKENIZER, given_up), *try_schemas(schemas, "b", TOKENIZER, given_up)]
+    assert asked == ["ours", "llguidance", "xgrammar", "ours", "llguidance"]
+    assert [trial.outcome.refusal for trial in trials if trial.side == "xgrammar"] == ["not within 10 s"] * 2
+
+
 @pytest.mark.long
 def test_a_side_that_takes_too_long_is_ended_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema_trial, "SCHEMA_TIMEOUT", 3.0)
@@ -91,7 +111,7 @@ def test_a_side_that_takes_too_long_is_ended_and_begins_anew(monkeypatch: pytest
 @pytest.mark.long
 def test_every_side_runs_in_a_process_of_its_own() -> None:
     sample = sample_schemas(2)
-    trials = list(try_schemas(sample.schemas, "bytes", TOKENIZER))
+    trials = list(try_schemas(sample.schemas, "bytes", TOKENIZER, {}))
     assert [cost.side for cost in side_costs(trials, lambda trial: trial.vocabulary)] == list(SIDES)
     ours = [trial.outcome for trial in trials if trial.side == "ours" and trial.corpus == "tools"]
     assert len(ours) == 2 and all(not one.refusal and not one.num_wrong for one in ours)

@@ -1,4 +1,4 @@
-"""Schemas of 10 MB and texts without end are refused before much is computed."""
+"""Schemas of 10 MB and texts without end are refused before much is computed, and large ones are read at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ LARGE: dict[str, Any] = {
     "one text": {"const": "x" * 10**7},
     "constants": {"enum": [f"value {index}" for index in range(700_000)]},
 }
+
+
+def seconds_of(schema: dict[str, Any]) -> float:
+    begin = time.process_time()
+    read_constraint(JSONSchema(schema))
+    return time.process_time() - begin
+
+
+def test_nine_thousand_unknown_keywords_are_annotations_within_a_second() -> None:
+    assert seconds_of({"type": "string", **{f"unknown{index}": 1 for index in range(9000)}}) < 1
+
+
+@pytest.mark.long
+def test_as_many_constants_as_there_may_be_are_read_within_ten_seconds_of_a_loaded_machine() -> None:
+    assert seconds_of({"enum": [f"value {index}" for index in range(230_000)]}) < 10
 
 
 @pytest.mark.parametrize("name", LARGE)

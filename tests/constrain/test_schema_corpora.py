@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import time
@@ -75,6 +76,7 @@ def test_all_texts_are_valid_and_what_is_not_valid_is_no_text(corpus: str) -> No
 def test_nearly_all_schemas_are_compiled_and_the_rest_is_refused_with_its_place(corpus: str) -> None:
     refused, seconds = [], []
     for named in schemas_of(corpus):
+        gc.freeze()  # the collector's passes over what earlier schemas left are not this one's
         begin = time.process_time()
         try:
             compile_schema(named)
@@ -83,6 +85,8 @@ def test_nearly_all_schemas_are_compiled_and_the_rest_is_refused_with_its_place(
         seconds.append(time.process_time() - begin)
     seconds.sort()
     print(f"{corpus}: {len(seconds) - len(refused)} of {len(seconds)}", *refused, sep="\n")
-    print(f"compiled in {seconds[len(seconds) // 2] * 1e3:.1f} ms (median), at most {seconds[-1]:.2f} s of one core")
+    p50, p99 = (1e3 * seconds[len(seconds) * share // 100] for share in (50, 99))
+    print(f"compiled in {p50:.1f} ms (median), {p99:.0f} ms (p99), at most {seconds[-1]:.2f} s of one core")
     assert len(seconds) - len(refused) >= LEAST_COMPILED[corpus] * len(seconds)
-    assert seconds[-1] < 10
+    assert seconds[-1] < 6
+    gc.unfreeze()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from mlx_agent_llm.constrain.schema.read.keywords import FORMS
 from mlx_agent_llm.constrain.schema.read.vocabulary import VOCABULARY
 from mlx_agent_llm.constrain.schema.values.formats import NUMBER_FORMATS, STRING_FORMATS
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.request.constraints import content_key, kept_key
 from mlx_agent_llm.request.schema_dialect import ANNOTATIONS, DIALECTS, FORMATS, SILENT, dialect_of, near_miss
 
 # Keywords of configuration files and generators that resemble none of JSON Schema's.
@@ -79,3 +82,20 @@ def test_documents_are_schemas_by_uri(documents: Any) -> None:
 def test_the_key_tells_documents_and_separators_apart() -> None:
     keys = {JSONSchema({}).key, JSONSchema({}, separators=(",", ":")).key, JSONSchema({}, documents={"a": {}}).key}
     assert len(keys) == 3
+
+
+def test_documents_that_come_again_are_written_as_one_text_and_others_are_told_apart() -> None:
+    document = {"$defs": {"a": {"enum": [1, "1", None, True]}}}
+    text = kept_key("document", document)
+    assert kept_key("document", json.loads(json.dumps(document))) is text
+    assert kept_key("document", OrderedDict(document)) == text == content_key("document", document)
+    changed = {"$defs": {"a": {"enum": [1.0, "1", None, True]}}}
+    assert JSONSchema({}, documents={"a": document}).key != JSONSchema({}, documents={"a": changed}).key
+    document["$defs"]["a"]["enum"].append(2)
+    assert kept_key("document", document) == content_key("document", document) != text
+
+
+def test_documents_that_are_no_json_are_refused() -> None:
+    for value in ({1, 2}, float("nan"), "\ud800", b"a", object()):
+        with pytest.raises(ConstraintError, match="document is not JSON"):
+            JSONSchema({}, documents={"a": {"const": value}})

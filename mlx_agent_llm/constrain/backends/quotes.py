@@ -54,8 +54,8 @@ def _join(node: Language, parts: list[Reach]) -> Reach:
             return reduce(_either, parts)
         case regular.Intersection():
             return tuple(reduce(int.__and__, states) for states in zip(*parts, strict=True))
-        case regular.Repeat(least_count=least):
-            return _repeated(parts[0], least)
+        case regular.Repeat(least_count=least, most_count=most):
+            return _repeated(parts[0], least, most)
     return (_EVERY,) * len(_SAME)
 
 
@@ -65,10 +65,11 @@ def _of_characters(chars: CharSet) -> Reach:
     return reduce(_either, kinds, (0,) * len(_SAME))
 
 
-def _repeated(item: Reach, least: int) -> Reach:
-    """Of `least` or more items; after as many as there are states nothing new comes."""
-    several = [*accumulate([item] * len(_SAME), _then)]
-    return reduce(_either, several if least else [_SAME, *several])
+def _repeated(item: Reach, least: int, most: int | None) -> Reach:
+    """Of so many items; of more than there are states, of any number: nothing new comes then."""
+    powers = [*accumulate([item] * len(_SAME), _then, initial=_SAME)]
+    counted = powers[least : most + 1] if most is not None and most < len(powers) else powers[min(least, 1) :]
+    return reduce(_either, counted)
 
 
 def _then(first: Reach, second: Reach) -> Reach:
