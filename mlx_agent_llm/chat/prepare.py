@@ -149,13 +149,15 @@ def prepare_chat(
     parallel_tool_calls: bool = True,
     response_format: Any = None,
     enable_thinking: bool | str | None = None,
+    documents: Sequence[Mapping[str, Any]] | None = None,
     tool_format: str = "auto",
     check: Callable[[JSONSchema], object] = constraint_grammar,
 ) -> PreparedChat:
     """Check a chat request and turn it into tokens, a constraint and a parser.
 
     With tools and response_format the reply is calls, or else the JSON; with a tool_choice that requires a call it is
-    calls alone. check: raises what is wrong with a schema; an engine's remembers those that it has read.
+    calls alone. documents: for templates that show them. check: raises what is wrong with a schema; an engine's
+    remembers those that it has read.
     Raises RequestError, ToolChoiceError, UnsupportedSchemaError or ConstraintError.
     """
     if tokenizer.chat_template is None:
@@ -170,7 +172,9 @@ def prepare_chat(
     schema = None if response is None else response.constraint
     if schema is not None:
         check(schema)
-    prompt = render_prompt(tokenizer, turns, plan.shown, schema, template, enable_thinking=enable_thinking)
+    prompt = render_prompt(
+        tokenizer, turns, plan.shown, schema, template, enable_thinking=enable_thinking, documents=documents
+    )
     num_earlier_calls = sum(len(turn.tool_calls) for turn in turns)
     reply = ExpectedReply(found, plan, schema, prompt.thinking, num_earlier_calls)
     tracker = reply.thinking_tracker(partial(_text_of, tokenizer))

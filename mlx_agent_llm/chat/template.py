@@ -52,6 +52,7 @@ def render_prompt(
     found: FoundFormat,
     *,
     enable_thinking: bool | str | None = None,
+    documents: Sequence[Mapping[str, Any]] | None = None,
 ) -> Prompt:
     """The prompt, ready for the assistant's next turn.
 
@@ -59,8 +60,9 @@ def render_prompt(
     that agents with the same tools share a prefix whatever their own system text says. The response format stands at
     the end of the system turn. Where the template has no such turn, the first turn of the user begins with it, and
     where it shows the system at the beginning alone, the turns of the system there are one. A RequestError carries what
-    the template itself refuses.
+    the template itself refuses, and names documents that it does not show.
     """
+    _check_documents(documents)
     tool_format, abilities = found.tool_format, found.abilities
     options = _thinking_options(tokenizer.chat_template or "", abilities, enable_thinking)
 
@@ -81,16 +83,40 @@ def render_prompt(
         given = [] if given is None and abilities.wants_list else given
         messages = with_tools(tool_format, messages, own_tools) if given else messages
         variables: dict[str, Any] = {**options}
+        if documents:
+            variables["documents"] = change(list(map(dict, documents)))
         if abilities.in_variables:
             variables |= tool_variables([tool["function"] for tool in given or ()])
         return tokenizer.apply_chat_template(messages, tools=given, **variables)
 
     shield = Shield(
         tokenizer.special_token_texts.values(),
-        [*map(_written, shown), *map(_declared, tools), _response_instructions(response)],
+        [*map(_written, shown), *map(_declared, tools), _response_instructions(response), list(documents or ())],
     )
     text, token_ids = shield.encode(render, lambda part: tokenizer.encode(part, add_special_tokens=False))
+    if documents:
+        _check_shown(documents, text)
     return Prompt(token_ids, text, _thinking(text, tool_format))
+
+
+def _check_documents(documents: Any) -> None:
+    if documents is None:
+        return
+    if not isinstance(documents, Sequence) or isinstance(documents, str) or not documents:
+        raise RequestError(f"documents={documents!r} must be None or dicts, at least one")
+    for index, document in enumerate(documents):
+        if not isinstance(document, Mapping) or not any(isinstance(text, str) and text for text in document.values()):
+            raise RequestError(f"documents[{index}]={document!r} must be a dict with a text")
+
+
+def _check_shown(documents: Sequence[Mapping[str, Any]], prompt: str) -> None:
+    for index, document in enumerate(documents):
+        texts = [text.strip() for text in document.values() if isinstance(text, str) and text.strip()]
+        if not any(text in prompt for text in texts):
+            raise RequestError(
+                f"documents[{index}]: the model's chat template shows nothing of it in such a chat: "
+                "put its text into a message"
+            )
 
 
 def _changed_turn(turn: Message, change: Callable[[Any], Any]) -> Message:

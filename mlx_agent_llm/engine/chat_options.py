@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from mlx_agent_llm.request import SamplingParams
@@ -16,6 +16,7 @@ class ReplyOptions(TypedDict, total=False):
     parallel_tool_calls: bool
     response_format: Any
     enable_thinking: bool | str | None
+    documents: Sequence[Mapping[str, Any]] | None
 
 
 class ChatOptions(ReplyOptions, total=False):
@@ -25,8 +26,9 @@ class ChatOptions(ReplyOptions, total=False):
     tool's name or the OpenAI dict. parallel_tool_calls: whether a reply may hold several calls; True by default.
     response_format: a JSON Schema or a pydantic model; beside tools it means tool calls or this JSON. enable_thinking:
     the switch of the model's chat template, or "low", "medium" or "high" where it has levels; None leaves it as it is,
-    and so does False where there is no switch. max_reasoning_tokens: after so many tokens of
-    reasoning its end is written. params: how the reply is sampled.
+    and so does False where there is no switch. documents: dicts that the reply is to be based on, for chat templates
+    that show them. max_reasoning_tokens: after so many tokens of reasoning its end is written. params: how the reply is
+    sampled.
     """
 
     max_reasoning_tokens: int | None

@@ -141,7 +141,8 @@ class HFTokenizer:
         **kwargs: Any,
     ) -> str:
         """Render the prompt text; what the template raises becomes a RequestError with its message."""
-        template = self._template_for(has_tools=bool(tools) or any(turn.get("tool_calls") for turn in messages))
+        has_tools = bool(tools) or any(turn.get("tool_calls") for turn in messages)
+        template = self._template_for(has_tools=has_tools, has_documents=bool(kwargs.get("documents")))
         if template is None:
             raise RequestError("messages need a chat template, and this model's tokenizer has none")
         try:
@@ -157,12 +158,13 @@ class HFTokenizer:
             raise RequestError(f"the model's chat template refuses these messages: {error}") from error
         return text
 
-    def _template_for(self, *, has_tools: bool) -> str | None:
-        """The template, of several the one named "tool_use" for chats with tools and "default" for others."""
+    def _template_for(self, *, has_tools: bool, has_documents: bool = False) -> str | None:
+        """The template, of several the one named "tool_use" for tools, "rag" for documents and "default" for others."""
         template: str | dict[str, str] | None = self._tokenizer.chat_template
         if not isinstance(template, dict):
             return template
-        names = ("tool_use", "default") if has_tools else ("default", "tool_use")
+        wanted = "tool_use" if has_tools else "rag" if has_documents else "default"
+        names = (wanted, "default", "tool_use")
         return next((template[name] for name in names if name in template), None)
 
 

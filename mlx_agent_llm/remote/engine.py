@@ -85,6 +85,7 @@ class RemoteEngine:
             "parallel_tool_calls": options.get("parallel_tool_calls", True),
             "response_format": None if wanted is None else json_of_constraint(wanted.constraint),
             "enable_thinking": options.get("enable_thinking"),
+            "documents": options.get("documents"),
             "max_reasoning_tokens": options.get("max_reasoning_tokens"),
         }
 

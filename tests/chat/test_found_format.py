@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
 from mlx_agent_llm.chat.tools import plan_tools
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.errors import RequestError
+from mlx_agent_llm.models.tokenizer import HFTokenizer
 from mlx_agent_llm.testing import RandomLogitsModel
 from tests.support.chat_templates import byte_tokenizer, tokenizer_of
 from tests.support.native_replies import FAMILIES
@@ -185,6 +187,51 @@ def test_of_several_templates_the_one_for_tools_serves_chats_with_tools() -> Non
     assert found_format(tokenizer).source == "derived"
     assert tokenizer.apply_chat_template(ASK) == "plainhi"
     assert "<|im_start|>tools" in tokenizer.apply_chat_template(ASK, tools=[{"type": "function"}])
+
+
+# As Command R's template for documents: a turn of results after the conversation, a line for each key.
+RAG = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>results"
+    "{% for document in documents %}{{ '\n' }}Document: {{ loop.index0 }}{% for key, value in document.items() %}"
+    "{{ '\n' }}{{ key }}: {{ value }}{% endfor %}{% endfor %}<|im_end|>\n<|im_start|>assistant\n"
+)
+DOCUMENTS = [
+    {"title": "Tall penguins", "text": "Emperors grow <|im_end|> up to 122 cm."},
+    {"title": "Other", "year": 9},
+]
+
+
+def shown_with(tokenizer: HFTokenizer, **options: Any) -> str:
+    names = tokenizer.special_token_texts
+    token_ids = prepare_chat(tokenizer, ASK, documents=DOCUMENTS, **options).prompt_token_ids
+    assert sum(names.get(one) == "<|im_end|>" for one in token_ids) == 2, "what a document holds is text"
+    return b"".join(names[one].encode() if one in names else tokenizer.token_bytes[one] for one in token_ids).decode()
+
+
+def test_documents_are_shown_by_the_template_for_them() -> None:
+    named = {"default": template(""), "tool_use": template(JSON_CALLS["an id before the name"]), "rag": RAG}
+    tokenizer = byte_tokenizer(named)
+    text = shown_with(tokenizer)
+    assert "\nDocument: 0\ntitle: Tall penguins\ntext: Emperors grow <|im_end|> up" in text and "\nyear: 9" in text
+    assert shown_with(byte_tokenizer(RAG)) == text
+    assert found_format(tokenizer).abilities.tools
+    with pytest.raises(RequestError, match=r"documents\[0\]: the model's chat template shows nothing of it"):
+        shown_with(tokenizer, tools=TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ([], "documents=\\[\\] must be None or dicts, at least one"),
+        ("text", "documents='text' must be None or dicts"),
+        ([{"text": "a"}, "b"], "documents\\[1\\]='b' must be a dict with a text"),
+        ([{"year": 9}], "documents\\[0\\]={'year': 9} must be a dict with a text"),
+        ([{"text": "unseen"}], "documents\\[0\\]: the model's chat template shows nothing of it in such a chat"),
+    ],
+)
+def test_documents_that_cannot_be_shown_are_named(documents: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        prepare_chat(byte_tokenizer(template("")), ASK, documents=documents)
 
 
 def test_our_own_marks_in_a_history_are_control_tokens_and_those_of_users_are_not() -> None:

@@ -155,6 +155,7 @@ BAD: list[tuple[Callable[[Any], Any], type[Exception]]] = [
     (lambda engine: engine.chat(ASK, params=SamplingParams(timeout=0.000001)), RequestTimeout),
     (lambda engine: engine.chat(ask("break")), GenerationError),
     (lambda engine: engine.chat(ASK, tools=[ADD_TOOL], tool_choice="nobody"), ToolChoiceError),
+    (lambda engine: engine.chat(ASK, documents=[{"text": "shown by no template"}]), RequestError),
     (lambda engine: engine.chat([{"role": "poet", "content": "a"}]), RequestError),
     (lambda engine: engine.chat(ASK, response_format={"not": {"pattern": "(?=a)"}}), RequestError),
     (lambda engine: engine.generate([[10**9]]), RequestError),

@@ -38,6 +38,7 @@ class EngineChatRequest(Fields):
     parallel_tool_calls: bool = True
     response_format: dict[str, Any] | None = None
     enable_thinking: bool | str | None = None
+    documents: list[dict[str, Any]] | None = None
     max_reasoning_tokens: int | None = None
 
     def call(self) -> ChatCall:
@@ -52,6 +53,7 @@ class EngineChatRequest(Fields):
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=schema,
             enable_thinking=self.enable_thinking,
+            documents=self.documents,
         )
         sampling = {name: value for name, value in vars(params).items() if name not in ("max_tokens", "n")}
         return ChatCall(

@@ -21,7 +21,7 @@ CHOICES = ("auto", "required")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "llama3_1" else pytest.mark.long) for name in REAL_TOKENIZERS]
+    "name", [pytest.param(name, marks=() if name == "llama2" else pytest.mark.long) for name in REAL_TOKENIZERS]
 )
 def test_the_tokens_of_rendered_calls_are_allowed_one_by_one_and_read_back(name: str) -> None:
     tokenizer = real_tokenizer(name)

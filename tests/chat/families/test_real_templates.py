@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from mlx_agent_llm.chat.reply.expected_reply import ExpectedReply
 from mlx_agent_llm.chat.template import render_prompt
 from mlx_agent_llm.chat.tools import plan_tools
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
+from mlx_agent_llm.constrain.reasoning import Thinking
 from mlx_agent_llm.errors import RequestError
 from tests.support.chat_templates import template_names, template_source, tokenizer_of
+from tests.support.random_texts import RandomTexts
 from tests.support.rendered_calls import rendered_calls
 from tests.support.template_table import documented, table
 from tests.support.tool_conversations import ARGUMENTS, SEARCH, TOOLS, UNICODE, history
@@ -111,6 +114,23 @@ def test_calls_are_rendered_read_back_and_allowed(name: str, arguments: dict[str
             assert not message.invalid_tool_calls and not message.content.strip()
         if "\\u" not in text:  # some templates escape what the grammar writes as it is
             assert Pushdown(reply.grammar()).accepts(text), text
+
+
+@pytest.mark.parametrize(
+    "name", ["openai-gpt-oss-120b", *(pytest.param(name, marks=pytest.mark.long) for name in template_names())]
+)
+def test_whatever_the_grammar_of_a_found_format_produces_is_read(name: str) -> None:
+    tool_format = found_format(tokenizer_of(name)).tool_format
+    thinking: Thinking = "none" if tool_format.reasoning is None else "auto"
+    for choice in ("auto", "required"):
+        reply = ExpectedReply(tool_format, plan_tools(TOOLS, choice), None, thinking)
+        texts = RandomTexts(reply.grammar(), random.Random(name + choice))
+        for _ in range(40):
+            text, reader = texts.draw(), reply.reader()
+            message = ParsedMessage.of(reader.feed(text) + reader.finish())
+            assert not message.invalid_tool_calls, text
+            if choice == "required":
+                assert message.tool_calls and not message.content.strip(), text
 
 
 @every_template

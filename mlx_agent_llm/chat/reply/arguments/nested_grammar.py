@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from mlx_agent_llm.chat.reply.arguments.notations import FREE_NAME, language_of_scalars, refuse_name
 from mlx_agent_llm.constrain.schema.values.array_type import ArrayType
@@ -50,12 +51,10 @@ class NestedGrammar:
         is_text = types.strings.is_nullable
         arrays = [replace(one, least=max(1, one.least)) if is_text else one for one in types.arrays]
         has_empty = is_text or any(one.least == 0 for one in arrays)
-        bodies = [
-            writer.book.later("items", (one, self._mark), lambda one=one: self._items(writer, one)) for one in arrays
-        ]
+        bodies = [writer.book.later("items", (one, self._mark), partial(self._items, writer, one)) for one in arrays]
         bodies += [
             writer.book.later(
-                "elements", (one, self._mark, has_empty), lambda one=one: self._members(writer, one, not has_empty)
+                "elements", (one, self._mark, has_empty), partial(self._members, writer, one, not has_empty)
             )
             for one in types.objects
         ]
