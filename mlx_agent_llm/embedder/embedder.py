@@ -81,7 +81,7 @@ class Embedder(ServedModel):
         return await self.aembed_tokens(await asyncio.to_thread(self.tokenize, texts, prompt_name=prompt_name))
 
     def tokenize(self, texts: Sequence[str], *, prompt_name: str | None = None) -> TokenizedTexts:
-        """The tokens that embed would read of texts, and how many of the texts it would cut."""
+        """The tokens that embed would read of texts, and which of the texts it would cut."""
         check_texts("texts", texts)
         prompt = self._prompt(prompt_name)
         return self._loaded.tokenizer.tokenize([prompt + text for text in texts])

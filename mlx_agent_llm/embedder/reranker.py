@@ -10,11 +10,11 @@ from typing import Self
 import numpy as np
 
 from mlx_agent_llm.config import Device, DType
-from mlx_agent_llm.embedder.calls import Call, Vectors
+from mlx_agent_llm.embedder.calls import Vectors
 from mlx_agent_llm.embedder.served_model import ServedModel, preflight
 from mlx_agent_llm.embedder.texts import check_text, check_texts
 from mlx_agent_llm.errors import GenerationError, RequestError
-from mlx_agent_llm.models.embedders import LoadedReranker, load_reranker
+from mlx_agent_llm.models.embedders import LoadedReranker, TokenizedTexts, load_reranker
 from mlx_agent_llm.process.memory_ledger import open_models
 
 
@@ -65,12 +65,11 @@ class Reranker(ServedModel):
         A pair of more than max_tokens tokens loses the end of its longer text, of which the first time is told in a
         UserWarning. What is no text is a RequestError.
         """
-        return _finish(self._start(query, documents).future.result())
+        return _finish(self._submit(self.tokenize(query, documents), width=1).future.result())
 
     async def ascore(self, query: str, documents: Sequence[str]) -> Vectors:
         """Like score; tokens are made on another thread, too, so that the event loop goes on."""
-        call = await asyncio.to_thread(self._start, query, documents)
-        return _finish(await asyncio.wrap_future(call.future))
+        return await self.ascore_tokens(await asyncio.to_thread(self.tokenize, query, documents))
 
     def rank(self, query: str, documents: Sequence[str], top_n: int | None = None) -> list[RankedDocument]:
         """The documents by their scores, the best first, of equal ones the earlier first; at most top_n."""
@@ -80,12 +79,22 @@ class Reranker(ServedModel):
     async def arank(self, query: str, documents: Sequence[str], top_n: int | None = None) -> list[RankedDocument]:
         """Like rank, for an event loop."""
         _check_top_n(top_n)
-        return _rank(await self.ascore(query, documents), top_n)
+        return await self.arank_tokens(await asyncio.to_thread(self.tokenize, query, documents), top_n)
 
-    def _start(self, query: str, documents: Sequence[str]) -> Call:
+    def tokenize(self, query: str, documents: Sequence[str]) -> TokenizedTexts:
+        """The tokens that score would read of the query and each document, and which of the pairs it would cut."""
         check_text("query", query)
         check_texts("documents", documents)
-        return self._submit(self._tokenizer.tokenize_pairs([(query, document) for document in documents]), width=1)
+        return self._tokenizer.tokenize_pairs([(query, document) for document in documents])
+
+    async def ascore_tokens(self, tokens: TokenizedTexts) -> Vectors:
+        """The scores of what tokenize gave."""
+        return _finish(await asyncio.wrap_future(self._submit(tokens, width=1).future))
+
+    async def arank_tokens(self, tokens: TokenizedTexts, top_n: int | None = None) -> list[RankedDocument]:
+        """The documents of what tokenize gave, ranked as by rank."""
+        _check_top_n(top_n)
+        return _rank(await self.ascore_tokens(tokens), top_n)
 
 
 def _finish(scores: Vectors) -> Vectors:

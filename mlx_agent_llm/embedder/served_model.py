@@ -87,7 +87,7 @@ class ServedModel(Closing):
         longest = max(map(len, texts.token_ids))
         if self._kv_cache_tokens is not None and longest > self._kv_cache_tokens:
             raise CapacityError(f"a text of {longest} tokens is longer than kv_cache_tokens={self._kv_cache_tokens}")
-        self._warning.tell(texts.num_truncated, len(texts.token_ids), self.max_tokens)
+        self._warning.tell(len(texts.truncated), len(texts.token_ids), self.max_tokens)
         call = Call(texts.token_ids, texts.num_first, width)
         self._worker.add(call)
         return call

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
 from uuid import uuid4
 
 from starlette.requests import Request
 
-from mlx_agent_llm.embedder import Embedder
+from mlx_agent_llm.embedder import Embedder, Reranker
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.server.api_error import invalid
 from mlx_agent_llm.server.gate import visit_of
@@ -40,29 +39,6 @@ class OpenReplies:
         return cancel is not None
 
 
-class RankedText(Protocol):
-    """A document's place in the list that was ranked, and its score."""
-
-    @property
-    def index(self) -> int:
-        """The place."""
-
-    @property
-    def score(self) -> float:
-        """The higher, the better the document answers."""
-
-
-class Ranker(Protocol):
-    """What ranks documents by how well they answer a query."""
-
-    @property
-    def model_name(self) -> str:
-        """What it is asked for by."""
-
-    async def arank(self, query: str, documents: Sequence[str], top_n: int | None = None) -> Sequence[RankedText]:
-        """The documents, the best first; at most top_n."""
-
-
 @dataclass
 class Service:
     """One server's state; embedder, reranker: models that are served beside those that generate, by their own names."""
@@ -70,7 +46,7 @@ class Service:
     models: ServedModels
     settings: ServerSettings
     embedder: Embedder | None = None
-    reranker: Ranker | None = None
+    reranker: Reranker | None = None
     open_replies: OpenReplies = field(default_factory=OpenReplies)
     stored: ResponseStore = field(init=False)
 

@@ -200,7 +200,7 @@ def test_a_document_that_is_too_long_loses_its_end_and_the_question_stays(tmp_pa
     judge = loaded.tokenizer
     assert isinstance(judge, Judge) and judge.max_tokens == 2000
     tokenized = judge.tokenize_pairs([("a", "b" * 3000), ("a", "b")])
-    assert (len(tokenized.token_ids[0]), tokenized.num_truncated) == (2000, 1)
+    assert (len(tokenized.token_ids[0]), tokenized.truncated) == (2000, [0])
     assert tokenized.token_ids[0][-20:] == tokenized.token_ids[1][-20:]
 
 

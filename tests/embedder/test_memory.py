@@ -14,6 +14,8 @@ from mlx_agent_llm.core.forward.runner import ModelRunner
 from mlx_agent_llm.embedder import memory
 from mlx_agent_llm.engine import preflight
 from mlx_agent_llm.errors import UnsupportedModelError
+from mlx_agent_llm.models.embedders import TextBatch, UnreadTextModel, load_embedder
+from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.testing import ByteTokenizer, tiny_model
 from tests.support.embedders import (
     demo_embedder_folder,
@@ -105,6 +107,26 @@ def test_a_causal_embedder_that_pages_otherwise_than_mlx_lm_is_refused(
     monkeypatch.setattr(ModelRunner, "forward", lambda self, batch, mask: forward(self, batch, mask)[:, ::-1])
     with pytest.raises(UnsupportedModelError, match=r"mlx_lm\.models\.qwen2: over paged layers"):
         Embedder.load(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert"])
+def test_a_long_text_takes_what_is_estimated_and_not_all_its_scores_at_once(model_type: str, tmp_path: Path) -> None:
+    length = 2000
+    write_tiny_encoder(tmp_path, model_type, max_position_embeddings=length)
+    model = load_embedder(str(tmp_path), device="cpu").model
+    unread = UnreadTextModel(model, 64, length, 0, None)
+    estimated = memory.memory_need(unread, mx.Device(mx.cpu), kv_cache_tokens=0).step
+    lengths = mx.array([length])
+    text = TextBatch(mx.full((1, length), 5), lengths, lengths)
+    mx.eval(text)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    with default_device.set_to(mx.Device(mx.cpu)):
+        mx.eval(model(text))
+    taken = mx.get_peak_memory() - before
+    assert 0.5 < taken / estimated < 1.1
+    one_score = length**2 * mx.float32.size
+    assert taken < model.encoder.num_heads * one_score * 0.5 + model.encoder.num_biases * 2 * one_score
 
 
 @pytest.mark.long

@@ -56,16 +56,13 @@ def attend_by_numpy(query: mx.array, key: mx.array, value: mx.array, real: mx.ar
     """Attention in float32 with a softmax by numpy, of so many queries at a time that the scores are MAX_SCORES."""
     query, key, value = (x.astype(mx.float32) for x in (query * query.shape[-1] ** -0.5, key, value))
     hidden = np.where(np.asarray(real), np.float32(0), np.float32(-np.inf))
-    ones = mx.ones((key.shape[2], 1))  # a product sums three times as fast as a sum
     step = max(1, MAX_SCORES // math.prod(key.shape[:3]))
-    parts = list[mx.array]()
-    for start in range(0, query.shape[2], step):
-        rows = slice(start, start + step)
-        scores = query[:, :, rows] @ key.swapaxes(-1, -2)
-        weights = _unscaled_softmax(scores if bias is None else scores + bias[:, :, rows], hidden)
-        parts.append((weights @ value) / (weights @ ones))
-        mx.eval(parts)  # nobody needs these scores any more
-    return mx.concatenate(parts, axis=2)
+    parts = [slice(start, start + step) for start in range(0, query.shape[2], step)]
+    biases = [None if bias is None else bias[:, :, part] for part in parts]
+    return mx.concatenate(
+        [_attend_some(query[:, :, part], key, value, hidden, each) for part, each in zip(parts, biases, strict=True)],
+        axis=2,
+    )
 
 
 def bias_of_window(num_tokens: int, reach: int) -> mx.array:
@@ -91,13 +88,21 @@ def gelu_by_numpy(x: mx.array) -> mx.array:
     return half.astype(x.dtype)
 
 
-def _unscaled_softmax(scores: mx.array, hidden: NDArray[np.float32]) -> mx.array:
-    """Softmax but for the division, in the memory of the scores, which are nobody else's."""
+def _attend_some(
+    query: mx.array, key: mx.array, value: mx.array, hidden: NDArray[np.float32], bias: mx.array | None
+) -> mx.array:
+    """Queries (B, H, S, D) -> (B, H, S, D), evaluated, so that nothing holds their scores any more."""
+    scores = query @ key.swapaxes(-1, -2)
+    if bias is not None:
+        scores = scores + bias
     weights = _memory_of(scores)
     weights += hidden
     weights -= weights.max(axis=-1, keepdims=True)
     np.exp(weights, out=weights)
-    return scores
+    ones = mx.ones((key.shape[2], 1))  # a product sums three times as fast as a sum
+    attended = (scores @ value) / (scores @ ones)
+    mx.eval(attended)
+    return attended
 
 
 def _memory_of(array: mx.array) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ class GemmaEncoder(nn.Module):
         super().__init__()
         self._shape = shape
         self.num_heads = shape.num_heads
+        self.num_biases = 1  # arrays (L, L) that scores get
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = [_Layer(shape, functions, is_local) for is_local in shape.are_local]
         self.final_norm = _Norm(shape.hidden_size, shape.norm_eps)

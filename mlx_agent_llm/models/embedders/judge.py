@@ -37,7 +37,9 @@ class Judge:
         num_free = self.max_tokens - len(self._before) - len(self._after)
         asked = [self._encode(self._question(query, document)) for query, document in pairs]
         token_ids = [[*self._before, *ids[:num_free], *self._after] for ids in asked]
-        return TokenizedTexts(token_ids, list(map(len, token_ids)), sum(len(ids) > num_free for ids in asked))
+        return TokenizedTexts(
+            token_ids, list(map(len, token_ids)), [index for index, ids in enumerate(asked) if len(ids) > num_free]
+        )
 
     def read(self, logits: mx.array) -> mx.array:
         """Logits (S, vocab) -> scores (S, 1) in float32."""

@@ -39,6 +39,7 @@ class ModernEncoder(nn.Module):
         super().__init__()
         self._shape = shape
         self.num_heads = shape.num_heads
+        self.num_biases = 1  # arrays (L, L) that scores get
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.embeddings_norm = _norm(shape)
         self.layers = [_Layer(shape, functions, index) for index in range(len(shape.are_local))]

@@ -13,14 +13,14 @@ from mlx_agent_llm.models.embedders.layout import TextOptions
 
 
 class TokenizedTexts(NamedTuple):
-    """The ids of each text or pair, with those that the model puts around it, and how many were longer.
+    """The ids of each text or pair, with those that the model puts around it, and the places of those that were cut.
 
     num_first: how many of each one's ids are of the first token type; those of a pair's second text may be of another.
     """
 
     token_ids: list[list[int]]
     num_first: list[int]
-    num_truncated: int
+    truncated: list[int]
 
 
 class TextTokenizer:
@@ -51,7 +51,7 @@ class TextTokenizer:
         if self._has_more_tokens:
             self._check_known(token_ids)
         num_first = [each.type_ids.count(0) if self._has_types else len(each.ids) for each in encodings]
-        return TokenizedTexts(token_ids, num_first, sum(bool(each.overflowing) for each in encodings))
+        return TokenizedTexts(token_ids, num_first, [index for index, each in enumerate(encodings) if each.overflowing])
 
     def _check_known(self, token_ids: Sequence[list[int]]) -> None:
         for index, ids in enumerate(token_ids):

@@ -49,7 +49,7 @@ async def embeddings(request: Request) -> Response:
     if fields.dimensions not in (None, embedder.dimensions):
         raise invalid(f"dimensions={fields.dimensions} must be the model's, {embedder.dimensions}", "dimensions")
     tokens = await asyncio.to_thread(embedder.tokenize, texts, prompt_name=fields.prompt_name)
-    if tokens.num_truncated:
+    if tokens.truncated:
         raise await asyncio.to_thread(_too_long, embedder, texts, fields.prompt_name)
     vectors = await embedder.aembed_tokens(tokens)
     data = [_entry(index, vector, fields.encoding_format) for index, vector in enumerate(vectors)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from mlx_agent_llm.models.embedders import functions
 from mlx_agent_llm.models.embedders.functions import CPU, GPU
 
 
@@ -29,12 +30,16 @@ def test_gelu_leaves_its_argument_and_keeps_its_type() -> None:
     np.testing.assert_array_equal(x, before)
 
 
+@pytest.mark.parametrize("max_scores", [2**22, 700, 1])  # all queries of 240 scores each at once, some, one
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_attention_is_that_of_mlx_also_where_padding_would_score_highest(has_bias: bool) -> None:
+def test_attention_is_that_of_mlx_also_where_padding_would_score_highest(
+    has_bias: bool, max_scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functions, "MAX_SCORES", max_scores)
     query, key, value = (5 * mx.random.normal((3, 4, 20, 8)) for _ in range(3))
     lengths = mx.array([20, 1, 7])
     real = mx.arange(20)[None, None, None] < lengths[:, None, None, None]
     key = mx.where(real.swapaxes(-1, -2), key, 1000.0)
     bias = mx.random.normal((1, 4, 20, 20)) if has_bias else None
-    ours, theirs = (functions.attend(query, key, value, real, bias) for functions in (CPU, GPU))
+    ours, theirs = (of_device.attend(query, key, value, real, bias) for of_device in (CPU, GPU))
     np.testing.assert_allclose(ours, theirs, atol=1e-3)

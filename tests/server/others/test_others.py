@@ -4,10 +4,10 @@ import asyncio
 import base64
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import mlx.core as mx
@@ -15,45 +15,38 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mlx_agent_llm import Embedder
+from mlx_agent_llm import Embedder, Reranker
 from mlx_agent_llm.server.app import make_app
 from mlx_agent_llm.server.gate import Gate
 from mlx_agent_llm.server.served_models import ServedModels
 from mlx_agent_llm.server.service import Service
 from mlx_agent_llm.server.settings import ServerSettings
-from tests.support.embedders import WORDS, write_tiny_encoder
+from tests.support.embedders import WORDS, write_tiny_cross_encoder, write_tiny_encoder
 from tests.support.servers import ADD_TOOL, ASK, Visitor, ask, chat, client_of, scripted_engine, service_of, serving
-
-
-class Ranked(NamedTuple):
-    index: int  # type: ignore[assignment]  # a tuple has a method of that name
-    score: float
-
-
-class LengthRanker:
-    """The longest document answers best."""
-
-    model_name = "ranker"
-
-    async def arank(self, query: str, documents: Sequence[str], top_n: int | None = None) -> list[Ranked]:
-        order = sorted(range(len(documents)), key=lambda index: -len(documents[index]))
-        return [Ranked(index, float(len(documents[index]))) for index in order[:top_n]]
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    folder: Path = tmp_path_factory.mktemp("encoder")
-    write_tiny_encoder(folder, "bert")
-    engine = scripted_engine(["Hello."])
-    with Embedder.load(str(folder), device="cpu") as embedder, engine:
-        service = service_of(engine)
-        service.embedder, service.reranker = embedder, LengthRanker()
+    folder: Path = tmp_path_factory.mktemp("models")
+    write_tiny_encoder(folder / "encoder", "bert")
+    write_tiny_cross_encoder(folder / "reranker", "bert")
+    service = service_of(engine := scripted_engine(["Hello."]))
+    with (
+        engine,
+        Embedder.load(str(folder / "encoder"), device="cpu") as service.embedder,
+        Reranker.load(str(folder / "reranker"), device="cpu") as service.reranker,
+    ):
         yield make_app(service)
 
 
 def embedder_of(app: Gate) -> Embedder:
     embedder: Embedder = app._app.state.service.embedder  # type: ignore[attr-defined]
     return embedder
+
+
+def reranker_of(app: Gate) -> Reranker:
+    reranker: Reranker = app._app.state.service.reranker  # type: ignore[attr-defined]
+    return reranker
 
 
 async def embed(app: Gate, texts: Any, **options: Any) -> Any:
@@ -124,13 +117,37 @@ async def test_an_embedder_does_not_chat(app: Gate) -> None:
     assert response.status_code == 400 and response.json()["error"]["code"] == "wrong_model_kind"
 
 
+async def rank(app: Gate, documents: Any, **options: Any) -> Any:
+    return await ask(app, "/v1/rerank", {"model": "default", "query": "w1", "documents": documents, **options})
+
+
 async def test_documents_are_ranked(app: Gate) -> None:
-    body = {"model": "ranker", "query": "q", "documents": ["a", {"text": "ccc"}, "bb"], "top_n": 2}
-    results = (await ask(app, "/v1/rerank", {**body, "return_documents": True})).json()["results"]
-    assert results == [
-        {"index": 1, "relevance_score": 3.0, "document": {"text": "ccc"}},
-        {"index": 2, "relevance_score": 2.0, "document": {"text": "bb"}},
+    texts = ["w2", "w3 w4 w5", "w6 w7"]
+    body = await rank(app, [texts[0], {"text": texts[1]}, texts[2]], top_n=2, return_documents=True)
+    expected = reranker_of(app).rank("w1", texts, top_n=2)
+    assert [(one["index"], one["document"]["text"]) for one in body.json()["results"]] == [
+        (one.index, texts[one.index]) for one in expected
     ]
+    np.testing.assert_allclose(
+        [one["relevance_score"] for one in body.json()["results"]], [one.score for one in expected], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("documents", "options", "message"),
+    [
+        (["w1", " ".join(["w2"] * 400)], {}, "documents[1] must be at most 290 tokens with the query"),
+        ([], {}, "at least one text"),
+        (["w1"], {"top_n": 0}, "top_n=0"),
+        (["w1"], {"model": "scripted"}, "is a chat model"),
+    ],
+)
+async def test_what_cannot_be_ranked_is_refused_and_nothing_is_cut(
+    app: Gate, documents: Any, options: dict[str, Any], message: str
+) -> None:
+    response = await rank(app, documents, **options)
+    assert response.status_code == 400, response.text
+    assert message in response.json()["error"]["message"]
 
 
 async def test_without_a_reranker_and_an_embedder_their_routes_say_so() -> None:
@@ -167,7 +184,7 @@ async def test_models_are_listed_with_what_they_can_do(app: Gate) -> None:
         shown = (await client.get("/v1/models/default")).json()
         unknown = await client.get("/v1/models/nobody")
     assert "chat" in listed["default"] and "tools" in listed["scripted"]
-    assert listed[embedder_of(app).model_name] == ["embeddings"] and listed["ranker"] == ["rerank"]
+    assert listed[embedder_of(app).model_name] == ["embeddings"] and listed[reranker_of(app).model_name] == ["rerank"]
     assert shown["root"] == "scripted" and unknown.status_code == 404
 
 
