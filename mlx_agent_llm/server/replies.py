@@ -75,11 +75,11 @@ async def start_replies(engine: Engine, call: ChatCall, settings: ServerSettings
     call.check(settings)
     options: dict[str, Any] = {**call.options, "max_reasoning_tokens": call.max_reasoning_tokens}
     handles: list[ChatHandle] = []
-    for params in call.samples(default_max_tokens(engine, settings)):
-        start = partial(engine.submit_chat, call.messages, params=params, **options)
-        with told_by(call.places):
+    with told_by(call.places):
+        for params in call.samples(default_max_tokens(engine, settings)):
+            start = partial(engine.submit_chat, call.messages, params=params, **options)
             handles.append(await in_thread(start, ChatHandle.cancel))
-        held.callback(handles[-1].cancel)
+            held.callback(handles[-1].cancel)
     return Replies(handles, held)
 
 

@@ -18,6 +18,9 @@ NAMES = {
     ".function.arguments": ".input",
     ".function.": ".",
     "response_format": "output_config.format",
+    "stop=": "stop_sequences=",
+    "enable_thinking": "thinking",
+    "max_reasoning_tokens": "thinking.budget_tokens",
 }
 
 

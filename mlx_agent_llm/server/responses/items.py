@@ -13,7 +13,15 @@ _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reason
 
 
 # What the engine calls by other names.
-NAMES = {".tool_call_id": ".call_id", ".id": ".call_id", ".function.": ".", "response_format": "text.format"}
+NAMES = {
+    ".tool_call_id": ".call_id",
+    ".id": ".call_id",
+    ".function.": ".",
+    "response_format": "text.format",
+    "max_tokens": "max_output_tokens",
+    "enable_thinking": "reasoning.effort",
+    "logprobs": "top_logprobs",
+}
 
 
 def read_items(value: str | Sequence[Mapping[str, Any]]) -> list[PlacedTurn]:

@@ -165,6 +165,9 @@ async def test_a_response_is_found_by_its_own_key_only() -> None:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"colour": "red"}, "colour"),
     ({"conversation": "c"}, "conversation"),
+    ({"max_output_tokens": 0}, "max_output_tokens=0 must be at least 1"),
+    ({"top_logprobs": 99}, "top_logprobs=99 must be"),
+    ({"reasoning": {"effort": "high"}}, "reasoning.effort='high' needs"),
     ({"background": True}, "background"),
     ({"truncation": "auto"}, "truncation"),
     ({"include": ["colours"]}, "include[0]='colours'"),
