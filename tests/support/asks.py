@@ -61,13 +61,22 @@ def run(engine: Engine, asks: Sequence[Ask]) -> list[list[RequestOutput]]:
 def result(handle: Handle) -> RequestOutput | None:
     """None of a fork whose parent had ended."""
     try:
-        return handle.result(timeout=60)
+        return handle.result(timeout=600)
     except RequestError as error:
         assert is_of_a_fork(error)
         return None
 
 
-def compare(asks: Sequence[Ask], found: Sequence[Sequence[RequestOutput]], expected: Sequence[RequestOutput]) -> None:
+def compare(
+    asks: Sequence[Ask],
+    found: Sequence[Sequence[RequestOutput]],
+    expected: Sequence[RequestOutput],
+    tolerance: float = 1e-5,
+) -> None:
+    """Assert that they are the same, forks included, and of what was cancelled the beginning.
+
+    tolerance: of log-probabilities.
+    """
     for ask, outputs, truth in zip(asks, found, expected, strict=True):
         for output in outputs:
             if output.finish_reason == "cancelled":
@@ -78,5 +87,5 @@ def compare(asks: Sequence[Ask], found: Sequence[Sequence[RequestOutput]], expec
             if output.logprobs is not None:
                 assert truth.logprobs is not None
                 np.testing.assert_allclose(
-                    [one.logprob for one in output.logprobs], [one.logprob for one in truth.logprobs], atol=1e-5
+                    [one.logprob for one in output.logprobs], [one.logprob for one in truth.logprobs], atol=tolerance
                 )
