@@ -188,7 +188,10 @@ def _as_text(expected: ToolFormat, name: str, abilities: Abilities) -> FoundForm
     """Tools, calls and results as text: what the template renders is not what the format writes."""
     as_text = abilities._replace(tools=False, calls=None, two_calls=False, beside=None, results=False)
     if name != "auto":
-        warning = f"the chat template renders calls in another form than tool_format={name!r}: they are shown as text"
+        warning = (
+            f"the chat template renders calls in another form than tool_format={name!r}: they are shown as text; "
+            "tool_format='auto' looks for the template's own form"
+        )
         return FoundFormat(expected, "given", as_text, warning)
     warning = "the chat template renders calls in a form that cannot be read back: they are written as generic_json"
     return FoundFormat(replace(GENERIC_JSON, reasoning=expected.reasoning), "generic", as_text, warning)

@@ -104,6 +104,19 @@ def test_json_is_written_with_the_blanks_that_the_template_writes_and_read_with_
         assert [one.arguments for one in parse_reply(found.tool_format, read, TOOLS).tool_calls] == [{"a": 1, "b": "x"}]
 
 
+def test_structures_between_tags_have_the_blanks_that_the_template_writes() -> None:
+    call = (
+        "<tool_call>\n<function={{ c.function.name }}>\n{% for k, v in c.function.arguments | items %}"
+        + "<parameter={{ k }}>LINE{{ VALUE }}LINE</parameter>LINE{% endfor %}".replace("LINE", "{{ '\\n' }}")
+        + "</function>\n</tool_call>\n"
+    ).replace("VALUE", "v if v is string else v | tojson(separators=(',', ':'))")
+    tool = Tool("put", "", {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "integer"}}}})
+    tool_format = found_format(byte_tokenizer(template(call))).tool_format
+    text = tool_format.write_calls([ToolCall("1", "put", {"x": [1, 2]}, "")])
+    assert tool_format.name == "qwen3_coder" and "\n[1,2]\n" in text
+    assert Pushdown(ExpectedReply(tool_format, plan_tools((tool,), "required"), None, "none").grammar()).accepts(text)
+
+
 UNREADABLE = {
     "arguments lost": "<do>{{ c.function.name }}{{ c.function.arguments | length }}</do>",
     "no mark": "{{ c.function.name }} {{ c.function.arguments | tojson }}",
@@ -139,6 +152,7 @@ def test_a_format_that_contradicts_the_template_is_named() -> None:
     tokenizer = byte_tokenizer(template(JSON_CALLS["the name as a key"]))
     found = found_format(tokenizer, "mistral")
     assert found.source == "given" and "in another form than tool_format='mistral'" in found.warning
+    assert found.warning.endswith("tool_format='auto' looks for the template's own form")
     shown = prepare_chat(tokenizer, history(), tools=TOOLS, tool_format="mistral").prompt_token_ids
     assert b"[TOOL_CALLS]add[ARGS]" in bytes(token for token in shown if token < 256)
 

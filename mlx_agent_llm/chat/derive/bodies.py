@@ -85,7 +85,8 @@ def _tagged_call(text: str, name: str, arguments: Mapping[str, Any], found: int)
     if tags is None:
         return None
     begin = found + len(name)
-    body = NamedCall(_with_places(tags.before), TaggedArguments(tags.tags, tags.has_constants, tags.has_structures))
+    style = TaggedArguments(tags.tags, tags.has_constants, tags.has_structures, tags.separators)
+    body = NamedCall(_with_places(tags.before), style)
     return Located(body, found, begin + tags.end)
 
 

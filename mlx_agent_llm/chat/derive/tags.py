@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mlx_agent_llm.chat.derive.units import common_end
 from mlx_agent_llm.chat.reply.arguments.tags import Tags, kind_of
+from mlx_agent_llm.request.constraints import SEPARATORS
+
+COMPACT = (",", ":")
 
 
 class FoundTags(NamedTuple):
     """Tags, what stands between the name and the first of them, where the last value's tag ends.
 
-    has_constants, has_structures: whether booleans, and arrays and objects, are written as in Python.
+    has_constants, has_structures: whether booleans, and arrays and objects, are written as in Python. separators: those
+    of JSON within values.
     """
 
     tags: Tags
@@ -21,6 +25,7 @@ class FoundTags(NamedTuple):
     end: int
     has_constants: bool
     has_structures: bool
+    separators: tuple[str, str]
 
 
 class _Written(NamedTuple):
@@ -28,7 +33,7 @@ class _Written(NamedTuple):
 
     lead: str
     end: int
-    is_python: bool
+    form: Literal["json", "compact", "python"]
 
 
 def find_tags(text: str, arguments: Mapping[str, Any]) -> FoundTags | None:
@@ -68,18 +73,22 @@ def _between(text: str, places: list[tuple[int, _Written]], values: list[Any]) -
     if text[places[-1][1].end : end] != padding + value_end:
         return None
     end += len(after) if text.startswith(after, end) else 0
-    python = {kind_of(value) for value, (_, written) in zip(values, places, strict=True) if written.is_python}
-    return FoundTags(tags, text[: first_begin - len(begin)], end, "boolean" in python, "array" in python)
+    python = {kind_of(value) for value, (_, written) in zip(values, places, strict=True) if written.form == "python"}
+    is_compact = any(written.form == "compact" for _, written in places)
+    separators = COMPACT if is_compact else SEPARATORS
+    return FoundTags(tags, text[: first_begin - len(begin)], end, "boolean" in python, "array" in python, separators)
 
 
 def _find_value(text: str, start: int, value: Any) -> _Written | None:
     """The value's place in any of the ways in which templates write it."""
-    forms = [value] if isinstance(value, str) else [json.dumps(value), str(value)]
+    forms: dict[str, Literal["json", "compact", "python"]]
+    forms = {str(value): "python", json.dumps(value, separators=COMPACT): "compact", json.dumps(value): "json"}
+    forms = {value: "json"} if isinstance(value, str) else forms
     found = sorted((index, form) for form in forms if (index := text.find(form, start)) >= 0)
     if not found or found[0][0] - start > 60:
         return None
     index, form = found[0]
-    return _Written(text[start:index], index + len(form), form != forms[0])
+    return _Written(text[start:index], index + len(form), forms[form])
 
 
 def _split_lead(lead: str) -> tuple[str, str]:

@@ -61,6 +61,14 @@ def test_types_between_name_and_value_are_found_for_each_type() -> None:
     assert dict(found.tags.kinds)["array"] == " list>" and found.tags.name_mark == " "
 
 
+def test_compact_json_between_tags_is_told_from_the_usual_one() -> None:
+    for written, separators in (('{"inner":"deep"}', (",", ":")), ('{"inner": "deep"}', (", ", ": "))):
+        values = ["sample", "735", "true", '["item"]', written]
+        text = "".join(f"<p={name}>{value}</p>" for name, value in zip(RICH.first[1], values, strict=True))
+        found = find_tags(text, RICH.first[1])
+        assert found is not None and found.separators == separators and not found.has_structures
+
+
 def test_constants_and_structures_of_python_are_told_from_json() -> None:
     values = ["sample", "735", "True", '["item"]', "{'inner': 'deep'}"]
     for written, has_structures in ((values, False), ([*values[:3], "['item']", values[4]], True)):

@@ -47,7 +47,11 @@ DIFFERENT: dict[str, tuple[set[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", template_names() or ["not fetched"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in DIFFERENT else pytest.mark.long) for name in template_names()]
+    or ["not fetched"],
+)
 def test_prompts_are_what_hugging_face_renders_or_the_difference_has_a_reason(name: str) -> None:
     cases, _ = DIFFERENT.get(name, (set(), ""))
     tokenizer = tokenizer_of(name)

@@ -14,8 +14,8 @@ from mlx_agent_llm.chat.reply.arguments.parameters import Parameters
 from mlx_agent_llm.chat.reply.arguments.tags import Tags, kind_of
 from mlx_agent_llm.chat.reply.cursor import BrokenCallError, Cursor, Pieces, Waiting, collect, json_characters
 from mlx_agent_llm.chat.tools import Tool
-from mlx_agent_llm.constrain.schema import SchemaRules, schema_rules, write_json
-from mlx_agent_llm.constrain.schema.write.notation import JSON
+from mlx_agent_llm.constrain.schema import JSONNotation, SchemaRules, schema_rules, write_json
+from mlx_agent_llm.request.constraints import SEPARATORS
 
 PYTHON_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
 _BLANKS = " \t\n\r"
@@ -26,12 +26,14 @@ class TaggedArguments:
     """One parameter after another, each between its tags.
 
     With python_constants True, False and None may be written as in Python, too; with python_structures arrays and
-    objects are. Whatever is valid JSON, or else a Python literal, is read as such a value.
+    objects are. separators: those of JSON within values. Whatever is valid JSON, or else a Python literal, is read as
+    such a value.
     """
 
     tags: Tags
     python_constants: bool = False
     python_structures: bool = False
+    separators: tuple[str, str] = SEPARATORS
 
     @property
     def literals(self) -> tuple[str, ...]:
@@ -64,7 +66,7 @@ class TaggedArguments:
         """The rules of the parameters and of what ends the call."""
         constants = tuple(PYTHON_CONSTANTS) if self.python_constants else ()
         whole = TaggedNotation(self.tags, end, constants).whole
-        notation = PythonNotation("") if self.python_structures else JSON
+        notation = PythonNotation("") if self.python_structures else JSONNotation(self.separators)
         return schema_rules(tool.parameters, prefix, tool.strict, notation=notation, write_root=whole)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
@@ -72,7 +74,7 @@ class TaggedArguments:
         return "".join(self._write(name, value) for name, value in arguments.items())
 
     def _write(self, name: str, value: Any) -> str:
-        tags, text = self.tags, value if isinstance(value, str) else write_json(value)
+        tags, text = self.tags, value if isinstance(value, str) else write_json(value, self.separators)
         value_text = tags.padding + text + tags.padding
         return f"{tags.begin}{name}{tags.lead(kind_of(value))}{value_text}{tags.value_end}{tags.after}"
 
