@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import islice
 from typing import Any
@@ -23,6 +24,8 @@ from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from tests.support.instances import instances
 from tests.support.schema_corpora import CORPORA
 from tests.support.search import examples
+
+MAX_CHARACTERS = 500_000  # in azure-pipelines' the other library searched for a quarter of an hour without an end
 
 
 class Counts:
@@ -66,7 +69,8 @@ def test_valid_instances_are_written_and_mutants_that_are_not_valid_are_not(name
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_instances_of_real_schemas_are_written_where_they_are_valid_and_only_there(corpus: str) -> None:
-    found, counted = list(CORPORA[corpus]()), []
+    found = [named for named in CORPORA[corpus]() if len(json.dumps(bundled(named))) <= MAX_CHARACTERS]
+    counted = []
     for named in random.Random(3).sample(found, min(len(found), 40)):
         try:
             counts = count(bundled(named), max_examples=10)
