@@ -21,7 +21,7 @@ from mlx_agent_llm.process.memory_need import MemoryNeed, check_fits
 
 # How often a batch holds what a layer's matrices make of its tokens: on a GPU, MLX begins operations before earlier
 # ones are done; on a CPU, attention and GELU wait for what they read. Measured on a CPU, in MB: 17 for two texts of 256
-# tokens of all-MiniLM-L6-v2 (20 by these), 878 for one of 8,192 of ModernBERT's base shape (1,184), 480 of nomic-bert's
+# tokens of all-MiniLM-L6-v2 (20 by these), 862 for one of 8,192 of ModernBERT's base shape (1,184), 480 of nomic-bert's
 # (640).
 _LAYER_COPIES = {mx.cpu: 2, mx.gpu: 5}
 _BIAS_COPIES = 3  # distances, their size, and what is added to scores

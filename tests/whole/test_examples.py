@@ -93,6 +93,15 @@ def check_rag_llama_index(printed: str) -> None:
     assert list(sources.values()) == ["lighthouse", "windmill", "school"]
 
 
+def check_semantic_cache(printed: str) -> None:
+    looked_up = ["When does the ferry leave?", "When does the library open?", "When does the library close?"]
+    assert re.findall(r"^looked up: (.+)$", printed, re.M) == looked_up
+    answers = dict(re.findall(r"^(?!looked)(.+\?) what was found for '(.+)'$", printed, re.M))
+    assert len(answers) == 4
+    for question, answered in answers.items():
+        assert answered in looked_up and re.findall("ferry|library", answered) == re.findall("ferry|library", question)
+
+
 CHECKS: dict[str, Callable[[str], None]] = {
     "01_generate": check_generate,
     "02_stream_batch": check_stream_batch,
@@ -105,9 +114,11 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "10_llama_workflow_agents": check_llama_workflow_agents,
     "11_rag_langchain": check_rag_langchain,
     "12_rag_llama_index": check_rag_llama_index,
+    "14_semantic_cache": check_semantic_cache,
 }
 # These need the demo embedder, too.
 RAG = tuple(path for path in EXAMPLES if path.stem[:2] in ("11", "12"))
+EMBEDDING_ALONE = tuple(path for path in EXAMPLES if path.stem[:2] == "14")
 # These take a third of a minute and more each.
 SLOW = tuple(path for path in EXAMPLES if path.stem[:2] in ("06", "07", "10"))
 
@@ -122,20 +133,30 @@ def test_every_example_is_checked() -> None:
     [
         pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path in SLOW else [])
         for path in EXAMPLES
-        if path not in RAG
+        if path not in (*RAG, *EMBEDDING_ALONE)
     ],
 )
 def test_an_example_ends_cleanly_and_prints_what_it_says(example: Path, tmp_path: Path) -> None:
     CHECKS[example.stem](output_of(example, tmp_path))
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("demo")
-@pytest.mark.parametrize("example", RAG, ids=lambda path: path.stem)
-def test_an_example_with_both_demo_models_ends_cleanly(
-    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def embedder_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets processes that are started find the demo embedder."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(demo_embedder_folder().parents[1]), *filter(None, sys.path)]))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("embedder_by_name")
+@pytest.mark.parametrize("example", EMBEDDING_ALONE, ids=lambda path: path.stem)
+def test_an_example_of_embeddings_ends_cleanly(example: Path, tmp_path: Path) -> None:
+    CHECKS[example.stem](output_of(example, tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("demo", "embedder_by_name")
+@pytest.mark.parametrize("example", RAG, ids=lambda path: path.stem)
+def test_an_example_with_both_demo_models_ends_cleanly(example: Path, tmp_path: Path) -> None:
     CHECKS[example.stem](output_of(example, tmp_path))
     write_tiny_cross_encoder(tmp_path, "bert")
     reranked = output_of(example, tmp_path, str(tmp_path))  # by random weights, in any order
