@@ -80,3 +80,7 @@ def serve(path: Path, asked: Sequence[list[int]], model_type: str = "llama", **o
         core.close()
     assert_is_right(requests, model_type)
     return requests
+
+
+def block_bytes(core: EngineCore) -> int:
+    return core.stats().kv_cache_bytes // core.stats().num_blocks

@@ -68,6 +68,13 @@ def serve(path: Path, seed: int, right: Sequence[Sequence[int]], num_engines: in
                 ask(engine, some(rng), right)
 
 
+def wait_for_a_write(path: Path, seconds: float) -> None:
+    """Until a file is being written, but no longer than that."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not any(name.endswith(".tmp") for name in os.listdir(path)):
+        pass
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ForkServerContext]:
     """Forks of one process that has imported everything and computed nothing."""
@@ -87,7 +94,7 @@ def test_whenever_a_process_is_killed_that_writes_the_next_engine_says_what_a_co
         process.start()
         assert mine.recv(), "a process that was killed holds the lock"
         if cycle % 2:
-            time.sleep(rng.uniform(0, 0.2))
+            wait_for_a_write(path, seconds=rng.uniform(0, 0.5))
         else:
             with open_engine(path) as beside:
                 num_cached += ask(beside, some(rng), expected())

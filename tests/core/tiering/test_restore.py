@@ -1,8 +1,12 @@
 """How blocks come back from the disk: beside what runs, and waited for only where that is faster than computing."""
 
+import math
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,13 +14,15 @@ from mlx_agent_llm import SamplingParams
 from mlx_agent_llm.core.kv.tier import store as store_module
 from mlx_agent_llm.core.kv.tier.folder import TierFolder
 from mlx_agent_llm.core.loop import EngineCore
+from mlx_agent_llm.core.schedule.schedule import Schedule
 from mlx_agent_llm.core.tiering import plan, rates
 from mlx_agent_llm.core.tiering.rates import Way
 from mlx_agent_llm.core.tiering.restore import Restore
 from mlx_agent_llm.request import Request
-from tests.support.tiered_cores import MODELS, NUM_NEW, assert_is_right, make_core, prompts, run, serve
+from tests.support.tiered_cores import MODELS, NUM_NEW, assert_is_right, block_bytes, make_core, prompts, run, serve
 
 BOTH = Way("both", 50, 0.0)
+BLOCK_SECONDS = 0.2  # that a block takes to be read or computed where that is slowed down
 
 
 @pytest.fixture
@@ -79,6 +85,49 @@ def test_a_prompt_is_computed_from_its_head_while_its_end_is_read_until_both_mee
     assert request.num_cached_tokens == 128 - 48
     assert_is_right([request], model_type)
     core.close()
+
+
+@pytest.mark.long
+def test_from_a_disk_that_is_as_slow_as_computing_a_prompt_comes_sooner_than_by_either_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [asked] = prompts(1)
+    serve(path, [asked], "deepseek_v3")
+    seconds = {}
+    for name, way in {"read": Way("read", 0, math.inf), "compute": Way("compute", 128, 0.0), "chosen": None}.items():
+        core = make_core(path, "deepseek_v3")
+        assert core._tiering is not None
+        read, schedule = restore_of(core)._store.read, core.scheduler.schedule
+        monkeypatch.setattr(restore_of(core)._store, "read", slow(read, lambda read: 4 * BLOCK_SECONDS))
+        monkeypatch.setattr(
+            core.scheduler, "schedule", slow(schedule, lambda made: BLOCK_SECONDS * num_blocks_in(made))
+        )
+        monkeypatch.setattr(core._tiering, "_tokens_per_second", lambda: 16 / BLOCK_SECONDS)
+        if way is None:
+            restore_of(core)._rates.count(block_bytes(core), BLOCK_SECONDS, 0.0)
+        else:
+            monkeypatch.setattr(restore_of(core)._rates, "choose", lambda *numbers, way=way: way)
+        [request] = run(core, [asked])
+        assert_is_right([request], "deepseek_v3")
+        assert request.first_token_at is not None
+        seconds[name] = request.first_token_at - request.submitted_at
+        core.close()
+    assert seconds["chosen"] < 0.8 * min(seconds["read"], seconds["compute"]), seconds
+
+
+def slow(function: Callable[..., Any], seconds: Callable[[Any], float]) -> Callable[..., Any]:
+    """One that takes so many seconds longer, by what it returns."""
+
+    def slowed(*arguments: object) -> object:
+        result = function(*arguments)
+        time.sleep(seconds(result))
+        return result
+
+    return slowed
+
+
+def num_blocks_in(schedule: Schedule | None) -> float:
+    return 0 if schedule is None else sum(chunk.length for chunk in schedule.prompts) / 16
 
 
 def test_what_is_read_too_late_is_computed_and_what_was_read_by_then_is_not(

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from mlx_agent_llm import SamplingParams
-from mlx_agent_llm.core.loop import EngineCore
 from mlx_agent_llm.request import Request
 from tests.support.model_types.dimensions import VOCAB_SIZE
-from tests.support.tiered_cores import MODELS, NUM_NEW, assert_is_right, make_core, prompts, run, serve
+from tests.support.tiered_cores import MODELS, NUM_NEW, assert_is_right, block_bytes, make_core, prompts, run, serve
 from tests.support.tiers import small_disk
 
 
@@ -61,10 +60,6 @@ def test_agents_that_arrive_together_read_what_they_share_once(path: Path) -> No
     assert stats is not None
     assert [request.num_cached_tokens for request in requests] == [128] * 4
     assert stats.num_read_bytes <= 4 * 8 * block_bytes(core)
-
-
-def block_bytes(core: EngineCore) -> int:
-    return core.stats().kv_cache_bytes // core.stats().num_blocks
 
 
 def test_what_is_in_memory_is_not_read(path: Path) -> None:
