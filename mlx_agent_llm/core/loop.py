@@ -103,9 +103,7 @@ class EngineCore:
         self._runner = ModelRunner(model, shape, sizes, config.block_size, self._clock, device, compile=config.compile)
         self._batch_maker = BatchMaker(config.block_size, self._runner.packing)
         stopping = Stopping(
-            vocabulary.token_bytes,
-            vocabulary.eos_token_ids,
-            strip_leading_space=vocabulary.strip_leading_space,
+            vocabulary.token_bytes, vocabulary.eos_token_ids, strip_leading_space=vocabulary.strip_leading_space
         )
         self._sampler = Sampler(stopping.end_token_ids, shape.vocab_size)
         self._answers = Answers(stopping, self.scheduler, self._sampler, self.meter)
@@ -115,7 +113,6 @@ class EngineCore:
             config.speculation,
             self._jumps,
             stopping.end_token_ids,
-            max_model_len,
             shape.vocab_size,
             None if draft is None else DraftModel(draft.model, shape.vocab_size, num_pool_tokens, device),
         )

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_agent_llm.embedder import Reranker
 from mlx_agent_llm.server.api_error import APIError, invalid
-from mlx_agent_llm.server.body import Fields, read_fields
+from mlx_agent_llm.server.body import Fields, check_count, read_fields
 from mlx_agent_llm.server.service import Service, service_of
 
 
@@ -36,6 +36,7 @@ async def rerank(request: Request) -> Response:
     service = service_of(request)
     fields = await read_fields(request, RerankRequest, service.settings)
     reranker = _reranker(service, fields.model)
+    check_count("documents", len(fields.documents), service.settings.max_prompts)
     texts = [document if isinstance(document, str) else document.text for document in fields.documents]
     tokens = await asyncio.to_thread(reranker.tokenize, fields.query, texts)
     if tokens.truncated:

@@ -138,6 +138,7 @@ async def test_documents_are_ranked(app: Gate) -> None:
     [
         (["w1", " ".join(["w2"] * 400)], {}, "documents[1] must be at most 290 tokens with the query"),
         ([], {}, "at least one text"),
+        (["w1"] * 4097, {}, "documents holds 4097 items: must be at most 4096"),
         (["w1"], {"top_n": 0}, "top_n=0"),
         (["w1"], {"model": "scripted"}, "is a chat model"),
     ],

@@ -30,14 +30,12 @@ class Speculation:
         setting: SpeculationSetting,
         jumps: JumpForward,
         end_token_ids: Callable[[Request], Collection[int]],
-        max_model_len: int,
         vocab_size: int,
         draft_model: DraftModel | None = None,
     ) -> None:
         self.setting = setting
         self._jumps = jumps
         self._end_token_ids = end_token_ids
-        self._max_model_len = max_model_len
         self._vocab_size = vocab_size
         self.make_drafter: Callable[[Request], Drafter] = TextDrafter if draft_model is None else draft_model.drafter
         self._costs = RowCosts()
@@ -125,7 +123,7 @@ class Speculation:
 
     def _draft(self, request: Request, count: int) -> Draft:
         """What its drafter says, as far as output and grammar may go on like that."""
-        most = min(request.num_prompt_tokens + request.params.max_tokens, self._max_model_len) - request.num_tokens - 1
+        most = request.max_num_tokens - request.num_tokens - 1
         count = min(count, max(most, 0))
         ends = self._end_token_ids(request)
         said = self._drafter(request).tokens(count)[:count]

@@ -35,7 +35,7 @@ class Clocked:
         self.text = tuple(self.rng.randrange(10**6) for _ in range(4000))
         params = SamplingParams(max_tokens=10**6)
         self.requests = [Request(i, [1], params, 0, lambda d: None, draft_text=self.text) for i in range(num_requests)]
-        self.speculation = Speculation("auto", JumpForward(None), lambda request: (), 10**7, 10**6)
+        self.speculation = Speculation("auto", JumpForward(None), lambda request: (), 10**6)
         self.new_text()
 
     def new_text(self) -> None:

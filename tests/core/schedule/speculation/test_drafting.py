@@ -161,7 +161,7 @@ SPELLING = Spelling(TOKENIZER.token_bytes, TOKENIZER.special_token_texts, TOKENI
 def draft_of(said: Sequence[int], count: int = 64, **fields: Any) -> Draft:
     """What becomes of what a source says of a request that goes on within a grammar, or without one."""
     jumps = JumpForward(ForcedText(TOKENIZER.encode, SPELLING).spell)
-    speculation = Speculation(64, jumps, lambda request: {EOS_TOKEN_ID}, 1000, TOKENIZER.vocab_size)
+    speculation = Speculation(64, jumps, lambda request: {EOS_TOKEN_ID}, TOKENIZER.vocab_size)
     speculation.make_drafter = lambda request: ToldDrafter(request, lambda request, count: list(said))
     request = Request(0, [1, 2], SamplingParams(max_tokens=fields.pop("max_tokens", 100)), 0, lambda delta: None)
     request.matcher = fields.pop("matcher", None)
