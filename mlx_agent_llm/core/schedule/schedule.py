@@ -25,7 +25,7 @@ class Schedule:
     rows: list[Chunk]
     prompts: list[Chunk]
     changes: StepChanges = field(default_factory=StepChanges)
-    num_prompt_tokens: int = 0  # of chunks that are no stream's next ones: prompts, and what was preempted
+    num_prompt_tokens: int = 0  # of prompts, and of streams that have to be computed again
 
     @property
     def chunks(self) -> list[Chunk]:

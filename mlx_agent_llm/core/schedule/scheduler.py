@@ -105,7 +105,7 @@ class Scheduler:
             [chunk for chunk in chunks if chunk.length == 1],
             [chunk for chunk in chunks if chunk.length > 1],
             self._kv.end_step(),
-            num_prompt_tokens=sum(chunk.length for chunk in chunks[num_streams:]),
+            num_prompt_tokens=sum(chunk.length for chunk in chunks[num_streams:] if not _begins_a_stream(chunk)),
         )
 
     def take_failures(self) -> list[Failure]:
@@ -285,6 +285,11 @@ def _chunk(request: Request, length: int | None) -> Chunk | None:
         return None
     end = request.kv.num_computed_tokens
     return Chunk(request, end - length, length, end == request.num_tokens + len(request.draft.token_ids))
+
+
+def _begins_a_stream(chunk: Chunk) -> bool:
+    """Whether its one token follows output whose KV is there: a fork's, or that of one that found all it had."""
+    return chunk.length == 1 and chunk.request.num_output_tokens > 0
 
 
 def _discard(requests: list[Request], request: Request) -> bool:
