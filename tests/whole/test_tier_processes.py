@@ -58,6 +58,8 @@ def some(rng: random.Random) -> list[int]:
 def serve(path: Path, seed: int, right: Sequence[Sequence[int]], num_engines: int | None, pipe: Connection) -> None:
     """A process: so many engines that answer, one after the other, or as many as there is time for."""
     rng = random.Random(seed)
+    if num_engines is None:
+        rename_slowly()
     for number in itertools.count() if num_engines is None else range(num_engines):
         with open_engine(path) as engine:
             tier = engine.stats().tier
@@ -66,6 +68,17 @@ def serve(path: Path, seed: int, right: Sequence[Sequence[int]], num_engines: in
                 pipe.send(tier.is_writer)
             for _ in range(20):
                 ask(engine, some(rng), right)
+
+
+def rename_slowly() -> None:
+    """Let each file of this process have its first name for some milliseconds, so that a kill comes in between."""
+    rename = Path.replace
+
+    def slow_rename(path: Path, target: Path) -> Path:
+        time.sleep(0.005)
+        return rename(path, target)
+
+    Path.replace = slow_rename  # type: ignore[method-assign,assignment]
 
 
 def wait_for_a_write(path: Path, seconds: float) -> None:
