@@ -177,6 +177,15 @@ def test_a_template_that_shows_no_results_has_calls_and_results_as_text() -> Non
     assert warning == "the chat template shows calls but not their results: both are written as text"
 
 
+def test_a_template_that_knows_no_tools_and_writes_all_roles_alike_has_results_as_turns_of_the_user() -> None:
+    source = "<SmolLM>{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    found = found_format(byte_tokenizer(source))
+    assert (found.tool_format.name, found.source, found.abilities.results) == ("smollm2", "signs", False)
+    assert "<|im_start|>user\n<tool_response>sum0</tool_response>" in prompt(source, history())
+    source = source.replace("{{ m.content }}", "{{ '[result] ' if m.role == 'tool' }}{{ m.content }}")
+    assert "<|im_start|>tool\n[result] sum0" in prompt(source, history())
+
+
 def test_a_text_that_is_not_shown_beside_a_call_stands_in_a_turn_before_it() -> None:
     source = template("<do>{{ c.function.name }}{{ c.function.arguments | tojson }}</do>").replace(
         "{{ m.content or '' }}", "{{ m.content if not m.tool_calls else '' }}"

@@ -24,6 +24,7 @@ Turn = dict[str, Any]
 
 QUESTION, ANSWER, BESIDE, THOUGHT, RESULTS = "questiontext", "answertext", "besidetext", "thoughttext", ("gone", "went")
 IDS = ("pr0be0001", "pr0be0002")
+_UNKNOWN_ROLE = "pr0berole"
 _CONSTANTS = ("true", "false", "null")
 _SWITCHES = ("enable_thinking", "thinking")
 
@@ -107,8 +108,15 @@ class Probing:
 
     @cached_property
     def has_result_of_text(self) -> bool:
-        """Whether the result of a call is shown that is a part of a turn's text."""
-        return RESULTS[0] in self.render([_user(), _answer(), self._result(0, "probe_one")], prompt=True)
+        """Whether the result of a call is shown that is a part of a turn's text.
+
+        A template that knows no tools and writes the turns of all roles alike is none of a model that knows results.
+        """
+        result = self._result(0, "probe_one")
+        shown, unknown = (
+            self.render([_user(), _answer(), result | {"role": role}], prompt=True) for role in ("tool", _UNKNOWN_ROLE)
+        )
+        return RESULTS[0] in shown and (self.has_tools or shown != unknown.replace(_UNKNOWN_ROLE, "tool"))
 
     @cached_property
     def refusal(self) -> str:
