@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 from mlx_agent_llm.embedder import Embedder
 from mlx_agent_llm.server.api_error import APIError, invalid
 from mlx_agent_llm.server.body import Fields, check_count, read_fields
-from mlx_agent_llm.server.service import Service, service_of
+from mlx_agent_llm.server.others.text_models import text_model
+from mlx_agent_llm.server.service import service_of
 
 
 class EmbeddingRequest(Fields):
@@ -44,7 +45,8 @@ async def embeddings(request: Request) -> Response:
     """A vector for each text; a text that the model would not read whole is refused."""
     service = service_of(request)
     fields = await read_fields(request, EmbeddingRequest, service.settings)
-    embedder, texts = _embedder(service, fields.model), fields.texts()
+    embedder = text_model(service, service.embedder, fields.model, verb="embed", kinds="embedding models")
+    texts = fields.texts()
     check_count("input", len(texts), service.settings.max_prompts)
     if fields.dimensions not in (None, embedder.dimensions):
         raise invalid(f"dimensions={fields.dimensions} must be the model's, {embedder.dimensions}", "dimensions")
@@ -56,16 +58,6 @@ async def embeddings(request: Request) -> Response:
     num_tokens = sum(map(len, tokens.token_ids))
     usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
     return JSONResponse({"object": "list", "model": embedder.model_name, "data": data, "usage": usage})
-
-
-def _embedder(service: Service, model: str) -> Embedder:
-    embedder = service.embedder
-    if embedder is not None and model in (embedder.model_name, "default"):
-        return embedder
-    if any(model == served.name for served in service.models.models):
-        raise invalid(f"model={model!r} is a chat model: it does not embed", "model", "wrong_model_kind")
-    known = "none" if embedder is None else repr(embedder.model_name)
-    raise APIError(404, f"model={model!r} is not served; known embedding models: {known}", "model", "model_not_found")
 
 
 def _too_long(embedder: Embedder, texts: Sequence[str], prompt_name: str | None) -> APIError:
