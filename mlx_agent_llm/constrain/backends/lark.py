@@ -90,17 +90,10 @@ class _Writer:
         return name
 
     def _language(self, language: Language) -> str:
-        """A terminal's name. Not recursive: a trie is as deep as its texts are long."""
-        waiting = [language]
-        while waiting:
-            missing = [child for child in waiting[-1].children if child not in self._language_names]
-            if missing:
-                waiting += missing
-                continue
-            node = waiting.pop()
-            if node not in self._language_names:
-                name = self._language_names[node] = f"L{len(self._language_names)}"
-                self.lines.append(f"{name}: {self._expression(node)}")
+        """A terminal's name."""
+        for node in language.bottom_up(self._language_names):
+            name = self._language_names[node] = f"L{len(self._language_names)}"
+            self.lines.append(f"{name}: {self._expression(node)}")
         return self._language_names[language]
 
     def _expression(self, language: Language) -> str:

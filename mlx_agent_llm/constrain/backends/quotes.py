@@ -31,14 +31,8 @@ _PIECE = re.compile(r'["\\]|[^"\\]+')
 
 def reach_of(language: Language, results: dict[Language, Reach]) -> Reach:
     """The map of a language; results: those of earlier calls, to which this one adds."""
-    waiting = [language]
-    while waiting:  # not recursive: a trie is as deep as its texts are long
-        missing = [part for part in waiting[-1].children if part not in results]
-        if missing:
-            waiting += missing
-        else:
-            node = waiting.pop()
-            results[node] = _join(node, [results[part] for part in node.children])
+    for node in language.bottom_up(results):
+        results[node] = _join(node, [results[part] for part in node.children])
     return results[language]
 
 

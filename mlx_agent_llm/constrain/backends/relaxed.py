@@ -13,16 +13,13 @@ def relaxed(language: Language, results: dict[Language, Language]) -> Language:
 
     results: those of earlier calls, to which this one adds.
     """
-    waiting = [language]
-    while waiting:  # not recursive: a trie is as deep as its texts are long
-        node = waiting[-1]
-        parts = () if isinstance(node, regular.Complement) else node.children
-        missing = [part for part in parts if part not in results]
-        if missing:
-            waiting += missing
-        else:
-            results[waiting.pop()] = _join(node, [results[part] for part in parts])
+    for node in language.bottom_up(results, _relaxed_parts):
+        results[node] = _join(node, [results[part] for part in _relaxed_parts(node)])
     return results[language]
+
+
+def _relaxed_parts(node: Language) -> tuple[Language, ...]:
+    return () if isinstance(node, regular.Complement) else node.children
 
 
 def _join(node: Language, parts: list[Language]) -> Language:

@@ -83,14 +83,8 @@ def most_bytes_to_close(language: Language) -> float:
     intersections and complements are looked at one by one, and where there are too many of them it is infinite.
     """
     most: dict[Language, float] = {}
-    waiting = [language]
-    while waiting:  # not recursive: a trie is as deep as its texts are long
-        node = waiting[-1]
-        missing = [] if _is_boolean(node) else [part for part in node.children if part not in most]
-        if missing:
-            waiting += missing
-        else:
-            most[waiting.pop()] = _most_bytes_of(node, most)
+    for node in language.bottom_up(most, lambda node: () if _is_boolean(node) else node.children):
+        most[node] = _most_bytes_of(node, most)
     return most[language]
 
 

@@ -57,13 +57,7 @@ def _is_rest_of_finite(language: Language) -> bool:
 def _from_structure(language: Language, limit: int) -> list[str]:
     """Sorted; of a language without intersections and complements, no part has more texts than the whole."""
     found: dict[Language, set[str]] = {}
-    waiting = [language]
-    while waiting:  # not recursive: a trie is as deep as its texts are long
-        missing = [part for part in waiting[-1].children if part not in found]
-        if missing:
-            waiting += missing
-            continue
-        node = waiting.pop()
+    for node in language.bottom_up(found):
         found[node] = _join(node, [found[part] for part in node.children], limit)
         if len(found[node]) > limit:
             raise _TooManyError

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from functools import singledispatch
+from operator import attrgetter
 from typing import NoReturn
 from weakref import WeakValueDictionary
 
@@ -133,15 +134,24 @@ class Language:
         No two texts may have an image in common: then the map agrees with intersection and complement.
         """
         images: dict[Language, Language] = {}
-        todo = [self]
-        while todo:  # not recursive: a trie is as deep as its texts are long
-            missing = [child for child in todo[-1].children if child not in images]
-            if missing:
-                todo += missing
-            else:
-                node = todo.pop()
-                images[node] = image(node, substitution, images)
+        for node in self.bottom_up(images):
+            images[node] = image(node, substitution, images)
         return images[self]
+
+    def bottom_up(
+        self, known: Container[Language], parts_of: Callable[[Language], Sequence[Language]] = attrgetter("children")
+    ) -> Iterator[Language]:
+        """All that it is made from, and it, each after its parts, but those that are known by then.
+
+        Who iterates makes each known before it takes the next. Not recursive: a trie is as deep as its texts are long.
+        """
+        waiting = [self]
+        while waiting:
+            missing = [part for part in parts_of(waiting[-1]) if part not in known]
+            if missing:
+                waiting += missing
+            elif (node := waiting.pop()) not in known:
+                yield node
 
     def __copy__(self) -> Language:
         return self
