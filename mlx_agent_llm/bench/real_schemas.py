@@ -15,10 +15,10 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mlx_agent_llm.bench.tool_schemas import TOOL_SCHEMAS
+from mlx_agent_llm.request.schema_documents import NO_DOCUMENTS, SchemaDocuments
 
 FOLDER = Path(sys.prefix) / "corpora"
 NUM_KUBERNETES = 500
@@ -42,7 +42,7 @@ class Named(NamedTuple):
     corpus: str
     name: str
     schema: dict[str, Any]
-    documents: Mapping[str, Any] = MappingProxyType({})
+    documents: SchemaDocuments = NO_DOCUMENTS
 
 
 def tools() -> Iterator[Named]:
@@ -82,6 +82,7 @@ def bundled(named: Named) -> dict[str, Any]:
     if not named.documents:
         return named.schema
     [(name, document)] = named.documents.items()
+    assert isinstance(document, dict), "it is one of Kubernetes'"
     text = re.sub(rf'"[^"#]*{re.escape(name)}#/', '"#/', json.dumps(named.schema))
     definitions, left = dict[str, Any](), [text]
     while left:
@@ -128,9 +129,10 @@ def _files(folder: str, pattern: str) -> list[Path]:
 
 
 @cache
-def _definitions(folder: Path) -> dict[str, Any]:
+@cache
+def _definitions(folder: Path) -> SchemaDocuments:
     path = folder / "_definitions.json"
-    return {path.name: json.loads(path.read_text())}
+    return SchemaDocuments({path.name: json.loads(path.read_text())})
 
 
 def _answer_to(number: Any, lines: Iterable[str]) -> dict[str, Any]:

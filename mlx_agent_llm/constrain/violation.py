@@ -16,7 +16,6 @@ from jsonschema.protocols import Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from mlx_agent_llm.constrain.schema.read.document import NO_DOCUMENTS, Documents
 from mlx_agent_llm.constrain.schema.values.formats import (
     NUMBER_FORMATS,
     STRING_FORMATS,
@@ -25,7 +24,8 @@ from mlx_agent_llm.constrain.schema.values.formats import (
 )
 from mlx_agent_llm.constrain.validators import validator_class
 from mlx_agent_llm.languages.regex.python_pattern import python_pattern
-from mlx_agent_llm.request.constraints import content_key
+from mlx_agent_llm.request.content_key import content_key
+from mlx_agent_llm.request.schema_documents import NO_DOCUMENTS, Documents
 
 _MAPS_OF_SCHEMAS = frozenset("properties $defs definitions dependentSchemas dependencies".split())
 _VALUES = frozenset("const enum default examples example".split())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import marshal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from mlx_agent_llm.errors import ConstraintError
+from mlx_agent_llm.request.content_key import content_key
 from mlx_agent_llm.request.model_schema import is_schema_type, schema_of_type
 from mlx_agent_llm.request.schema_dialect import Place, ignored_keywords
+from mlx_agent_llm.request.schema_documents import NO_DOCUMENTS, Documents, SchemaDocuments
 
 SEPARATORS = (", ", ": ")  # as Python's json writes
 
@@ -47,7 +45,7 @@ class JSONSchema(Constraint):
 
     schema: dict[str, Any] | type[Any] = field(compare=False)
     strict: bool = True
-    documents: Mapping[str, dict[str, Any] | bool] = field(default_factory=dict, compare=False)
+    documents: Documents = field(default=NO_DOCUMENTS, compare=False)
     separators: tuple[str, str] = SEPARATORS
     json_schema: dict[str, Any] = field(init=False, repr=False, compare=False)
 
@@ -62,10 +60,9 @@ class JSONSchema(Constraint):
         if not isinstance(self.strict, bool):
             raise ConstraintError(f"strict={self.strict!r} must be True or False")
         object.__setattr__(self, "json_schema", schema)
-        object.__setattr__(self, "documents", _checked_documents(self.documents))
+        object.__setattr__(self, "documents", documents := SchemaDocuments.of(self.documents))
         object.__setattr__(self, "separators", _checked_separators(self.separators))
-        documents = {uri: _digest(kept_key("document", one)) for uri, one in self.documents.items()}
-        content = [schema, documents, self.separators]
+        content = [schema, documents.digests(), self.separators]
         object.__setattr__(self, "key", content_key("json_schema" if self.strict else "checked_json_schema", content))
 
     @property
@@ -119,45 +116,6 @@ class Choice(Constraint):
             raise ConstraintError(f"texts={self.texts!r} must be distinct")
         object.__setattr__(self, "texts", tuple(self.texts))
         object.__setattr__(self, "key", content_key("choice", self.texts))
-
-
-def content_key(kind: str, content: Any) -> str:
-    """The key of a JSON value, equal for equal ones; property order counts, because the grammar keeps it."""
-    try:
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-        text.encode()  # a lone surrogate is not text
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConstraintError(f"{kind} is not JSON: {error}") from error
-    return f"{kind}:{text}"
-
-
-def kept_key(kind: str, content: Any) -> str:
-    """`content_key` of a large value that comes again with many others; the latest are kept, as one text each."""
-    try:
-        return _key_of(
-            kind, marshal.dumps(content, 2)
-        )  # five times as fast as JSON; of version 2 the same for equal ones
-    except ValueError:  # kinds of dict and list that marshal does not know, or what is no JSON
-        return content_key(kind, content)
-
-
-@lru_cache(maxsize=64)
-def _key_of(kind: str, content: bytes) -> str:
-    return content_key(kind, marshal.loads(content))
-
-
-@lru_cache(maxsize=64)
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _checked_documents(documents: Any) -> dict[str, Any]:
-    if not isinstance(documents, Mapping):
-        raise ConstraintError(f"documents={documents!r:.80} must be schemas by their URIs")
-    for uri, schema in documents.items():
-        if not isinstance(uri, str) or not uri or not isinstance(schema, dict | bool):
-            raise ConstraintError(f"documents[{uri!r}]={schema!r:.80} must be a JSON Schema, its URI a text")
-    return dict(documents)
 
 
 def _checked_separators(separators: Any) -> tuple[str, str]:

@@ -41,7 +41,8 @@ def json_of_constraint(constraint: Constraint) -> dict[str, Any]:
     match constraint:
         case JSONSchema():
             schema = {"schema": constraint.json_schema, "strict": constraint.strict}
-            return {"json": {**schema, "documents": constraint.documents, "separators": list(constraint.separators)}}
+            documents, separators = dict(constraint.documents), list(constraint.separators)
+            return {"json": {**schema, "documents": documents, "separators": separators}}
         case Regex():
             return {"regex": constraint.pattern}
         case Grammar():

@@ -127,7 +127,7 @@ def test_a_lexer_reads_exactly_what_it_is_said_to(
 ) -> None:
     written = joined(reduced(grammar)) if with_joined_texts else reduced(grammar)
     assume(is_read_exactly(written))
-    lark = lark_text(written, is_recursive=True)
+    lark = lark_text(written, has_lexemes=True)
     WALKS.assert_agree(grammar, BACKENDS._compile_with_llguidance(lark), seed)
 
 
@@ -144,7 +144,7 @@ def test_a_relaxed_language_holds_all_that_the_language_holds(
 ) -> None:
     rng = random.Random(seed)
     exact = concat(literal("b"), repeat(language, *count))
-    larger = relaxed(exact, {})
+    larger = relaxed(exact)
     for _ in range(60):
         assert larger.is_nullable or not exact.is_nullable
         chars = [chars.example() for chars in exact.next_classes() if exact.derive(chars.example()) is not NOTHING]
@@ -299,7 +299,7 @@ def test_what_is_forced_is_told_as_bytes_up_to_where_there_is_a_choice(compile_w
         SequenceNode((TextNode("abé"), PatternNode(characters(CharSet.of("éè"))), TextNode("c")))
     )
     makers: dict[str, Callable[[], MakeCursor]] = {
-        "llguidance": lambda: BACKENDS._compile_with_llguidance(lark_text(grammar, is_recursive=False)),
+        "llguidance": lambda: BACKENDS._compile_with_llguidance(lark_text(grammar, has_lexemes=False)),
         "xgrammar": lambda: BACKENDS._compile_with_xgrammar(ebnf_text(grammar)),
     }
     one = WALKS.matcher(makers[compile_with]())
@@ -372,7 +372,7 @@ def test_a_grammar_that_is_nested_or_large_beyond_that_is_refused() -> None:
     rules: dict[str, Node] = {name: SequenceNode((TextNode("a"), RuleNode(after))) for name, after in pairwise(names)}
     large = ContextFreeGrammar(RuleNode(names[0]), {**rules, names[-1]: TextNode("c")})
     with pytest.raises(ConstraintError, match=f"{MAX_LINES} is the most"):
-        lark_text(large, is_recursive=False)
+        lark_text(large, has_lexemes=False)
 
 
 def test_a_pattern_that_is_too_hard_for_the_lexer_is_a_fault_and_not_the_end_of_the_text() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,9 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm.constrain.backends.backends import Backends
+from mlx_agent_llm.constrain.backends.comparison import compare
 from mlx_agent_llm.constrain.backends.cursor import LLGuidanceCursor
 from mlx_agent_llm.constrain.backends.lark import lark_text
-from mlx_agent_llm.constrain.backends.lexemes import has_clear_lexemes, in_lexemes
+from mlx_agent_llm.constrain.backends.lexemes import _pairs, has_clear_lexemes, in_lexemes
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import schema_grammar
 from mlx_agent_llm.errors import ConstraintError
@@ -27,11 +30,13 @@ from mlx_agent_llm.languages.context_free import (
 )
 from mlx_agent_llm.languages.context_free.reduced import reduced
 from mlx_agent_llm.languages.regex import parse_full_match
+from mlx_agent_llm.languages.regular import Language, literal
+from mlx_agent_llm.languages.regular.char_set import ANY_CHARACTER
 from tests.support.library_walks import LibraryWalks
 from tests.support.search import examples
 
 PIECES = [b'"a', b'a"', b'",', b', "', b'": ', b'"a": ', b"12", b"1,", b"1]", b"],", b', "b', b"nu", b'\\"', b'["']
-TOKENS = [*(bytes([byte]) for byte in b'ab"\\[],: 12.-nul'), *PIECES, b"", b""]
+TOKENS = [*(bytes([byte]) for byte in b'ab"\\[]{},: 012.-nul'), *PIECES, b"", b""]
 WALKS = LibraryWalks(TOKENS)
 BACKENDS = Backends(TOKENS, WALKS.end)
 
@@ -44,6 +49,7 @@ LEAVES: list[Node] = [
     *map(TextNode, ['"a": ', ', "a": ', ', "b": ', ", ", "[", "]", "null", '"a"', '"a", 1', "1", ",", '["a", null]']),
     *map(pattern, [r'"[ab]*"', r'"(a|\\")*"', r'"b+"', r"[12]+", r"-?1(\.2+)?", r'null|"a"|1', r'"a+": ', r'"a', "n+"]),
 ]
+PATTERNS = st.sampled_from([leaf.language for leaf in LEAVES if isinstance(leaf, PatternNode)])
 
 
 @st.composite
@@ -62,8 +68,32 @@ def grammars(draw: st.DrawFn) -> ContextFreeGrammar:
 def test_a_grammar_with_clear_lexemes_is_read_exactly(grammar: ContextFreeGrammar, seed: int) -> None:
     written = reduced(in_lexemes(grammar))
     assume(has_clear_lexemes(written))
-    lark = lark_text(written, is_recursive=True)
+    lark = lark_text(written, has_lexemes=True)
     WALKS.assert_agree(grammar, BACKENDS._compile_with_llguidance(lark), seed)
+
+
+@settings(max_examples=examples(40))
+@given(leaves=st.sets(st.one_of(st.text("12-.", min_size=1, max_size=3).map(literal), PATTERNS), max_size=8))
+def test_no_pair_of_which_one_may_begin_the_other_is_left_out(leaves: set[Language]) -> None:
+    pairs = set(_pairs(leaves))
+    for one, other in product(leaves, repeat=2):
+        assert (one, other) in pairs or not compare(one, other, ANY_CHARACTER).goes_on
+
+
+def test_thousands_of_texts_are_paired_only_where_one_begins_the_other() -> None:
+    texts = [literal(str(number)) for number in range(3000)]
+    assert len([*_pairs(texts)]) == 90 + 900 * 2 + 2000 * 3  # of two, three and four digits, with all beginnings
+
+
+def test_the_names_that_an_object_does_not_declare_are_written_as_two_kinds_of_strings() -> None:
+    schema = {"properties": {"ab": {"type": "null"}}, "additionalProperties": {"type": "null"}}
+    grammar = schema_grammar({"type": "object", **schema}).grammar
+    written = reduced(in_lexemes(grammar))
+    assert has_clear_lexemes(written)
+    lark = lark_text(written, has_lexemes=True)
+    assert re.search(r"^L\d+: \((L\d+) L\d+ \1\) & ~\(\1 L\d+ \1\)$", lark, re.MULTILINE)
+    for seed in range(5):
+        WALKS.assert_agree(grammar, BACKENDS._compile_with_llguidance(lark), seed)
 
 
 def recursive(*options: Node) -> ContextFreeGrammar:

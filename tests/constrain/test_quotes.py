@@ -49,14 +49,14 @@ def test_of_a_language_with_few_texts_the_states_are_those_after_its_texts(langu
     texts = finite_texts(language, 400)
     if texts is not None:
         found = tuple({read(text, state) for text in texts} for state in STATES)
-        assert reach_of(language, {}) == tuple(map(sum, found))
+        assert reach_of(language) == tuple(map(sum, found))
 
 
 @settings(max_examples=examples(15))
 @given(one=PLAIN, other=PLAIN, least=st.integers(0, 3))
 def test_of_every_other_language_none_is_left_out(one: Language, other: Language, least: int) -> None:
     for language in (intersection(one, complement(other)), repeated(one, least), complement(one)):
-        reach = reach_of(language, {})
+        reach = reach_of(language)
         for text in some_texts(language, 20):
             assert all(read(text, state) & states for state, states in zip(STATES, reach, strict=True)), text
 

@@ -13,8 +13,9 @@ from mlx_agent_llm.constrain.schema.read.keywords import FORMS
 from mlx_agent_llm.constrain.schema.read.vocabulary import VOCABULARY
 from mlx_agent_llm.constrain.schema.values.formats import NUMBER_FORMATS, STRING_FORMATS
 from mlx_agent_llm.errors import ConstraintError
-from mlx_agent_llm.request.constraints import content_key, kept_key
+from mlx_agent_llm.request.content_key import content_key, kept_key
 from mlx_agent_llm.request.schema_dialect import ANNOTATIONS, DIALECTS, FORMATS, SILENT, dialect_of, near_miss
+from mlx_agent_llm.request.schema_documents import SchemaDocuments
 
 # Keywords of configuration files and generators that resemble none of JSON Schema's.
 FOREIGN = "markdownDescription enumDescriptions defaultSnippets tsType order hidden name node element mode key group"
@@ -93,6 +94,18 @@ def test_documents_that_come_again_are_written_as_one_text_and_others_are_told_a
     assert JSONSchema({}, documents={"a": document}).key != JSONSchema({}, documents={"a": changed}).key
     document["$defs"]["a"]["enum"].append(2)
     assert kept_key("document", document) == content_key("document", document) != text
+
+
+def test_documents_are_read_once_and_as_they_were_then() -> None:
+    integer, text = {"type": "integer"}, {"type": "string"}
+    given = {"urn:a": integer}
+    constraint = JSONSchema({"$ref": "urn:a"}, documents=given)
+    given["urn:a"] = text
+    assert dict(constraint.documents) == {"urn:a": integer}
+    read = SchemaDocuments(given)
+    assert SchemaDocuments.of(read) is read
+    assert JSONSchema({}, documents=read).documents is read
+    assert JSONSchema({}, documents=read).key == JSONSchema({}, documents=given).key != constraint.key
 
 
 def test_documents_that_are_no_json_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mlx_agent_llm.constrain.backends.cursor import GrammarCursor, LLGuidanceCursor, XGrammarCursor
 from mlx_agent_llm.constrain.backends.ebnf import ebnf_text
@@ -45,13 +45,10 @@ class Backends:
         lexer, reads the rest. Raises ConstraintError for a grammar that is too large, or where xgrammar, an extra, is
         missing and would be needed. backend: the library to take instead, whether it reads the grammar exactly or not.
         """
-        whole = reduced(grammar)
-        recursive = is_recursive(whole)
-        if backend is None and recursive:
-            whole, backend = _readable(grammar, whole)
-        if backend == "xgrammar":
-            return self._compile_with_xgrammar(ebnf_text(whole))
-        return self._compile_with_llguidance(lark_text(whole, is_recursive=recursive))
+        form = _exact_form(grammar) if backend is None else _form_for(grammar, backend)
+        if form.backend == "xgrammar":
+            return self._compile_with_xgrammar(ebnf_text(form.grammar))
+        return self._compile_with_llguidance(lark_text(form.grammar, has_lexemes=form.has_lexemes))
 
     def _compile_with_llguidance(self, lark: str) -> MakeCursor:
         import llguidance
@@ -103,15 +100,30 @@ class Backends:
         return llguidance.LLTokenizer(llguidance.TokenizerWrapper(table), eos_token=self._end)
 
 
-def _readable(grammar: ContextFreeGrammar, whole: ContextFreeGrammar) -> tuple[ContextFreeGrammar, BackendName]:
-    """An equal grammar that llguidance reads exactly, or else one for xgrammar; `whole` is the reduced one."""
-    lexemes = reduced(in_lexemes(grammar))
-    if has_clear_lexemes(lexemes):
-        return lexemes, "llguidance"
+class _Form(NamedTuple):
+    """An equal grammar for one of the libraries; has_lexemes: its leaves are lexemes, or else the whole is one."""
+
+    grammar: ContextFreeGrammar
+    backend: BackendName
+    has_lexemes: bool = True
+
+
+def _exact_form(grammar: ContextFreeGrammar) -> _Form:
+    """One that llguidance reads exactly, or else one for xgrammar."""
+    if grammar.rules and has_clear_lexemes(lexemes := reduced(in_lexemes(grammar))):
+        return _Form(lexemes, "llguidance")
+    whole = reduced(grammar)
+    if not is_recursive(whole):
+        return _Form(whole, "llguidance", has_lexemes=False)
     if is_read_exactly(whole):
-        return whole, "llguidance"
+        return _Form(whole, "llguidance")
     longer = joined(whole)
-    return longer, "llguidance" if is_read_exactly(longer) else "xgrammar"
+    return _Form(longer, "llguidance" if is_read_exactly(longer) else "xgrammar")
+
+
+def _form_for(grammar: ContextFreeGrammar, backend: BackendName) -> _Form:
+    whole = reduced(grammar)
+    return _Form(whole, backend, is_recursive(whole))
 
 
 class _TokenTable:

@@ -53,6 +53,7 @@ def _common_steps(one: Language, other: Language) -> Iterator[tuple[Language, La
             yield after_one, after_other
 
 
+@lru_cache(maxsize=4096)
 def first_of(language: Language) -> CharSet:
     """The characters that a text may begin with; some more where that is hard to see."""
     possible = (chars for chars in language.next_classes() if language.derive(chars.example()) is not NOTHING)

@@ -32,12 +32,12 @@ _HEADER = '%llguidance {"no_forcing": true}\n'
 _ANY_TEXT = "ANY: /(?s:.)*/\n"  # a complement alone would hold what is no UTF-8
 
 
-def lark_text(grammar: ContextFreeGrammar, *, is_recursive: bool) -> str:
-    """The grammar; one that is_recursive may only be one that a lexer reads exactly.
+def lark_text(grammar: ContextFreeGrammar, *, has_lexemes: bool) -> str:
+    """The grammar, each of its leaves a terminal, which a lexer must read exactly; or else, without recursion, as one.
 
     ConstraintError for one that is so large that it could be nested too deeply.
     """
-    writer = _Writer(grammar, "rule" if is_recursive else "RULE")
+    writer = _Writer(grammar, "rule" if has_lexemes else "RULE")
     root = writer.root()
     if len(writer.lines) > MAX_LINES:
         raise ConstraintError(f"the constraint has {len(writer.lines)} parts, and {MAX_LINES} is the most there can be")
@@ -104,16 +104,40 @@ class _Writer:
             case regular.Characters():
                 return f"/{_char_class(language.char_set)}/"
             case regular.Concat():
-                return " ".join(names)
+                return self._framed(language) or " ".join(names)
             case regular.Union():
                 return " | ".join(names)
             case regular.Intersection():
-                return " & ".join(names)
+                return self._intersection(language, "", "")
             case regular.Complement():
                 return f"~{names[0]} & ANY"
             case regular.Repeat():
                 return names[0] + _count(language.least_count, language.most_count)
         raise AssertionError(f"a language of kind {type(language).__name__} cannot be written")
+
+    def _framed(self, language: regular.Concat) -> str | None:
+        """An intersection between two texts, as the intersection of its parts between them.
+
+        llguidance sees so that most tokens may follow in a string that is none of some: it looks for a repetition,
+        and a complement beside it, and for nothing around the two. Otherwise it tries every token of the vocabulary.
+        """
+        inner = [child for child in language.children if not isinstance(child, regular.Literal)]
+        if len(inner) != 1 or not isinstance(inner[0], regular.Intersection):
+            return None
+        at = language.children.index(inner[0])
+        before, after = (
+            " ".join(self._language_names[child] for child in side)
+            for side in (language.children[:at], language.children[at + 1 :])
+        )
+        return self._intersection(inner[0], f"{before} ", f" {after}")
+
+    def _intersection(self, language: regular.Intersection, before: str, after: str) -> str:
+        """Its parts, each with the same texts before and after it."""
+        parts = []
+        for part in language.children:
+            sign, held = ("~", part.inner) if isinstance(part, regular.Complement) else ("", part)
+            parts.append(f"{sign}({before}{self._language_names[held]}{after})")
+        return " & ".join(parts)
 
 
 def _literal(text: str) -> str:

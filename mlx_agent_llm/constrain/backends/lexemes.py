@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from itertools import product
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 
 from mlx_agent_llm.constrain.backends.comparison import TooComplexError, compare, first_of
 from mlx_agent_llm.constrain.backends.network import Network, State
-from mlx_agent_llm.constrain.backends.quotes import BEYOND, ESCAPED, INSIDE, OTHER, Reach, reach_of
+from mlx_agent_llm.constrain.backends.quotes import BEYOND, ESCAPED, INSIDE, OTHER, reach_of
 from mlx_agent_llm.languages.context_free import (
     ChoiceNode,
     ContextFreeGrammar,
@@ -55,12 +55,11 @@ def in_lexemes(grammar: ContextFreeGrammar) -> ContextFreeGrammar:
 def has_clear_lexemes(grammar: ContextFreeGrammar) -> bool:
     """Whether the longest match is always the right one, wherever leaves stand; False says nothing."""
     network = Network(grammar)
-    reaches: dict[Language, Reach] = {}
     found: dict[Language, list[State]] = defaultdict(list)
     for state in network.leaves:
         assert state.leaf is not None, "it is a state at a leaf"
         found[state.leaf].append(state)
-    ends = {leaf: reach_of(leaf, reaches)[0] for leaf in found}
+    ends = {leaf: reach_of(leaf)[0] for leaf in found}
     try:
         if not all(ends[leaf] & (INSIDE | ESCAPED | BEYOND) == 0 or _ends_at_its_quote(leaf) for leaf in found):
             return False
@@ -124,16 +123,30 @@ def _are_told_apart(network: Network, leaves: dict[Language, list[State]]) -> bo
     """Whether none of the leaves, strings aside, goes on where another one may end."""
     found: dict[Language, list[State]] = defaultdict(list)
     for leaf, states in leaves.items():
-        found[intersection(leaf, _UNQUOTED)] += states
-    firsts = {leaf: chars for leaf in found if (chars := first_of(leaf))}
-    for one, other in product(firsts, repeat=2):
-        if (
-            firsts[one] & firsts[other]
-            and compare(one, other, ANY_CHARACTER).goes_on
-            and compare(one, other, _next_characters(network, found[one])).goes_on
-        ):
-            return False
-    return True
+        found[_unquoted(leaf)] += states
+    return not any(
+        compare(one, other, ANY_CHARACTER).goes_on
+        and compare(one, other, _next_characters(network, found[one])).goes_on
+        for one, other in _pairs(found)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _unquoted(leaf: Language) -> Language:
+    """Its texts that do not begin with a quote."""
+    return intersection(leaf, _UNQUOTED)
+
+
+def _pairs(leaves: Collection[Language]) -> Iterator[tuple[Language, Language]]:
+    """The pairs of which the first may begin the second; texts, of which there may be thousands, only where it does."""
+    texts = {leaf.text: leaf for leaf in leaves if isinstance(leaf, Literal)}
+    for text, leaf in texts.items():
+        yield from ((texts[text[:end]], leaf) for end in range(1, len(text)) if text[:end] in texts)
+    firsts = {leaf: first_of(leaf) for leaf in leaves}
+    for one in (leaf for leaf in leaves if not isinstance(leaf, Literal)):
+        for other in leaves:
+            if not firsts[one].isdisjoint(firsts[other]):
+                yield from {(one, other), (other, one)}
 
 
 def _next_characters(network: Network, states: Iterable[State]) -> CharSet:

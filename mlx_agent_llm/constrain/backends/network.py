@@ -48,7 +48,6 @@ class Network:
         self._callers: dict[str, tuple[State | None, ...]] = {}
         self.starts: dict[str, State] = {}
         self.leaves: list[State] = []
-        self._relaxed: dict[Language, Language] = {}
         self._unread = [ROOT]
         while self._unread:
             name = self._unread.pop()
@@ -73,7 +72,7 @@ class Network:
             case TextNode(value):
                 return self._build_leaf(literal(value), end) if value else end
             case PatternNode(language):
-                start = self._build_leaf(relaxed(language, self._relaxed), end)
+                start = self._build_leaf(relaxed(language), end)
                 return State(end.rule, branches=[start, end]) if language.is_nullable else start
             case SequenceNode(parts):
                 for part in reversed(parts):

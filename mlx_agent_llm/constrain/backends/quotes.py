@@ -8,7 +8,7 @@ complements is more than can be, never less.
 from __future__ import annotations
 
 import re
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import accumulate
 
 from mlx_agent_llm.languages import regular
@@ -26,11 +26,14 @@ _QUOTE: Reach = INSIDE, CLOSED, INSIDE, BEYOND, BEYOND, OTHER
 _BACKSLASH: Reach = OTHER, ESCAPED, INSIDE, BEYOND, BEYOND, OTHER
 _PLAIN: Reach = OTHER, INSIDE, INSIDE, BEYOND, BEYOND, OTHER  # one more of them changes nothing
 _MARKS = {'"': _QUOTE, "\\": _BACKSLASH}
-_PIECE = re.compile(r'["\\]|[^"\\]+')
+_PLAIN_TEXT = re.compile(r'[^"\\]+')
+_kept = lru_cache(maxsize=1024)  # most grammars have the same strings and numbers, and languages few maps
 
 
-def reach_of(language: Language, results: dict[Language, Reach]) -> Reach:
-    """The map of a language; results: those of earlier calls, to which this one adds."""
+@_kept
+def reach_of(language: Language) -> Reach:
+    """The map of a language."""
+    results: dict[Language, Reach] = {}
     for node in language.bottom_up(results):
         results[node] = _join(node, [results[part] for part in node.children])
     return results[language]
@@ -39,7 +42,7 @@ def reach_of(language: Language, results: dict[Language, Reach]) -> Reach:
 def _join(node: Language, parts: list[Reach]) -> Reach:
     match node:
         case regular.Literal(text=text):
-            return reduce(_then, (_MARKS.get(piece, _PLAIN) for piece in _PIECE.findall(text)), _SAME)
+            return _of_text(_PLAIN_TEXT.sub("x", text))
         case regular.Characters(char_set=chars):
             return _of_characters(chars)
         case regular.Concat():
@@ -53,12 +56,18 @@ def _join(node: Language, parts: list[Reach]) -> Reach:
     return (_EVERY,) * len(_SAME)
 
 
+@_kept
+def _of_text(text: str) -> Reach:
+    return reduce(_then, (_MARKS.get(char, _PLAIN) for char in text), _SAME)
+
+
 def _of_characters(chars: CharSet) -> Reach:
     marks = [mark for mark in _MARKS if mark in chars]
     kinds = [_MARKS[mark] for mark in marks] + ([_PLAIN] if len(chars) > len(marks) else [])
     return reduce(_either, kinds, (0,) * len(_SAME))
 
 
+@_kept
 def _repeated(item: Reach, least: int, most: int | None) -> Reach:
     """Of so many items; of more than there are states, of any number: nothing new comes then."""
     powers = [*accumulate([item] * len(_SAME), _then, initial=_SAME)]
@@ -66,6 +75,7 @@ def _repeated(item: Reach, least: int, most: int | None) -> Reach:
     return reduce(_either, counted)
 
 
+@_kept
 def _then(first: Reach, second: Reach) -> Reach:
     return tuple(
         reduce(int.__or__, (after for state, after in zip(_SAME, second, strict=True) if states & state), 0)
@@ -73,5 +83,6 @@ def _then(first: Reach, second: Reach) -> Reach:
     )
 
 
+@_kept
 def _either(one: Reach, other: Reach) -> Reach:
     return tuple(mine | theirs for mine, theirs in zip(one, other, strict=True))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from mlx_agent_llm.languages import regular
 from mlx_agent_llm.languages.regular import Language, concat, intersection, repeat, union
 
 MAX_COUNT = 8
 
 
-def relaxed(language: Language, results: dict[Language, Language]) -> Language:
-    """A language that holds every text of this one; complements stay, which would become smaller.
-
-    results: those of earlier calls, to which this one adds.
-    """
+@lru_cache(maxsize=1024)  # most grammars have the same strings and numbers
+def relaxed(language: Language) -> Language:
+    """A language that holds every text of this one; complements stay, which would become smaller."""
+    results: dict[Language, Language] = {}
     for node in language.bottom_up(results, _relaxed_parts):
         results[node] = _join(node, [results[part] for part in _relaxed_parts(node)])
     return results[language]
@@ -24,6 +25,10 @@ def _relaxed_parts(node: Language) -> tuple[Language, ...]:
 
 def _join(node: Language, parts: list[Language]) -> Language:
     match node:
+        case regular.Repeat(least_count=least, most_count=most) if max(least, most or 0) > MAX_COUNT:
+            return repeat(parts[0], min(least, 1), None)
+        case _ if all(part is child for part, child in zip(parts, node.children, strict=False)):
+            return node
         case regular.Concat():
             return concat(*parts)
         case regular.Union():
@@ -31,7 +36,5 @@ def _join(node: Language, parts: list[Language]) -> Language:
         case regular.Intersection():
             return intersection(*parts)
         case regular.Repeat(least_count=least, most_count=most):
-            if max(least, most or 0) <= MAX_COUNT:
-                return repeat(parts[0], least, most)
-            return repeat(parts[0], min(least, 1), None)
+            return repeat(parts[0], least, most)
     return node

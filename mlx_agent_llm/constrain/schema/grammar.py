@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_agent_llm.constrain.schema.read.document import NO_DOCUMENTS, Documents
 from mlx_agent_llm.constrain.schema.read.vocabulary import read_schema
 from mlx_agent_llm.constrain.schema.write.notation import JSON, JSONNotation
 from mlx_agent_llm.constrain.schema.write.shared_rules import shared_rules
@@ -14,6 +13,7 @@ from mlx_agent_llm.constrain.schema.write.writer import GrammarWriter, WriteRoot
 from mlx_agent_llm.errors import ConstraintError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar, Node, productive_rules, reachable_rules
 from mlx_agent_llm.request.constraints import SEPARATORS, CheckedKeywords
+from mlx_agent_llm.request.schema_documents import NO_DOCUMENTS, Documents
 
 
 @dataclass(frozen=True)

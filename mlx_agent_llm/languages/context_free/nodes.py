@@ -92,9 +92,11 @@ def sequence(*nodes: Node) -> Node:
     parts: list[Node] = []
     for node in nodes:
         for part in node.parts if isinstance(node, SequenceNode) else (node,):
-            if isinstance(part, TextNode) and parts and isinstance(parts[-1], TextNode):
-                parts[-1] = TextNode(parts[-1].value + part.value)
-            elif part != TextNode(""):
+            if not isinstance(part, TextNode):
+                parts.append(part)
+            elif parts and isinstance(last := parts[-1], TextNode):
+                parts[-1] = TextNode(last.value + part.value)
+            elif part.value:
                 parts.append(part)
     return parts[0] if len(parts) == 1 else SequenceNode(tuple(parts))
 

@@ -81,6 +81,10 @@ class CharSet:
         spans = (chr(low) if low == high else f"{chr(low)}-{chr(high)}" for low, high in self.ranges)
         return f"CharSet({''.join(spans)!r})"
 
+    def isdisjoint(self, other: CharSet) -> bool:
+        """Whether no character is in both."""
+        return next(_common_ranges(self.ranges, other.ranges), None) is None
+
     def code_points(self) -> Iterator[int]:
         """All members, in order."""
         return (code for low, high in self.ranges for code in range(low, high + 1))

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from referencing import Registry, Resource, Specification
@@ -16,8 +15,9 @@ from referencing.jsonschema import DRAFT3, DRAFT4, DRAFT6, DRAFT7, DRAFT201909, 
 
 from mlx_agent_llm.constrain.schema.values.formula import EVERYTHING, NOTHING, Formula
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
-from mlx_agent_llm.request.constraints import content_key, kept_key
+from mlx_agent_llm.request.content_key import content_key
 from mlx_agent_llm.request.schema_dialect import ANNOTATIONS, Dialect, dialect_of, json_pointer
+from mlx_agent_llm.request.schema_documents import NO_DOCUMENTS, Documents, SchemaDocuments
 
 MAX_CHARACTERS = 4_000_000
 # How references are looked up in each dialect; all others look them up as 2020-12 does.
@@ -28,10 +28,6 @@ _SPECIFICATIONS = {
     "draft-07": DRAFT7,
     "2019-09": DRAFT201909,
 }
-
-
-Documents = Mapping[str, dict[str, Any] | bool]
-NO_DOCUMENTS: Documents = MappingProxyType({})
 
 
 class Resolved(Protocol):
@@ -87,7 +83,7 @@ class Document:
     def __init__(self, schema: dict[str, Any] | bool, documents: Documents = NO_DOCUMENTS) -> None:
         self._main = _Parsed(_read(content_key("schema", schema)))
         self._schema = self._main.schema
-        self._library = _library(tuple((uri, kept_key("document", one)) for uri, one in documents.items()))
+        self._library = _library(SchemaDocuments.of(documents).keys_by_uri)
         self._documents = self._library.documents
         self._subschemas: dict[int, Subschema] = {}
         self._parts: dict[tuple[int, tuple[str, ...]], Subschema] = {}

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlx_agent_llm.constrain.schema.read import applicators, assertions, containers, unevaluated
-from mlx_agent_llm.constrain.schema.read.document import NO_DOCUMENTS, Document, Documents
+from mlx_agent_llm.constrain.schema.read.document import Document
 from mlx_agent_llm.constrain.schema.read.reader import ReadKeyword, SchemaReader
+from mlx_agent_llm.request.schema_documents import NO_DOCUMENTS, Documents
 
 
 def read_schema(schema: dict[str, Any] | bool, strict: bool, documents: Documents = NO_DOCUMENTS) -> SchemaReader:
