@@ -65,9 +65,10 @@ class PendingCalls:
     one batch for each call before it.
     """
 
-    def __init__(self, max_tokens: int, min_fill: float) -> None:
+    def __init__(self, max_tokens: int, min_fill: float, few_tokens: int) -> None:
         self._max_tokens = max_tokens
         self._min_fill = min_fill
+        self._few_tokens = few_tokens
         self._calls = deque[Call]()
 
     def __bool__(self) -> bool:
@@ -80,14 +81,15 @@ class PendingCalls:
     def take_batch(self) -> list[Row]:
         """The rows of the next batch: padded to the first one's length they are at most max_tokens tokens, or one row.
 
-        No row is shorter than min_fill times the first.
+        A row is shorter than min_fill times the first only among few_tokens tokens, which cost no more with padding.
         """
-        longest = self._calls[0].length(self._calls[0].left[-1])
+        longest = max(1, self._calls[0].length(self._calls[0].left[-1]))
         rows = list[Row]()
-        num_free = max(1, self._max_tokens // max(longest, 1))
-        for call in self._calls:
-            taken = _take(call, longest, self._min_fill * longest, num_free - len(rows))
-            rows.extend(Row(call, index) for index in taken)
+        num_alike, num_any = max(1, self._max_tokens // longest), self._few_tokens // longest
+        for count, shortest in ((num_alike, self._min_fill * longest), (num_any, 0)):
+            for call in self._calls:
+                taken = _take(call, longest, shortest, count - len(rows))
+                rows.extend(Row(call, index) for index in taken)
         self._calls.rotate(-1)
         self._calls = deque(call for call in self._calls if call.left)
         return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -35,6 +35,8 @@ class DecoderForward:
     """
 
     min_fill = 0.0  # nothing is padded
+    few_tokens = 0
+    max_begun = 1
 
     def __init__(self, decoder: Decoder, device: mx.Device, kv_cache_tokens: int) -> None:
         config = decoder_config(device, kv_cache_tokens)
@@ -57,8 +59,8 @@ class DecoderForward:
             self.close()
             raise
 
-    def __call__(self, rows: Sequence[Row]) -> Vectors:
-        """See the class."""
+    def begin(self, rows: Sequence[Row]) -> Callable[[], Vectors]:
+        """See the class; rows are computed here."""
         requests = [self._request(row) for row in rows]
         for request in requests:
             self._scheduler.add(request)
@@ -70,7 +72,7 @@ class DecoderForward:
             drop_locals(fault)
             self._start_anew()
             raise
-        return np.stack([found[request] for request in requests])
+        return lambda: np.stack([found[request] for request in requests])
 
     def close(self) -> None:
         """Give the pools' memory and the model back."""

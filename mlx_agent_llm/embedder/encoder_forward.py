@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,6 +15,7 @@ from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
 
 MAX_TOKENS = {mx.cpu: 512, mx.gpu: 16384}  # on a CPU what its cache holds
+FEW_TOKENS = {mx.cpu: 64, mx.gpu: 1024}  # no dearer than what a forward takes anyway: 2 ms on a CPU, 8 on an H100
 
 
 class EncoderForward:
@@ -24,11 +26,13 @@ class EncoderForward:
     def __init__(self, model: nn.Module, device: mx.Device) -> None:
         if device.type == mx.cpu:
             keep_freed_buffers()
+        self.max_begun = 1 if device.type == mx.cpu else 2  # a GPU computes one while the next one is made
         self._model: nn.Module | None = model
         self._device = device
         self.max_tokens = MAX_TOKENS[device.type]
+        self.few_tokens = FEW_TOKENS[device.type]
 
-    def __call__(self, rows: Sequence[Row]) -> Vectors:
+    def begin(self, rows: Sequence[Row]) -> Callable[[], Vectors]:
         """See the class."""
         assert self._model is not None
         lengths = np.array([len(row.token_ids) for row in rows], np.int32)
@@ -37,9 +41,10 @@ class EncoderForward:
             tokens[row, :length] = ids
         num_first = np.array([row.num_first for row in rows], np.int32)
         with default_device.set_to(self._device):
-            vectors = self._model(TextBatch(mx.array(tokens), mx.array(lengths), mx.array(num_first)))
-        mx.eval(vectors)
-        return np.array(vectors)
+            arrays = mx.array(tokens), mx.array(lengths), mx.array(num_first)
+            vectors = self._model(TextBatch(*arrays, is_padded=bool(lengths.min() < lengths.max())))
+        mx.async_eval(vectors)
+        return partial(np.array, vectors)
 
     def close(self) -> None:
         """Drop the model."""

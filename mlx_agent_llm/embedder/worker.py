@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 
-from mlx_agent_llm.core.faults import as_error
+from mlx_agent_llm.core.faults import as_error, drop_locals
 from mlx_agent_llm.embedder.calls import Call, PendingCalls, Row, Vectors
 from mlx_agent_llm.errors import EngineClosedError, GenerationError, MLXAgentError
 from mlx_agent_llm.process.owner import OwnerProcess
 
 
 class Forward(Protocol):
-    """What computes the vectors (B, D) of B rows, on the worker's thread alone."""
+    """What computes the vectors (B, D) of B rows, on the worker's thread alone.
+
+    max_begun: how many batches are begun before the vectors of the first are asked for.
+    """
+
+    max_begun: int
 
     @property
     def max_tokens(self) -> int:
@@ -26,11 +33,22 @@ class Forward(Protocol):
     def min_fill(self) -> float:
         """How long a row of a batch is at least, as a part of the longest one."""
 
-    def __call__(self, rows: Sequence[Row]) -> Vectors:
-        """See the class."""
+    @property
+    def few_tokens(self) -> int:
+        """The tokens, with padding, that a batch may have with rows of any length."""
+
+    def begin(self, rows: Sequence[Row]) -> Callable[[], Vectors]:
+        """Compute rows, and return what waits for their vectors."""
 
     def close(self) -> None:
         """Give the model's memory back."""
+
+
+class _Begun(NamedTuple):
+    """A batch that is computed; `wait` raises what went wrong, which may have been its beginning."""
+
+    rows: Sequence[Row]
+    wait: Callable[[], Vectors]
 
 
 class BatchWorker:
@@ -79,10 +97,14 @@ class BatchWorker:
             started.put(fault)
             return
         started.put(None)
-        pending = PendingCalls(forward.max_tokens, forward.min_fill)
+        pending = PendingCalls(forward.max_tokens, forward.min_fill, forward.few_tokens)
+        begun = deque[_Begun]()
         try:
-            while self._receive(pending):
-                self._compute(forward, pending)
+            while self._receive(pending, may_wait=not begun):
+                if pending:
+                    begun.append(_begin(forward, pending.take_batch()))
+                if len(begun) == forward.max_begun or not pending:
+                    self._finish(forward, pending, begun.popleft())
         except BaseException as fault:  # a bug of the worker's own: nobody may be left waiting
             with self._lock:
                 self._closed = GenerationError(f"the model stopped: {type(fault).__name__}: {fault}")
@@ -91,9 +113,9 @@ class BatchWorker:
         forward.close()
         mx.clear_streams()  # as an engine's thread does
 
-    def _receive(self, pending: PendingCalls) -> bool:
+    def _receive(self, pending: PendingCalls, may_wait: bool) -> bool:
         """Let all calls that are there wait for their turn, and wait for one when there is none; False to stop."""
-        while not pending or not self._calls.empty():
+        while (may_wait and not pending) or not self._calls.empty():
             call = self._calls.get()
             if call is None:
                 return False
@@ -102,16 +124,16 @@ class BatchWorker:
                 pending.add(call)
         return True
 
-    def _compute(self, forward: Forward, pending: PendingCalls) -> None:
-        rows = pending.take_batch()
-        self._compute_rows(forward, pending, rows)
-        self._open -= {row.call for row in rows if row.call.future.done()}
+    def _finish(self, forward: Forward, pending: PendingCalls, begun: _Begun) -> None:
+        self._deliver(forward, pending, begun)
+        self._open -= {row.call for row in begun.rows if row.call.future.done()}
 
-    def _compute_rows(self, forward: Forward, pending: PendingCalls, rows: Sequence[Row]) -> None:
+    def _deliver(self, forward: Forward, pending: PendingCalls, begun: _Begun) -> None:
         """A batch of several callers that fails is computed once more for each of them: one bad text fails alone."""
+        rows = begun.rows
         calls = list(dict.fromkeys(row.call for row in rows))
         try:
-            vectors = forward(rows)
+            vectors = begun.wait()
         except Exception as fault:
             if len(calls) == 1:
                 pending.drop(calls[0])
@@ -123,7 +145,7 @@ class BatchWorker:
                 row.call.deliver(row.position, vector)
             return
         for call in calls:  # by now nobody holds the fault, nor what it holds
-            self._compute_rows(forward, pending, [row for row in rows if row.call is call])
+            self._deliver(forward, pending, _begin(forward, [row for row in rows if row.call is call]))
 
     def _drain(self) -> None:
         """End all that nobody computes any more."""
@@ -134,6 +156,18 @@ class BatchWorker:
                 self._open.add(call)
         for open_call in self._open:
             open_call.future.set_exception(_copy_of(self._closed))
+
+
+def _begin(forward: Forward, rows: Sequence[Row]) -> _Begun:
+    try:
+        return _Begun(rows, forward.begin(rows))
+    except Exception as fault:
+        drop_locals(fault)
+        return _Begun(rows, partial(_raise, fault))
+
+
+def _raise(fault: Exception) -> Vectors:
+    raise fault
 
 
 def _copy_of(error: MLXAgentError) -> MLXAgentError:

@@ -72,9 +72,9 @@ def test_what_texts_have_in_common_is_computed_once(tmp_path: Path) -> None:
     forward = DecoderForward(loaded.model, mx.Device(mx.cpu), kv_cache_tokens=1024)
     tokenized = loaded.tokenizer.tokenize([f"{INSTRUCTION} {word}" for word in WORDS[:10]])
     assert {len(ids) for ids in tokenized.token_ids} == {53}
-    forward(rows_of(tokenized.token_ids))
+    forward.begin(rows_of(tokenized.token_ids))
     assert forward.kv_manager.stats.hit_tokens == 9 * 48  # all but the first text have three blocks from it
-    forward(rows_of(tokenized.token_ids[:1]))  # another call finds them, too
+    forward.begin(rows_of(tokenized.token_ids[:1]))  # another call finds them, too
     assert forward.kv_manager.stats.hit_tokens == 10 * 48
     forward.kv_manager.check_integrity(is_idle=True)
     forward.close()
@@ -189,7 +189,7 @@ def test_documents_of_one_query_share_what_stands_before_them(tmp_path: Path) ->
     token_ids = loaded.tokenizer.tokenize_pairs([("When?", f"{index}") for index in range(5)]).token_ids
     num_common = next(place for place, ids in enumerate(zip(*token_ids, strict=True)) if len(set(ids)) > 1)
     forward = DecoderForward(loaded.model, mx.Device(mx.cpu), kv_cache_tokens=1024)
-    forward(rows_of(token_ids))
+    forward.begin(rows_of(token_ids))
     assert forward.kv_manager.stats.hit_tokens == 4 * (num_common // 16 * 16) > 4 * 190
     forward.close()
 

@@ -90,14 +90,14 @@ def test_fewer_dimensions_are_the_first_ones_scaled_to_length_one(demo_embedder:
 def hold_forwards(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """Let every forward wait; set when the first one runs, and to be set for them to go on."""
     is_running, may_go_on = threading.Event(), threading.Event()
-    forward = EncoderForward.__call__
+    forward = EncoderForward.begin
 
     def held_forward(self: EncoderForward, rows: Any) -> Any:
         is_running.set()
         assert may_go_on.wait(60)
         return forward(self, rows)
 
-    monkeypatch.setattr(EncoderForward, "__call__", held_forward)
+    monkeypatch.setattr(EncoderForward, "begin", held_forward)
     return is_running, may_go_on
 
 
@@ -181,19 +181,19 @@ def test_a_fault_fails_its_callers_and_the_next_ones_are_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_encoder(tmp_path, "bert")
-    forward: Callable[..., Any] = EncoderForward.__call__
+    forward: Callable[..., Any] = EncoderForward.begin
 
     def broken(self: EncoderForward, rows: Any) -> Any:
         raise MemoryError("no room")
 
     with Embedder.load(str(tmp_path)) as embedder:
-        monkeypatch.setattr(EncoderForward, "__call__", broken)
+        monkeypatch.setattr(EncoderForward, "begin", broken)
         with pytest.raises(GenerationError, match="MemoryError: no room"):
             embedder.embed(["w1"])
-        monkeypatch.setattr(EncoderForward, "__call__", lambda self, rows: forward(self, rows) * np.nan)
+        monkeypatch.setattr(EncoderForward, "begin", lambda self, rows: lambda: forward(self, rows)() * np.nan)
         with pytest.raises(GenerationError, match="not finite"):
             embedder.embed(["w1"])
-        monkeypatch.setattr(EncoderForward, "__call__", forward)
+        monkeypatch.setattr(EncoderForward, "begin", forward)
         assert embedder.embed(["w1"]).shape == (1, 32)
 
 
@@ -202,7 +202,7 @@ def test_one_bad_text_fails_alone_in_a_batch_of_callers(
     says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tiny_encoder(tmp_path, "bert")
-    forward: Callable[..., Any] = EncoderForward.__call__
+    forward: Callable[..., Any] = EncoderForward.begin
     is_running, may_go_on = threading.Event(), threading.Event()
 
     def spoiled_by_w7(self: EncoderForward, rows: Any) -> Any:
@@ -211,11 +211,11 @@ def test_one_bad_text_fails_alone_in_a_batch_of_callers(
         are_bad = [bad in row.token_ids for row in rows]
         if says == "no room" and any(are_bad):
             raise MemoryError("no room")
-        return np.where(np.array(are_bad)[:, None], np.nan, forward(self, rows))
+        return lambda: np.where(np.array(are_bad)[:, None], np.nan, forward(self, rows)())
 
     with Embedder.load(str(tmp_path)) as embedder, ThreadPoolExecutor(9) as pool:
         bad = embedder._loaded.tokenizer.tokenize(["w7"]).token_ids[0][1]
-        monkeypatch.setattr(EncoderForward, "__call__", spoiled_by_w7)
+        monkeypatch.setattr(EncoderForward, "begin", spoiled_by_w7)
         first = pool.submit(embedder.embed, ["w0"])
         assert is_running.wait(60)
         futures = [pool.submit(embedder.embed, [f"w{index}"]) for index in range(1, 9)]

@@ -92,8 +92,8 @@ def test_a_number_of_documents_that_is_none_is_refused(top_n: Any, reranker: Rer
 
 
 def test_scores_that_are_not_finite_fail_their_caller(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = EncoderForward.__call__
-    monkeypatch.setattr(EncoderForward, "__call__", lambda self, rows: forward(self, rows) * np.nan)
+    forward = EncoderForward.begin
+    monkeypatch.setattr(EncoderForward, "begin", lambda self, rows: lambda: forward(self, rows)() * np.nan)
     with pytest.raises(GenerationError, match="scores that are not finite"):
         reranker.score("w1", ["w2"])
 

@@ -47,7 +47,7 @@ class EncoderShape:
 
 
 class Encoder(nn.Module):
-    """A TextBatch (B, L) -> hidden states (B, L, hidden_size)."""
+    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or of the first num_read tokens of each text."""
 
     def __init__(self, shape: EncoderShape, functions: Functions) -> None:
         super().__init__()
@@ -64,14 +64,15 @@ class Encoder(nn.Module):
             self.position_bias = nn.Embedding(shape.num_position_buckets, shape.num_heads)
         self.layers = [_Layer(shape, functions) for _ in range(shape.num_layers)]
 
-    def __call__(self, texts: TextBatch) -> mx.array:
+    def __call__(self, texts: TextBatch, num_read: int | None = None) -> mx.array:
         """See the class."""
         hidden = self._embed(texts)
-        real = texts.are_real[:, None, None]  # (B, 1, 1, L)
+        real = texts.real_keys
         bias = self._bias(texts.tokens.shape[1]) if self._shape.num_position_buckets else None
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, real, bias)
-        return hidden
+        last: mx.array = self.layers[-1](hidden, real, bias, num_read)
+        return last
 
     def _embed(self, texts: TextBatch) -> mx.array:
         embedded = self.word_embeddings(texts.tokens)
@@ -111,8 +112,12 @@ class _Layer(nn.Module):
         self._attention = functions.attend
         self._activation = ACTIVATIONS[shape.activation] or functions.gelu
 
-    def __call__(self, hidden: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
-        hidden = self.attention_norm(hidden + self._attend(hidden, real, bias))
+    def __call__(
+        self, hidden: mx.array, real: mx.array | None, bias: mx.array | None, num_read: int | None = None
+    ) -> mx.array:
+        asking = hidden[:, :num_read]
+        bias = None if bias is None else bias[:, :, :num_read]
+        hidden = self.attention_norm(asking + self._attend(asking, hidden, real, bias))
         output: mx.array = self.output_norm(hidden + self.down(self._widen(hidden)))
         return output
 
@@ -121,17 +126,15 @@ class _Layer(nn.Module):
             return self._activation(self.gate(hidden)) * self.up(hidden)
         return self._activation(self.up(hidden))
 
-    def _attend(self, hidden: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
-        batch, num_tokens, size = hidden.shape
-        head_size = size // self._shape.num_heads
+    def _attend(self, asking: mx.array, hidden: mx.array, real: mx.array | None, bias: mx.array | None) -> mx.array:
         query, key, value = (
-            project(hidden).reshape(batch, num_tokens, self._shape.num_heads, head_size).transpose(0, 2, 1, 3)
-            for project in (self.query, self.key, self.value)
+            project(states).reshape(*states.shape[:2], self._shape.num_heads, -1).transpose(0, 2, 1, 3)
+            for project, states in ((self.query, asking), (self.key, hidden), (self.value, hidden))
         )
         if self._shape.rotary_base is not None:
             query, key = (rotate(x, self._shape.rotary_base) for x in (query, key))
         attended = self._attention(query, key, value, real, bias)
-        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).reshape(batch, num_tokens, size))
+        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).flatten(2))
         return projected
 
 

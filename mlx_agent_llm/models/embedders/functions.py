@@ -24,12 +24,12 @@ _OUT_OF_REACH = (
 
 
 class Attention(Protocol):
-    """Queries, keys and values (B, H, L, D), real (B, 1, 1, L) and bias (1, H, L, L) or None -> (B, H, L, D)."""
+    """Queries (B, H, S, D), keys and values (B, H, L, D) -> (B, H, S, D)."""
 
     def __call__(
-        self, query: mx.array, key: mx.array, value: mx.array, real: mx.array, bias: mx.array | None
+        self, query: mx.array, key: mx.array, value: mx.array, real: mx.array | None, bias: mx.array | None
     ) -> mx.array:
-        """real: which keys are no padding; bias: what is added to the scores."""
+        """Real (B, 1, 1, L): which keys are no padding; bias (1, H, S, L): what is added to the scores."""
 
 
 class Activation(Protocol):
@@ -46,16 +46,21 @@ class Functions(NamedTuple):
     gelu: Activation
 
 
-def attend_at_once(query: mx.array, key: mx.array, value: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
+def attend_at_once(
+    query: mx.array, key: mx.array, value: mx.array, real: mx.array | None, bias: mx.array | None
+) -> mx.array:
     """Attention by MLX's own kernel, which takes half as long with a mask that is added as with one of booleans."""
-    mask = mx.where(real, mx.array(0.0) if bias is None else bias, -math.inf).astype(query.dtype)
+    mask = bias if real is None else mx.where(real, mx.array(0.0) if bias is None else bias, -math.inf)
+    mask = None if mask is None else mask.astype(query.dtype)
     return mx.fast.scaled_dot_product_attention(query, key, value, scale=query.shape[-1] ** -0.5, mask=mask)
 
 
-def attend_by_numpy(query: mx.array, key: mx.array, value: mx.array, real: mx.array, bias: mx.array | None) -> mx.array:
+def attend_by_numpy(
+    query: mx.array, key: mx.array, value: mx.array, real: mx.array | None, bias: mx.array | None
+) -> mx.array:
     """Attention in float32 with a softmax by numpy, of so many queries at a time that the scores are MAX_SCORES."""
     query, key, value = (x.astype(mx.float32) for x in (query * query.shape[-1] ** -0.5, key, value))
-    hidden = np.where(np.asarray(real), np.float32(0), np.float32(-np.inf))
+    hidden = None if real is None else np.where(np.asarray(real), np.float32(0), np.float32(-np.inf))
     step = max(1, MAX_SCORES // math.prod(key.shape[:3]))
     parts = [slice(start, start + step) for start in range(0, query.shape[2], step)]
     biases = [None if bias is None else bias[:, :, part] for part in parts]
@@ -89,14 +94,15 @@ def gelu_by_numpy(x: mx.array) -> mx.array:
 
 
 def _attend_some(
-    query: mx.array, key: mx.array, value: mx.array, hidden: NDArray[np.float32], bias: mx.array | None
+    query: mx.array, key: mx.array, value: mx.array, hidden: NDArray[np.float32] | None, bias: mx.array | None
 ) -> mx.array:
     """Queries (B, H, S, D) -> (B, H, S, D), evaluated, so that nothing holds their scores any more."""
     scores = query @ key.swapaxes(-1, -2)
     if bias is not None:
         scores = scores + bias
     weights = _memory_of(scores)
-    weights += hidden
+    if hidden is not None:
+        weights += hidden
     weights -= weights.max(axis=-1, keepdims=True)
     np.exp(weights, out=weights)
     ones = mx.ones((key.shape[2], 1))  # a product sums three times as fast as a sum

@@ -34,7 +34,7 @@ class GemmaShape:
 
 
 class GemmaEncoder(nn.Module):
-    """A TextBatch (B, L) -> hidden states (B, L, hidden_size)."""
+    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or of the first num_read tokens of each text."""
 
     def __init__(self, shape: GemmaShape, functions: Functions) -> None:
         super().__init__()
@@ -45,15 +45,16 @@ class GemmaEncoder(nn.Module):
         self.layers = [_Layer(shape, functions, is_local) for is_local in shape.are_local]
         self.final_norm = _Norm(shape.hidden_size, shape.norm_eps)
 
-    def __call__(self, texts: TextBatch) -> mx.array:
+    def __call__(self, texts: TextBatch, num_read: int | None = None) -> mx.array:
         """See the class."""
         hidden = self.word_embeddings(texts.tokens)
         hidden = hidden * mx.array(self._shape.hidden_size**0.5, hidden.dtype)
-        real = texts.are_real[:, None, None]  # (B, 1, 1, L)
+        real = texts.real_keys
         window = bias_of_window(texts.tokens.shape[1], self._shape.reach)
-        for layer, is_local in zip(self.layers, self._shape.are_local, strict=True):
-            hidden = layer(hidden, real, window if is_local else None)
-        normed: mx.array = self.final_norm(hidden)
+        windows = [window if is_local else None for is_local in self._shape.are_local]
+        for layer, each in zip(self.layers[:-1], windows[:-1], strict=True):
+            hidden = layer(hidden, real, each)
+        normed: mx.array = self.final_norm(self.layers[-1](hidden, real, windows[-1], num_read))
         return normed
 
 
@@ -75,13 +76,18 @@ class _Layer(nn.Module):
         self._attention = functions.attend
         self._activation = ACTIVATIONS[shape.activation] or functions.gelu
 
-    def __call__(self, hidden: mx.array, real: mx.array, window: mx.array | None) -> mx.array:
-        hidden = hidden + self.after_attention(self._attend(self.before_attention(hidden), real, window))
+    def __call__(
+        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None = None
+    ) -> mx.array:
+        attended = self._attend(self.before_attention(hidden), real, window, num_read)
+        hidden = hidden[:, :num_read] + self.after_attention(attended)
         normed = self.before_mlp(hidden)
         output: mx.array = hidden + self.after_mlp(self.down(self._activation(self.gate(normed)) * self.up(normed)))
         return output
 
-    def _attend(self, hidden: mx.array, real: mx.array, window: mx.array | None) -> mx.array:
+    def _attend(
+        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None
+    ) -> mx.array:
         batch, num_tokens, _ = hidden.shape
         query, key, value = (
             project(hidden).reshape(batch, num_tokens, -1, self._shape.head_dim).transpose(0, 2, 1, 3)
@@ -90,8 +96,9 @@ class _Layer(nn.Module):
         query, key = rotate(self.query_norm(query), self._base), rotate(self.key_norm(key), self._base)
         query = query * (self._shape.head_dim / self._shape.query_scalar) ** 0.5  # attend divides by head_dim's root
         key, value = (mx.repeat(x, self._shape.num_heads // self._shape.num_kv_heads, axis=1) for x in (key, value))
+        query, window = query[:, :, :num_read], None if window is None else window[:, :, :num_read]
         attended = self._attention(query, key, value, real, window)
-        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).reshape(batch, num_tokens, -1))
+        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).flatten(2))
         return projected
 
 

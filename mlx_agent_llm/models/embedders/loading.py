@@ -17,7 +17,7 @@ from mlx_agent_llm.models.embedders.architectures import read_architecture
 from mlx_agent_llm.models.embedders.config_values import ConfigValues
 from mlx_agent_llm.models.embedders.decoders import Decoder
 from mlx_agent_llm.models.embedders.layout import Layout, read_layout
-from mlx_agent_llm.models.embedders.pooling import pool
+from mlx_agent_llm.models.embedders.pooling import num_read, pool
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer
@@ -48,7 +48,8 @@ class EmbeddingModel(nn.Module):
 
     def __call__(self, texts: TextBatch) -> mx.array:
         """See the class."""
-        vectors: mx.array = self.heads(pool(self._pooling, self.encoder(texts), texts.lengths))
+        hidden = self.encoder(texts, num_read(self._pooling))
+        vectors: mx.array = self.heads(pool(self._pooling, hidden, texts.lengths))
         return vectors
 
 

@@ -33,7 +33,7 @@ class ModernShape:
 
 
 class ModernEncoder(nn.Module):
-    """A TextBatch (B, L) -> hidden states (B, L, hidden_size)."""
+    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or of the first num_read tokens of each text."""
 
     def __init__(self, shape: ModernShape, functions: Functions) -> None:
         super().__init__()
@@ -45,14 +45,15 @@ class ModernEncoder(nn.Module):
         self.layers = [_Layer(shape, functions, index) for index in range(len(shape.are_local))]
         self.final_norm = _norm(shape)
 
-    def __call__(self, texts: TextBatch) -> mx.array:
+    def __call__(self, texts: TextBatch, num_read: int | None = None) -> mx.array:
         """See the class."""
         hidden = self.embeddings_norm(self.word_embeddings(texts.tokens))
-        real = texts.are_real[:, None, None]  # (B, 1, 1, L)
+        real = texts.real_keys
         window = bias_of_window(texts.tokens.shape[1], self._shape.reach)
-        for layer, is_local in zip(self.layers, self._shape.are_local, strict=True):
-            hidden = layer(hidden, real, window if is_local else None)
-        normed: mx.array = self.final_norm(hidden)
+        windows = [window if is_local else None for is_local in self._shape.are_local]
+        for layer, each in zip(self.layers[:-1], windows[:-1], strict=True):
+            hidden = layer(hidden, real, each)
+        normed: mx.array = self.final_norm(self.layers[-1](hidden, real, windows[-1], num_read))
         return normed
 
 
@@ -71,18 +72,23 @@ class _Layer(nn.Module):
         self._attention = functions.attend
         self._activation = ACTIVATIONS[shape.activation] or functions.gelu
 
-    def __call__(self, hidden: mx.array, real: mx.array, window: mx.array | None) -> mx.array:
-        hidden = hidden + self._attend(self.attention_norm(hidden), real, window)
+    def __call__(
+        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None = None
+    ) -> mx.array:
+        hidden = hidden[:, :num_read] + self._attend(self.attention_norm(hidden), real, window, num_read)
         up, gate = mx.split(self.up_and_gate(self.mlp_norm(hidden)), 2, axis=-1)
         output: mx.array = hidden + self.down(self._activation(up) * gate)
         return output
 
-    def _attend(self, hidden: mx.array, real: mx.array, window: mx.array | None) -> mx.array:
-        batch, num_tokens, size = hidden.shape
+    def _attend(
+        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None
+    ) -> mx.array:
+        batch, num_tokens, _ = hidden.shape
         qkv = self.qkv(hidden).reshape(batch, num_tokens, 3, self._num_heads, -1)
         query, key, value = qkv.transpose(2, 0, 3, 1, 4)
+        query, window = query[:, :, :num_read], None if window is None else window[:, :, :num_read]
         attended = self._attention(rotate(query, self._base), rotate(key, self._base), value, real, window)
-        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).reshape(batch, num_tokens, size))
+        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).flatten(2))
         return projected
 
 

@@ -14,6 +14,11 @@ def pool(modes: Sequence[str], hidden: mx.array, lengths: mx.array) -> mx.array:
     return mx.concatenate([POOLINGS[mode](hidden, lengths) for mode in modes], axis=-1)
 
 
+def num_read(modes: Sequence[str]) -> int | None:
+    """How many states of each text, from the first on, such a pooling reads; None for all."""
+    return 1 if set(modes) == {"cls"} else None
+
+
 def _cls(hidden: mx.array, lengths: mx.array) -> mx.array:
     return hidden[:, 0].astype(mx.float32)
 

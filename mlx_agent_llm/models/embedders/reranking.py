@@ -19,7 +19,7 @@ from mlx_agent_llm.models.embedders.decoders import Decoder, check_causal
 from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions
 from mlx_agent_llm.models.embedders.judge import INSTRUCTION, MAX_TOKENS, Judge
 from mlx_agent_llm.models.embedders.layout import read_text_options
-from mlx_agent_llm.models.embedders.pooling import pool
+from mlx_agent_llm.models.embedders.pooling import num_read, pool
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer, TokenizedTexts
@@ -51,7 +51,8 @@ class CrossEncoder(nn.Module):
 
     def __call__(self, texts: TextBatch) -> mx.array:
         """See the class."""
-        pooled = pool((self._pooling,), self.encoder(texts), texts.lengths)
+        hidden = self.encoder(texts, num_read((self._pooling,)))
+        pooled = pool((self._pooling,), hidden, texts.lengths)
         return self._score(self.head(pooled).astype(mx.float32))
 
 

@@ -75,6 +75,18 @@ def test_hidden_states_are_those_of_transformers(model_type: str, tmp_path: Path
     assert difference.max() < 2e-4
 
 
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_what_is_not_read_and_what_is_not_there_need_not_be_computed(model_type: str, tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, model_type)
+    loaded = load_embedder(str(tmp_path), device="cpu")
+    batch = batch_of(*padded(loaded.tokenizer.tokenize(random_texts(5)).token_ids))
+    first = np.array(loaded.model.encoder(batch, 1))
+    np.testing.assert_allclose(first, np.array(loaded.model.encoder(batch))[:, :1], atol=2e-5)
+    alike = batch_of(*padded(loaded.tokenizer.tokenize(["w1 w2", "w2 w3"]).token_ids))
+    unpadded = np.array(loaded.model(alike._replace(is_padded=False)))
+    np.testing.assert_allclose(unpadded, np.array(loaded.model(alike)), atol=2e-5)
+
+
 def test_nomic_bert_s_own_names_mean_what_transformers_names_mean(tmp_path: Path) -> None:
     write_tiny_encoder(tmp_path, "nomic_bert")
     texts = random_texts(3)
