@@ -228,6 +228,7 @@ class EngineCore:
         return self.meter.snapshot(
             self.scheduler,
             self.kv_manager,
+            self.memory_need,
             self._kv_bytes,
             self._runner.profile.backend,
             self._runner.quantized_products,

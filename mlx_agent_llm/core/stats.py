@@ -17,6 +17,7 @@ from mlx_agent_llm.core.request_meter import RequestMeter, RequestStats
 from mlx_agent_llm.core.schedule.scheduler import Scheduler
 from mlx_agent_llm.core.step_clock import Phase, StepClock
 from mlx_agent_llm.core.tiering.tiering import TierStats
+from mlx_agent_llm.process.memory_need import MemoryNeed
 
 _NO_BLOCKS = BlockPool(0)  # of models that have no such layers
 _NUM_KEPT_STEPS = 1000  # whose times are remembered
@@ -29,6 +30,7 @@ class EngineStats:
     computes_all_logits: the model's LM head was not found, so it runs for every token and not for sampled ones alone.
     speculation: EngineConfig.speculation.
     quantized_products: how many layers have weights of each quantized form, and whose product multiplies by them.
+    memory: bytes of weights, pool and a full step's arrays, a draft model's too, as memory_ledger() counts them.
     kv_cache_bytes: memory for the KV of all layers, taken when the engine starts; window_cache_bytes of it are for
     layers that see a window only, and have blocks of their own (num_window_blocks; 0 where they share the others'), and
     state_cache_bytes are what slots for the states of recurrent layers take when all are used (num_state_slots, of
@@ -54,6 +56,7 @@ class EngineStats:
     quantized_products: tuple[QuantizedProduct, ...]
     num_waiting: int
     num_running: int
+    memory: MemoryNeed
     kv_cache_bytes: int
     window_cache_bytes: int
     state_cache_bytes: int
@@ -142,6 +145,7 @@ class StepMeter:
         self,
         scheduler: Scheduler,
         kv_manager: KVManager,
+        memory: MemoryNeed,
         num_bytes: KVBytes,
         attention_backend: str,
         quantized_products: tuple[QuantizedProduct, ...],
@@ -161,6 +165,7 @@ class StepMeter:
             quantized_products=quantized_products,
             num_waiting=len(scheduler.waiting),
             num_running=len(scheduler.running),
+            memory=memory,
             kv_cache_bytes=sum(num_bytes),
             window_cache_bytes=num_bytes.window,
             state_cache_bytes=num_bytes.states,

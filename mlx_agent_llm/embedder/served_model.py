@@ -67,10 +67,11 @@ class ServedModel(Closing):
         """What the model was loaded by."""
         self._kv_cache_tokens = _kv_cache_tokens(loaded, kv_cache_tokens)
         self._warning = TruncationWarning()
-        need = _memory_need(loaded, max_tokens, self._kv_cache_tokens)
+        self.memory = ModelMemory(self._KIND, loaded.name, *_memory_need(loaded, max_tokens, self._kv_cache_tokens))
+        """The bytes of its weights, a causal model's pool, and a full batch's arrays, as memory_ledger() has them."""
         self._worker = BatchWorker(_forward_maker(loaded, self._kv_cache_tokens))
         self._finalizer = weakref.finalize(self, self._worker.close)
-        open_models.add(self, ModelMemory(self._KIND, loaded.name, *need))
+        open_models.add(self, self.memory)
 
     @property
     def num_batches(self) -> int:

@@ -7,5 +7,14 @@ except ModuleNotFoundError as error:
 
 from mlx_agent_llm.metrics.collector import Counted, EngineCollector
 from mlx_agent_llm.metrics.exposition import CONTENT_TYPE, exposition, exposition_of_counts, serve_metrics
+from mlx_agent_llm.metrics.ledger import LedgerCollector
 
-__all__ = ["CONTENT_TYPE", "Counted", "EngineCollector", "exposition", "exposition_of_counts", "serve_metrics"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Counted",
+    "EngineCollector",
+    "LedgerCollector",
+    "exposition",
+    "exposition_of_counts",
+    "serve_metrics",
+]

@@ -8,18 +8,19 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 
 from mlx_agent_llm.engine import Engine
 from mlx_agent_llm.metrics.collector import Counted, EngineCollector, StatsCollector
+from mlx_agent_llm.metrics.ledger import LedgerCollector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """The Content-Type header of what exposition returns."""
 
 
 def exposition(*engines: Engine) -> bytes:
-    """All metrics of these engines in Prometheus' text format; any thread may ask, and no step waits for it."""
+    """All metrics of these engines and the process's memory, as Prometheus' text; any thread may ask, no step waits."""
     return generate_latest(_registry(EngineCollector(*engines)))
 
 
 def exposition_of_counts(counted: Sequence[Counted]) -> bytes:
-    """What models have counted that may have no engine now, in Prometheus' text format."""
+    """What models have counted that may have no engine now, and the process's memory, in Prometheus' text format."""
     return generate_latest(_registry(StatsCollector(lambda: counted)))
 
 
@@ -41,4 +42,5 @@ def serve_metrics(engine: Engine, port: int = 9400, host: str = "127.0.0.1") -> 
 def _registry(collector: StatsCollector) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(collector)
+    registry.register(LedgerCollector())
     return registry

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,6 +16,7 @@ from mlx_agent_llm.cli.doctor.report import (
     matmul_gflops,
 )
 from mlx_agent_llm.core.kv import memory
+from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.models import LoadedModel
 from mlx_agent_llm.process import device_memory
 from mlx_agent_llm.process.blas import BLASStatus
@@ -60,13 +62,26 @@ def test_what_a_model_s_makers_recommend_to_sample_with_is_told() -> None:
     assert "temperature=0.0, as its files recommend nothing else" in describe_sampling(SamplingDefaults())
 
 
-def test_of_a_model_the_report_tells_how_it_calls_tools_and_is_sampled(
+def test_of_a_model_the_report_tells_how_it_calls_tools_and_is_sampled_and_what_it_takes(
     demo: LoadedModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "load_model", lambda name: demo)
     examine("demo", None, with_comparisons=False)
     printed = capsys.readouterr().out
+    assert re.search(r"Engine demo: 0\.\d\d GiB of weights, 1\.00 of the KV pool, 0\.\d\d of a full step", printed)
     assert "demo: tool format" in printed and "sampling where a request says nothing: temperature=0.0" in printed
+
+
+def test_a_model_that_no_engine_serves_is_reported_and_not_an_error(
+    demo: LoadedModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(loaded: LoadedModel) -> None:
+        raise UnsupportedModelError("its cache is of no kind that is paged")
+
+    monkeypatch.setattr(module, "load_model", lambda name: demo)
+    monkeypatch.setattr(module, "Engine", refuse)
+    assert examine("demo", None, with_comparisons=False)
+    assert "no engine serves it: its cache is of no kind that is paged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("used", [0, 10])

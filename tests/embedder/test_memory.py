@@ -42,6 +42,7 @@ def test_what_is_open_is_in_the_ledger_until_it_is_closed_or_nobody_has_it(tmp_p
     assert kinds == ["Embedder", "Embedder", "Engine"]
     own = ledger.models[len(before.models) :]
     assert [model.pool for model in own[:2]] == [0, 160 * 2 * 2 * 2 * 8 * 4]  # layers, heads, keys and values
+    assert [embedder.memory, causal.memory] == list(own[:2])
     assert all(model.weights > 0 and model.step > 0 for model in own)
     assert ledger.total == ledger.arrays + sum(model.step for model in ledger.models)
     assert ledger.arrays - before.arrays >= sum(model.weights + model.pool for model in own) * 0.99

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from mlx_agent_llm import Engine, SamplingParams
+from mlx_agent_llm import Engine, SamplingParams, memory_ledger
 from mlx_agent_llm.metrics import CONTENT_TYPE, EngineCollector, exposition, serve_metrics
 from mlx_agent_llm.testing import ScriptedModel
 from tests.support.engines import MakeEngine
@@ -79,6 +79,21 @@ def test_several_engines_are_told_apart(make_engine: MakeEngine) -> None:
     labels = {"model_name": first.model_name}
     assert registry.get_sample_value("vllm:generation_tokens_total", labels | {"engine": "0"}) == 2
     assert registry.get_sample_value("vllm:generation_tokens_total", labels | {"engine": "1"}) == 0
+
+
+def test_what_all_models_of_the_process_take_is_told_by_their_parts(make_engine: MakeEngine) -> None:
+    first, second = make_engine(), make_engine()
+    assert first.model_name == second.model_name
+    needs = [engine.stats().memory for engine in (first, second)]
+    labels = {"kind": "engine", "model_name": first.model_name}
+    own = [model for model in memory_ledger().models if (model.kind, model.name) == ("Engine", first.model_name)]
+    assert [(model.weights, model.pool, model.step) for model in own[-2:]] == needs
+    for part in ("weights", "pool", "step"):
+        assert value(first, "mlx_agent:model_memory_bytes", **labels, part=part) == sum(
+            getattr(model, part) for model in own
+        )
+    assert value(first, "mlx_agent:memory_arrays_bytes") > 0
+    assert value(first, "mlx_agent:memory_total_bytes") >= sum(need.step for need in needs)
 
 
 def test_the_small_server_answers_until_it_is_stopped(make_engine: MakeEngine) -> None:

@@ -19,10 +19,13 @@ from mlx_agent_llm.chat import FoundFormat, found_format
 from mlx_agent_llm.cli.options import console_beside, write_json
 from mlx_agent_llm.core.forward.fast.quantized_products import quantized_products
 from mlx_agent_llm.core.kv.memory import describe_default_pool
-from mlx_agent_llm.models import load_model
+from mlx_agent_llm.engine import Engine
+from mlx_agent_llm.errors import MLXAgentError
+from mlx_agent_llm.models import LoadedModel, load_model
 from mlx_agent_llm.models.source import find_demo
 from mlx_agent_llm.process import blas, installation
 from mlx_agent_llm.process.device_memory import GIB, physical_bytes
+from mlx_agent_llm.process.memory_ledger import MemoryLedger, memory_ledger
 from mlx_agent_llm.process.memory_limits import describe_limits
 from mlx_agent_llm.request import SamplingDefaults
 from mlx_agent_llm.verify.comparison import Comparison
@@ -49,6 +52,7 @@ def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool
         lines += [found.warning] if found.warning else []
         for product in quantized_products(loaded.model):
             console.print(str(product), markup=False, highlight=False)
+        console.print(_memory_when_served(loaded), markup=False, highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, style="yellow", markup=False)
     found_here = {"facts": facts, "advice": lines}
@@ -59,6 +63,14 @@ def examine(model: str | None, json_file: Path | None, *, with_comparisons: bool
     _show_rest(console, report)
     write_json(json_file, {**found_here, **report.as_json()})
     return report.is_good
+
+
+def _memory_when_served(loaded: LoadedModel) -> str:
+    try:
+        with Engine(loaded):
+            return describe_memory(memory_ledger())
+    except MLXAgentError as error:
+        return f"no engine serves it: {error}"
 
 
 def _show_comparison(console: Console, found: Comparison) -> None:
@@ -92,6 +104,16 @@ def describe_sampling(defaults: SamplingDefaults) -> str:
         return "sampling where a request says nothing: temperature=0.0, as its files recommend nothing else"
     values = ", ".join(f"{name}={value}" for name, value in asdict(defaults).items())
     return f"sampling where a request says nothing: {values}, as its files recommend"
+
+
+def describe_memory(ledger: MemoryLedger) -> str:
+    """What each open model takes, and what the process does while all of them compute full steps, in GiB."""
+    shares = [
+        f"{model.kind} {model.name}: {model.weights / GIB:.2f} GiB of weights, {model.pool / GIB:.2f} of the KV pool, "
+        f"{model.step / GIB:.2f} of a full step"
+        for model in ledger.models
+    ]
+    return "\n".join([*shares, f"memory of all models in full steps: {ledger.total / GIB:.2f} GiB"])
 
 
 def advice(status: blas.BLASStatus, gflops: float, *, on_cpu: bool) -> list[str]:
