@@ -15,7 +15,7 @@ from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
 
 MAX_TOKENS = {mx.cpu: 512, mx.gpu: 16384}  # on a CPU what its cache holds
-FEW_TOKENS = {mx.cpu: 64, mx.gpu: 1024}  # no dearer than what a forward takes anyway: 2 ms on a CPU, 8 on an H100
+FEW_TOKENS = {mx.cpu: 64, mx.gpu: 2048}  # no dearer than what a forward takes anyway: 2 ms on a CPU, 8 on an H100
 
 
 class EncoderForward:
