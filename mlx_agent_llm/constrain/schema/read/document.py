@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
 
 from referencing import Registry, Resource, Specification
 from referencing.exceptions import Unresolvable
@@ -139,14 +140,15 @@ class Document:
             raise ConstraintError(
                 f"schema{parent.pointer}: {keyword}={reference!r} must name a schema, not {resolved.contents!r:.80}"
             )
-        return self._formula(resolved.contents, resolved.resolver, self._place_of(resolved.contents, parent.dialect))
+        place = self._place_of(resolved.contents, _steps_of(reference), parent.dialect)
+        return self._formula(resolved.contents, resolved.resolver, place)
 
-    def _place_of(self, schema: Any, dialect: Dialect) -> _Place:
-        """Where an object stands; `dialect` is of what is found nowhere."""
-        if (pointer := self._main.pointer_of(schema)) is not None:
+    def _place_of(self, schema: Any, steps: Sequence[str], dialect: Dialect) -> _Place:
+        """Where an object stands, most often at these steps; `dialect` is of what is found nowhere."""
+        if (pointer := self._main.pointer_of(schema, steps)) is not None:
             return _Place(pointer, dialect_of(self._schema))
         for address, document in self._documents.items():
-            if (pointer := document.pointer_of(schema)) is not None:
+            if (pointer := document.pointer_of(schema, steps)) is not None:
                 return _Place(f"{address}#{pointer}", dialect_of(document.schema))
         return _Place("", dialect)
 
@@ -177,8 +179,13 @@ class _Parsed:
     def __init__(self, schema: Any) -> None:
         self.schema = schema
 
-    def pointer_of(self, schema: Any) -> str | None:
-        """The JSON pointer of an object that stands in here, by identity; None for any other."""
+    def pointer_of(self, schema: Any, likely: Sequence[str]) -> str | None:
+        """The JSON pointer of an object that stands in here, by identity; None for any other.
+
+        likely: the steps that may lead there; by others all objects are looked at.
+        """
+        if self._at(likely) is schema:
+            return json_pointer(*likely)
         place: int | None = id(schema)
         if place not in self._above:
             return None
@@ -187,6 +194,12 @@ class _Parsed:
             place, step = self._above[place]
             steps.append(step)
         return json_pointer(*reversed(steps))
+
+    def _at(self, steps: Sequence[str]) -> Any:
+        found = self.schema
+        for step in steps:
+            found = found.get(step) if isinstance(found, dict) else None
+        return found
 
     @cached_property
     def anchors(self) -> Counter[str]:
@@ -259,6 +272,12 @@ def _subschema(schema: dict[str, Any], resolver: Resolver, place: _Place) -> Sub
     keywords = {keyword: value for keyword, value in schema.items() if keyword in dialect.keywords}
     others = {name: value for name, value in schema.items() if name not in keywords and name not in ANNOTATIONS}
     return Subschema(keywords, resolver, place.pointer, dialect, others)
+
+
+def _steps_of(reference: str) -> list[str]:
+    """The steps of a JSON pointer in a reference; none of a name."""
+    pointer = unquote(reference.partition("#")[2])
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
 def _nodes_in(schema: Any) -> Iterator[tuple[Any, Any, str | int]]:
