@@ -17,9 +17,7 @@ MAX_TOKENS = {mx.cpu: 512, mx.gpu: 16384}  # on a CPU what its cache holds
 
 
 class EncoderForward:
-    """Pads rows of about one length to one, and runs a model over them: a TextBatch (B, L) -> (B, D)."""
-
-    min_fill = 0.8
+    """Runs a model over rows: a TextBatch (B, L) -> (B, D). On a GPU, which computes padding, lengths are near."""
 
     def __init__(self, model: nn.Module, device: mx.Device) -> None:
         if device.type == mx.cpu:
@@ -27,6 +25,7 @@ class EncoderForward:
         self._model: nn.Module | None = model
         self._device = device
         self.max_tokens = MAX_TOKENS[device.type]
+        self.min_fill = 0.8 if device.type == mx.gpu else 0.0
 
     def __call__(self, rows: Sequence[Row]) -> Vectors:
         """See the class."""
