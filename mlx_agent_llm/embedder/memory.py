@@ -12,8 +12,8 @@ from mlx_agent_llm.core.kv.memory import kv_bytes, pool_sizes
 from mlx_agent_llm.embedder.decoder_forward import decoder_config
 from mlx_agent_llm.embedder.encoder_forward import MAX_TOKENS
 from mlx_agent_llm.models.embedders import UnreadTextModel
-from mlx_agent_llm.models.embedders.functions import MAX_SCORES
 from mlx_agent_llm.models.embedders.loading import EmbeddingModel
+from mlx_agent_llm.models.embedders.numpy_functions import NUM_ACTIVATED, NUM_SCORES
 from mlx_agent_llm.models.embedders.reranking import CrossEncoder
 from mlx_agent_llm.process.default_device import default_device
 from mlx_agent_llm.process.device_memory import device_bytes
@@ -23,7 +23,7 @@ from mlx_agent_llm.process.memory_need import MemoryNeed, check_fits
 # ones are done; on a CPU, attention and GELU wait for what they read. Measured on a CPU, in MB: 17 for two texts of 256
 # tokens of all-MiniLM-L6-v2 (20 by these), 862 for one of 8,192 of ModernBERT's base shape (1,184), 480 of nomic-bert's
 # (640).
-_LAYER_COPIES = {mx.cpu: 2, mx.gpu: 5}
+_LAYER_COPIES = {mx.cpu: 1.7, mx.gpu: 5}
 _BIAS_COPIES = 3  # distances, their size, and what is added to scores
 
 
@@ -57,10 +57,8 @@ def _batch_bytes(encoder: nn.Module, max_tokens: int, device: mx.Device, item_by
     """A layer's arrays, what is added to the scores of its texts, and on a CPU so many scores as it has at a time."""
     num_tokens = max(max_tokens, MAX_TOKENS[device.type])
     width: float = sum(matrix_widths(encoder)) / len(encoder.layers)
-    activations = int(num_tokens * width) * item_bytes * _LAYER_COPIES[device.type]
+    activations = int(num_tokens * width * item_bytes * _LAYER_COPIES[device.type])
     bias: int = encoder.num_biases * max_tokens**2 * mx.float32.size * _BIAS_COPIES
     if device.type == mx.gpu:
         return activations + bias * (num_tokens // max_tokens)  # a mask has it for each text
-    num_scores = min(encoder.num_heads * num_tokens * max_tokens, max(MAX_SCORES, encoder.num_heads * max_tokens))
-    scores: int = num_scores * mx.float32.size * (2 if bias else 1)  # with it and without
-    return activations + bias + scores
+    return activations + bias + (max(NUM_SCORES, max_tokens) + 2 * NUM_ACTIVATED) * mx.float32.size

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_agent_llm.errors import UnsupportedModelError
 from mlx_agent_llm.models.embedders import bert_config, gemma_config, modernbert_config, nomic_config
 from mlx_agent_llm.models.embedders.encoder import Encoder
-from mlx_agent_llm.models.embedders.functions import Functions
 from mlx_agent_llm.models.embedders.gemma_encoder import GemmaEncoder
+from mlx_agent_llm.models.embedders.mlx_functions import MLXFunctions
 from mlx_agent_llm.models.embedders.modern_encoder import ModernEncoder
+from mlx_agent_llm.models.embedders.numpy_functions import NumpyFunctions
 from mlx_agent_llm.models.embedders.weights import Rename
 
 MODEL_TYPES = (*bert_config.MODEL_TYPES, "modernbert", "nomic_bert", "gemma3_text")
 
 
 class Architecture(NamedTuple):
-    """An encoder that can be made; make takes the device's functions, max_tokens is its longest text."""
+    """An encoder that can be made for a device; max_tokens is its longest text."""
 
-    make: Callable[[Functions], nn.Module]
+    make: Callable[[mx.Device], nn.Module]
     rename: Rename
     model_type: str
     vocab_size: int
@@ -35,7 +37,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     if model_type == "modernbert":
         modern = modernbert_config.read_shape(config)
         return Architecture(
-            lambda functions: ModernEncoder(modern, functions),
+            lambda device: ModernEncoder(modern, _functions_of(device)),
             modernbert_config.rename_weight,
             model_type,
             modern.vocab_size,
@@ -45,7 +47,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     if model_type == "gemma3_text":
         gemma = gemma_config.read_shape(config)
         return Architecture(
-            lambda functions: GemmaEncoder(gemma, functions),
+            lambda device: GemmaEncoder(gemma, _functions_of(device)),
             gemma_config.rename_weight,
             model_type,
             gemma.vocab_size,
@@ -61,10 +63,14 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
             f"model_type={model_type!r} is no encoder that is supported: {', '.join(MODEL_TYPES)}"
         )
     return Architecture(
-        lambda functions: Encoder(shape, functions),
+        lambda device: Encoder(shape, _functions_of(device)),
         rename,
         model_type,
         shape.vocab_size,
         shape.hidden_size,
         shape.max_tokens,
     )
+
+
+def _functions_of(device: mx.Device) -> MLXFunctions | NumpyFunctions:
+    return NumpyFunctions() if device.type == mx.cpu else MLXFunctions()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions
+from mlx_agent_llm.models.embedders.functions import Functions, Heads, Layout, Values
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 
 _MAX_DISTANCE = 128  # beyond it all relative positions share a bucket (T5, section 2.1)
@@ -47,7 +47,7 @@ class EncoderShape:
 
 
 class Encoder(nn.Module):
-    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or of the first num_read tokens of each text."""
+    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or (B, 1, hidden_size) of the first tokens only."""
 
     def __init__(self, shape: EncoderShape, functions: Functions) -> None:
         super().__init__()
@@ -63,16 +63,18 @@ class Encoder(nn.Module):
         if shape.num_position_buckets:
             self.position_bias = nn.Embedding(shape.num_position_buckets, shape.num_heads)
         self.layers = [_Layer(shape, functions) for _ in range(shape.num_layers)]
+        self._functions = functions
 
-    def __call__(self, texts: TextBatch, num_read: int | None = None) -> mx.array:
+    def __call__(self, texts: TextBatch, only_first: bool = False) -> mx.array:
         """See the class."""
-        hidden = self._embed(texts)
-        real = texts.real_keys
-        bias = self._bias(texts.tokens.shape[1]) if self._shape.num_position_buckets else None
+        layout = self._functions.lay_out(texts)
+        hidden = self._functions.enter(self._embed(texts), layout)
+        has_bias = self._shape.num_position_buckets > 0
+        bias = self._functions.bias(self._bias(texts.tokens.shape[1])) if has_bias else None
         for layer in self.layers[:-1]:
-            hidden = layer(hidden, real, bias)
-        last: mx.array = self.layers[-1](hidden, real, bias, num_read)
-        return last
+            hidden = layer(hidden, layout, bias)
+        hidden = self.layers[-1](hidden, layout, bias, only_first)
+        return self._functions.leave(hidden, self._functions.lay_out(texts.first_tokens) if only_first else layout)
 
     def _embed(self, texts: TextBatch) -> mx.array:
         embedded = self.word_embeddings(texts.tokens)
@@ -108,39 +110,30 @@ class _Layer(nn.Module):
             self.gate = nn.Linear(size, inner, has_biases)
         self.down = nn.Linear(inner, size, has_biases)
         self.output_norm = nn.LayerNorm(size, shape.norm_eps)
-        self._shape = shape
-        self._attention = functions.attend
-        self._activation = ACTIVATIONS[shape.activation] or functions.gelu
+        self._heads = Heads(shape.num_heads, shape.num_heads, (size // shape.num_heads) ** -0.5, shape.rotary_base)
+        self._activation = shape.activation
+        self._is_gated = shape.is_gated
+        self._functions = functions
 
-    def __call__(
-        self, hidden: mx.array, real: mx.array | None, bias: mx.array | None, num_read: int | None = None
-    ) -> mx.array:
-        asking = hidden[:, :num_read]
-        bias = None if bias is None else bias[:, :, :num_read]
-        hidden = self.attention_norm(asking + self._attend(asking, hidden, real, bias))
-        output: mx.array = self.output_norm(hidden + self.down(self._widen(hidden)))
-        return output
+    def __call__(self, hidden: Values, layout: Layout, bias: Values | None, only_first: bool = False) -> Values:
+        functions = self._functions
+        attended = self._attend(hidden, layout, bias)
+        if only_first:
+            hidden, attended = functions.first(hidden, layout), functions.first(attended, layout)
+        attended = functions.linear(self.attention_out, attended)
+        hidden = functions.layer_norm(self.attention_norm, hidden + attended)
+        return functions.layer_norm(self.output_norm, hidden + functions.linear(self.down, self._widen(hidden)))
 
-    def _widen(self, hidden: mx.array) -> mx.array:
-        if self._shape.is_gated:
-            return self._activation(self.gate(hidden)) * self.up(hidden)
-        return self._activation(self.up(hidden))
+    def _widen(self, hidden: Values) -> Values:
+        functions = self._functions
+        up = functions.linear(self.up, hidden)
+        if not self._is_gated:
+            return functions.activate(self._activation, up)
+        return functions.activate(self._activation, functions.linear(self.gate, hidden)) * up
 
-    def _attend(self, asking: mx.array, hidden: mx.array, real: mx.array | None, bias: mx.array | None) -> mx.array:
-        query, key, value = (
-            project(states).reshape(*states.shape[:2], self._shape.num_heads, -1).transpose(0, 2, 1, 3)
-            for project, states in ((self.query, asking), (self.key, hidden), (self.value, hidden))
-        )
-        if self._shape.rotary_base is not None:
-            query, key = (rotate(x, self._shape.rotary_base) for x in (query, key))
-        attended = self._attention(query, key, value, real, bias)
-        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).flatten(2))
-        return projected
-
-
-def rotate(x: mx.array, base: float) -> mx.array:
-    """Rotate (B, H, L, D) by the positions from 0 on, the first half of D with the second."""
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=0)
+    def _attend(self, hidden: Values, layout: Layout, bias: Values | None) -> Values:
+        query, key, value = (self._functions.linear(project, hidden) for project in (self.query, self.key, self.value))
+        return self._functions.attend(query, key, value, layout, self._heads, bias)
 
 
 def _position_buckets(distance: mx.array, num_buckets: int) -> mx.array:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_llm.models.embedders.encoder import rotate
-from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions, bias_of_window
+from mlx_agent_llm.models.embedders.functions import Functions, Heads, Layout, Values
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
+from mlx_agent_llm.models.embedders.window import bias_of_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class GemmaShape:
 
 
 class GemmaEncoder(nn.Module):
-    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or of the first num_read tokens of each text."""
+    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or (B, 1, hidden_size) of the first tokens only."""
 
     def __init__(self, shape: GemmaShape, functions: Functions) -> None:
         super().__init__()
@@ -43,19 +43,21 @@ class GemmaEncoder(nn.Module):
         self.num_biases = 1  # arrays (L, L) that scores get
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = [_Layer(shape, functions, is_local) for is_local in shape.are_local]
-        self.final_norm = _Norm(shape.hidden_size, shape.norm_eps)
+        self.final_norm = _Norm(shape.hidden_size, shape.norm_eps, functions)
+        self._functions = functions
 
-    def __call__(self, texts: TextBatch, num_read: int | None = None) -> mx.array:
+    def __call__(self, texts: TextBatch, only_first: bool = False) -> mx.array:
         """See the class."""
         hidden = self.word_embeddings(texts.tokens)
         hidden = hidden * mx.array(self._shape.hidden_size**0.5, hidden.dtype)
-        real = texts.real_keys
-        window = bias_of_window(texts.tokens.shape[1], self._shape.reach)
+        layout = self._functions.lay_out(texts)
+        values = self._functions.enter(hidden, layout)
+        window = self._functions.bias(bias_of_window(texts.tokens.shape[1], self._shape.reach))
         windows = [window if is_local else None for is_local in self._shape.are_local]
-        for layer, each in zip(self.layers[:-1], windows[:-1], strict=True):
-            hidden = layer(hidden, real, each)
-        normed: mx.array = self.final_norm(self.layers[-1](hidden, real, windows[-1], num_read))
-        return normed
+        for layer, own_window in zip(self.layers[:-1], windows[:-1], strict=True):
+            values = layer(values, layout, own_window)
+        values = self.final_norm(self.layers[-1](values, layout, windows[-1], only_first))
+        return self._functions.leave(values, self._functions.lay_out(texts.first_tokens) if only_first else layout)
 
 
 class _Layer(nn.Module):
@@ -66,49 +68,46 @@ class _Layer(nn.Module):
         self.query = nn.Linear(size, heads_size, has_bias)
         self.key, self.value = (nn.Linear(size, kv_size, has_bias) for _ in range(2))
         self.attention_out = nn.Linear(heads_size, size, has_bias)
-        self.query_norm, self.key_norm = (_Norm(shape.head_dim, shape.norm_eps) for _ in range(2))
-        self.before_attention, self.after_attention = (_Norm(size, shape.norm_eps) for _ in range(2))
-        self.before_mlp, self.after_mlp = (_Norm(size, shape.norm_eps) for _ in range(2))
+        self.query_norm, self.key_norm = (_Norm(shape.head_dim, shape.norm_eps, functions) for _ in range(2))
+        self.before_attention, self.after_attention = (_Norm(size, shape.norm_eps, functions) for _ in range(2))
+        self.before_mlp, self.after_mlp = (_Norm(size, shape.norm_eps, functions) for _ in range(2))
         self.gate, self.up = (nn.Linear(size, shape.intermediate_size, bias=False) for _ in range(2))
         self.down = nn.Linear(shape.intermediate_size, size, bias=False)
-        self._shape = shape
-        self._base = shape.local_base if is_local else shape.global_base
-        self._attention = functions.attend
-        self._activation = ACTIVATIONS[shape.activation] or functions.gelu
+        base = shape.local_base if is_local else shape.global_base
+        self._heads = Heads(shape.num_heads, shape.num_kv_heads, shape.query_scalar**-0.5, base)
+        self._activation = shape.activation
+        self._functions = functions
 
-    def __call__(
-        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None = None
-    ) -> mx.array:
-        attended = self._attend(self.before_attention(hidden), real, window, num_read)
-        hidden = hidden[:, :num_read] + self.after_attention(attended)
+    def __call__(self, hidden: Values, layout: Layout, window: Values | None, only_first: bool = False) -> Values:
+        functions = self._functions
+        attended = self._attend(self.before_attention(hidden), layout, window)
+        if only_first:
+            hidden, attended = functions.first(hidden, layout), functions.first(attended, layout)
+        hidden = hidden + self.after_attention(functions.linear(self.attention_out, attended))
         normed = self.before_mlp(hidden)
-        output: mx.array = hidden + self.after_mlp(self.down(self._activation(self.gate(normed)) * self.up(normed)))
-        return output
+        gate = functions.activate(self._activation, functions.linear(self.gate, normed))
+        return hidden + self.after_mlp(functions.linear(self.down, gate * functions.linear(self.up, normed)))
 
-    def _attend(
-        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None
-    ) -> mx.array:
-        batch, num_tokens, _ = hidden.shape
-        query, key, value = (
-            project(hidden).reshape(batch, num_tokens, -1, self._shape.head_dim).transpose(0, 2, 1, 3)
-            for project in (self.query, self.key, self.value)
-        )
-        query, key = rotate(self.query_norm(query), self._base), rotate(self.key_norm(key), self._base)
-        query = query * (self._shape.head_dim / self._shape.query_scalar) ** 0.5  # attend divides by head_dim's root
-        key, value = (mx.repeat(x, self._shape.num_heads // self._shape.num_kv_heads, axis=1) for x in (key, value))
-        query, window = query[:, :, :num_read], None if window is None else window[:, :, :num_read]
-        attended = self._attention(query, key, value, real, window)
-        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).flatten(2))
-        return projected
+    def _attend(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+        functions = self._functions
+        query, key, value = (functions.linear(project, hidden) for project in (self.query, self.key, self.value))
+        query, key = _of_heads(self.query_norm, query), _of_heads(self.key_norm, key)
+        return functions.attend(query, key, value, layout, self._heads, window)
 
 
 class _Norm(nn.Module):
     """By the root mean square; its weights are what is added to 1."""
 
-    def __init__(self, size: int, eps: float) -> None:
+    def __init__(self, size: int, eps: float, functions: Functions) -> None:
         super().__init__()
         self.weight = mx.zeros((size,))
         self._eps = eps
+        self._functions = functions
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, 1.0 + self.weight, self._eps)
+    def __call__(self, x: Values) -> Values:
+        return self._functions.rms_norm(1.0 + self.weight, x, self._eps)
+
+
+def _of_heads(norm: _Norm, x: Values) -> Values:
+    """Norm each head's values by themselves."""
+    return norm(x.reshape(*x.shape[:-1], -1, len(norm.weight))).reshape(x.shape)

@@ -12,17 +12,17 @@ import mlx.nn as nn
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.embedders import architectures, decoders, functions
+from mlx_agent_llm.models.embedders import architectures, decoders
 from mlx_agent_llm.models.embedders.architectures import read_architecture
 from mlx_agent_llm.models.embedders.config_values import ConfigValues
 from mlx_agent_llm.models.embedders.decoders import Decoder
 from mlx_agent_llm.models.embedders.layout import Layout, read_layout
-from mlx_agent_llm.models.embedders.pooling import num_read, pool
+from mlx_agent_llm.models.embedders.pooling import pool, reads_first_only
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer
 from mlx_agent_llm.models.embedders.unread import Preflight, unread
-from mlx_agent_llm.models.embedders.weights import check_finite, load_weights
+from mlx_agent_llm.models.embedders.weights import check_finite, hold_by_columns, load_weights
 from mlx_agent_llm.models.json_file import read_json_object
 from mlx_agent_llm.models.loading import logits_width
 from mlx_agent_llm.models.placement import place_weights, resolve_device
@@ -48,7 +48,7 @@ class EmbeddingModel(nn.Module):
 
     def __call__(self, texts: TextBatch) -> mx.array:
         """See the class."""
-        hidden = self.encoder(texts, num_read(self._pooling))
+        hidden = self.encoder(texts, reads_first_only(self._pooling))
         vectors: mx.array = self.heads(pool(self._pooling, hidden, texts.lengths))
         return vectors
 
@@ -93,14 +93,16 @@ def _make_encoder(
 ) -> tuple[EmbeddingModel, TextTokenizer, int]:
     found = read_architecture(config)
     tokenizer = TextTokenizer(layout.encoder, found.max_tokens, found.vocab_size, layout.text_options)
-    encoder = found.make(functions.of_device(device))
+    encoder = found.make(device)
     load_weights(encoder, layout.encoder, found.rename)
     model = EmbeddingModel(encoder, layout.pooling, _read_heads(layout))
     preflight(unread(model, found.vocab_size, tokenizer.max_tokens, device, dtype))
     place_weights(model, device, dtype)
+    if device.type == mx.cpu:
+        hold_by_columns(encoder)
     check_finite(model, layout.encoder)
     one = mx.array([1])
-    return model, tokenizer, int(model(TextBatch(one[None], one, one)).shape[-1])  # known without evaluating it
+    return model, tokenizer, int(model(TextBatch(one[None], one, one)).shape[-1])
 
 
 def _make_decoder(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_agent_llm.models.embedders.encoder import rotate
-from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions, bias_of_window
+from mlx_agent_llm.models.embedders.functions import Functions, Heads, Layout, Values
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
+from mlx_agent_llm.models.embedders.window import bias_of_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class ModernShape:
 
 
 class ModernEncoder(nn.Module):
-    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or of the first num_read tokens of each text."""
+    """A TextBatch (B, L) -> hidden states (B, L, hidden_size), or (B, 1, hidden_size) of the first tokens only."""
 
     def __init__(self, shape: ModernShape, functions: Functions) -> None:
         super().__init__()
@@ -44,52 +44,53 @@ class ModernEncoder(nn.Module):
         self.embeddings_norm = _norm(shape)
         self.layers = [_Layer(shape, functions, index) for index in range(len(shape.are_local))]
         self.final_norm = _norm(shape)
+        self._functions = functions
 
-    def __call__(self, texts: TextBatch, num_read: int | None = None) -> mx.array:
+    def __call__(self, texts: TextBatch, only_first: bool = False) -> mx.array:
         """See the class."""
-        hidden = self.embeddings_norm(self.word_embeddings(texts.tokens))
-        real = texts.real_keys
-        window = bias_of_window(texts.tokens.shape[1], self._shape.reach)
+        functions = self._functions
+        layout = functions.lay_out(texts)
+        hidden = functions.enter(self.embeddings_norm(self.word_embeddings(texts.tokens)), layout)
+        window = functions.bias(bias_of_window(texts.tokens.shape[1], self._shape.reach))
         windows = [window if is_local else None for is_local in self._shape.are_local]
-        for layer, each in zip(self.layers[:-1], windows[:-1], strict=True):
-            hidden = layer(hidden, real, each)
-        normed: mx.array = self.final_norm(self.layers[-1](hidden, real, windows[-1], num_read))
-        return normed
+        for layer, own_window in zip(self.layers[:-1], windows[:-1], strict=True):
+            hidden = layer(hidden, layout, own_window)
+        hidden = functions.layer_norm(self.final_norm, self.layers[-1](hidden, layout, windows[-1], only_first))
+        return functions.leave(hidden, functions.lay_out(texts.first_tokens) if only_first else layout)
 
 
 class _Layer(nn.Module):
     def __init__(self, shape: ModernShape, functions: Functions, index: int) -> None:
         super().__init__()
         size = shape.hidden_size
-        self.attention_norm = nn.Identity() if index == 0 else _norm(shape)  # the embeddings' norm stands before it
+        if index > 0:  # before the first one stands the embeddings' norm
+            self.attention_norm = _norm(shape)
         self.qkv = nn.Linear(size, 3 * size, shape.attention_bias)
         self.attention_out = nn.Linear(size, size, shape.attention_bias)
         self.mlp_norm = _norm(shape)
         self.up_and_gate = nn.Linear(size, 2 * shape.intermediate_size, shape.mlp_bias)
         self.down = nn.Linear(shape.intermediate_size, size, shape.mlp_bias)
-        self._num_heads = shape.num_heads
-        self._base = shape.local_base if shape.are_local[index] else shape.global_base
-        self._attention = functions.attend
-        self._activation = ACTIVATIONS[shape.activation] or functions.gelu
+        base = shape.local_base if shape.are_local[index] else shape.global_base
+        self._heads = Heads(shape.num_heads, shape.num_heads, (size // shape.num_heads) ** -0.5, base)
+        self._activation = shape.activation
+        self._functions = functions
 
-    def __call__(
-        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None = None
-    ) -> mx.array:
-        hidden = hidden[:, :num_read] + self._attend(self.attention_norm(hidden), real, window, num_read)
-        up, gate = mx.split(self.up_and_gate(self.mlp_norm(hidden)), 2, axis=-1)
-        output: mx.array = hidden + self.down(self._activation(up) * gate)
-        return output
+    def __call__(self, hidden: Values, layout: Layout, window: Values | None, only_first: bool = False) -> Values:
+        functions = self._functions
+        normed = functions.layer_norm(self.attention_norm, hidden) if "attention_norm" in self else hidden
+        attended = self._attend(normed, layout, window)
+        if only_first:
+            hidden, attended = functions.first(hidden, layout), functions.first(attended, layout)
+        hidden = hidden + functions.linear(self.attention_out, attended)
+        both = functions.linear(self.up_and_gate, functions.layer_norm(self.mlp_norm, hidden))
+        middle = both.shape[-1] // 2
+        widened = functions.activate(self._activation, both[..., :middle]) * both[..., middle:]
+        return hidden + functions.linear(self.down, widened)
 
-    def _attend(
-        self, hidden: mx.array, real: mx.array | None, window: mx.array | None, num_read: int | None
-    ) -> mx.array:
-        batch, num_tokens, _ = hidden.shape
-        qkv = self.qkv(hidden).reshape(batch, num_tokens, 3, self._num_heads, -1)
-        query, key, value = qkv.transpose(2, 0, 3, 1, 4)
-        query, window = query[:, :, :num_read], None if window is None else window[:, :, :num_read]
-        attended = self._attention(rotate(query, self._base), rotate(key, self._base), value, real, window)
-        projected: mx.array = self.attention_out(attended.transpose(0, 2, 1, 3).flatten(2))
-        return projected
+    def _attend(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+        size, qkv = hidden.shape[-1], self._functions.linear(self.qkv, hidden)
+        query, key, value = (qkv[..., start : start + size] for start in (0, size, 2 * size))
+        return self._functions.attend(query, key, value, layout, self._heads, window)
 
 
 def _norm(shape: ModernShape) -> nn.LayerNorm:

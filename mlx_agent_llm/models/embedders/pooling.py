@@ -14,9 +14,9 @@ def pool(modes: Sequence[str], hidden: mx.array, lengths: mx.array) -> mx.array:
     return mx.concatenate([POOLINGS[mode](hidden, lengths) for mode in modes], axis=-1)
 
 
-def num_read(modes: Sequence[str]) -> int | None:
-    """How many states of each text, from the first on, such a pooling reads; None for all."""
-    return 1 if set(modes) == {"cls"} else None
+def reads_first_only(modes: Sequence[str]) -> bool:
+    """Whether such a pooling reads the state of each text's first token alone."""
+    return set(modes) == {"cls"}
 
 
 def _cls(hidden: mx.array, lengths: mx.array) -> mx.array:

@@ -13,18 +13,17 @@ import mlx.nn as nn
 
 from mlx_agent_llm.config import Device, DType
 from mlx_agent_llm.errors import ModelLoadError, UnsupportedModelError
-from mlx_agent_llm.models.embedders import functions
 from mlx_agent_llm.models.embedders.architectures import Architecture, read_architecture
 from mlx_agent_llm.models.embedders.decoders import Decoder, check_causal
-from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions
 from mlx_agent_llm.models.embedders.judge import INSTRUCTION, MAX_TOKENS, Judge
 from mlx_agent_llm.models.embedders.layout import read_text_options
-from mlx_agent_llm.models.embedders.pooling import num_read, pool
+from mlx_agent_llm.models.embedders.mlx_functions import ACTIVATIONS
+from mlx_agent_llm.models.embedders.pooling import pool, reads_first_only
 from mlx_agent_llm.models.embedders.source import find_embedder
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 from mlx_agent_llm.models.embedders.text_tokenizer import TextTokenizer, TokenizedTexts
 from mlx_agent_llm.models.embedders.unread import Preflight, UnreadTextModel, unread
-from mlx_agent_llm.models.embedders.weights import check_finite, load_weights
+from mlx_agent_llm.models.embedders.weights import check_finite, hold_by_columns, load_weights
 from mlx_agent_llm.models.json_file import read_json, read_json_object
 from mlx_agent_llm.models.loading import UnreadModel, load_model, logits_width
 from mlx_agent_llm.models.placement import place_weights, resolve_device
@@ -51,7 +50,7 @@ class CrossEncoder(nn.Module):
 
     def __call__(self, texts: TextBatch) -> mx.array:
         """See the class."""
-        hidden = self.encoder(texts, num_read((self._pooling,)))
+        hidden = self.encoder(texts, reads_first_only((self._pooling,)))
         pooled = pool((self._pooling,), hidden, texts.lengths)
         return self._score(self.head(pooled).astype(mx.float32))
 
@@ -126,12 +125,13 @@ def _load_cross_encoder(
     _check_kind(path, config)
     tokenizer = TextTokenizer(path, found.max_tokens, found.vocab_size, read_text_options(path))
     with default_device.set_to(target):
-        ours = functions.of_device(target)
         pooling = str(config.get("classifier_pooling", "cls"))
-        model = CrossEncoder(found.make(ours), _Head(found, config, ours), pooling, _score_name(config))
+        model = CrossEncoder(found.make(target), _Head(found, config), pooling, _score_name(config))
         load_weights(model, path, lambda weight: _rename(weight, found))
         preflight(unread(model, found.vocab_size, tokenizer.max_tokens, target, dtype))
         place_weights(model, target, dtype)
+        if target.type == mx.cpu:
+            hold_by_columns(model.encoder)
         check_finite(model, path)
     return LoadedReranker(model, tokenizer, name, target)
 
@@ -139,7 +139,7 @@ def _load_cross_encoder(
 class _Head(nn.Module):
     """ModernBERT has a norm in it, and a function of its own choice."""
 
-    def __init__(self, found: Architecture, config: Mapping[str, Any], ours: Functions) -> None:
+    def __init__(self, found: Architecture, config: Mapping[str, Any]) -> None:
         super().__init__()
         is_modern = found.model_type == "modernbert"
         size = found.hidden_size
@@ -147,7 +147,7 @@ class _Head(nn.Module):
         activation: Any = mx.tanh
         if is_modern:
             self.norm = nn.LayerNorm(size, config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
-            activation = ACTIVATIONS[config.get("classifier_activation", "gelu")] or ours.gelu
+            activation = ACTIVATIONS[config.get("classifier_activation", "gelu")]
         self.out = nn.Linear(size, 1)
         self._activation = activation
 

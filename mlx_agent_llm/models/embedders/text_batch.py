@@ -20,10 +20,15 @@ class TextBatch(NamedTuple):
     is_padded: bool = True
 
     @property
-    def real_keys(self) -> mx.array | None:
-        """(B, 1, 1, L) which tokens are no padding; None where none is."""
-        positions = mx.arange(self.tokens.shape[1])
-        return (positions < self.lengths[:, None])[:, None, None] if self.is_padded else None
+    def are_real(self) -> mx.array:
+        """(B, L) which tokens are no padding."""
+        return mx.arange(self.tokens.shape[1])[None] < self.lengths[:, None]
+
+    @property
+    def first_tokens(self) -> TextBatch:
+        """The first token of each text, for a text."""
+        ones = mx.ones_like(self.lengths)
+        return TextBatch(self.tokens[:, :1], ones, ones, is_padded=False)
 
     @property
     def are_first(self) -> mx.array:

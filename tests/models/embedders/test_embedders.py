@@ -80,7 +80,7 @@ def test_what_is_not_read_and_what_is_not_there_need_not_be_computed(model_type:
     write_tiny_encoder(tmp_path, model_type)
     loaded = load_embedder(str(tmp_path), device="cpu")
     batch = batch_of(*padded(loaded.tokenizer.tokenize(random_texts(5)).token_ids))
-    first = np.array(loaded.model.encoder(batch, 1))
+    first = np.array(loaded.model.encoder(batch, only_first=True))
     np.testing.assert_allclose(first, np.array(loaded.model.encoder(batch))[:, :1], atol=2e-5)
     alike = batch_of(*padded(loaded.tokenizer.tokenize(["w1 w2", "w2 w3"]).token_ids))
     unpadded = np.array(loaded.model(alike._replace(is_padded=False)))

@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
-from scipy.special import ndtr
+from scipy.special import expit, ndtr
 
-from mlx_agent_llm.models.embedders import functions
-from mlx_agent_llm.models.embedders.functions import CPU, GPU
+from mlx_agent_llm.models.embedders import TextBatch, numpy_functions
+from mlx_agent_llm.models.embedders.functions import ACTIVATIONS, Functions, Heads
+from mlx_agent_llm.models.embedders.mlx_functions import MLXFunctions
+from mlx_agent_llm.models.embedders.numpy_functions import NumpyFunctions, Rows
 
-
-def test_gelu_is_exact_to_what_it_promises() -> None:
-    x = np.linspace(-20, 20, 400_001, dtype=np.float32)
-    exact = x * ndtr(x.astype(np.float64))
-    assert np.abs(np.array(CPU.gelu(mx.array(x))) - exact).max() < 4e-6
-    assert CPU.gelu(mx.array([1e30, -1e30])).tolist() == mx.array([1e30, 0]).tolist()
-
-
-def test_gelu_leaves_its_argument_and_keeps_its_type() -> None:
-    x = mx.linspace(-2, 2, 12).reshape(3, 4)
-    _, right = mx.split(x, 2, axis=-1)  # a part of other memory
-    before = np.array(x)
-    for argument in (right, right.astype(mx.bfloat16)):
-        assert CPU.gelu(argument).dtype == argument.dtype
-        np.testing.assert_allclose(
-            CPU.gelu(argument).astype(mx.float32), GPU.gelu(right), atol=1e-5 if argument is right else 1e-2
-        )
-    np.testing.assert_array_equal(x, before)
+LENGTHS = [20, 1, 7, 0, 20, 7, 3]
+X = np.linspace(-20, 20, 400_001, dtype=np.float32)
+EXACT = {
+    "gelu": X * ndtr(X.astype(np.float64)),
+    "gelu_new": X * expit(2 * math.sqrt(2 / math.pi) * (X + 0.044715 * X.astype(np.float64) ** 3)),
+    "silu": X * expit(X.astype(np.float64)),
+}
 
 
-@pytest.mark.parametrize("max_scores", [2**22, 700, 1])  # all queries of 240 scores each at once, some, one
-@pytest.mark.parametrize("has_bias", [False, True])
+def activated(name: str, x: Rows) -> Rows:
+    result: Rows = NumpyFunctions().activate(name, x.reshape(-1, 1).copy())
+    return result[:, 0]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_activations_are_exact_to_what_they_promise(name: str) -> None:
+    assert np.abs(activated(name, X) - EXACT[name]).max() < 4e-6
+    ends = np.array([1e30, -1e30], np.float32)
+    np.testing.assert_array_equal(activated(name, ends), [ends[0], 0])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_take_a_part_of_wider_values_and_leave_the_rest(name: str) -> None:
+    both = np.random.default_rng(0).normal(size=(300, 1000)).astype(np.float32)
+    before = both.copy()
+    left = NumpyFunctions().activate(name, both[:, :500])
+    expected = NumpyFunctions().activate(name, before[:, :500].copy())
+    np.testing.assert_array_equal(left, expected)
+    np.testing.assert_array_equal(both[:, 500:], before[:, 500:])
+
+
+def attend(functions: Functions, arrays: list[mx.array], heads: Heads, bias: mx.array | None) -> mx.array:
+    """Through the layout of padded texts, and zeros for padding."""
+    lengths = mx.array(LENGTHS)
+    texts = TextBatch(mx.zeros((len(LENGTHS), max(LENGTHS)), mx.int32), lengths, lengths)
+    layout = functions.lay_out(texts)
+    values = [functions.enter(array, layout) for array in arrays]
+    own_bias = None if bias is None else functions.bias(bias)
+    attended = functions.leave(functions.attend(*values, layout, heads, own_bias), layout)
+    return mx.where(texts.are_real[..., None], attended, 0)
+
+
+@pytest.mark.parametrize("num_scores", [2**17, 900, 50, 1])  # of several texts, heads or queries at once, one query
+@pytest.mark.parametrize("num_biases", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("num_kv_heads", "rotary_base", "spread"), [(4, None, 1.0), (2, 100.0, 1.0), (4, None, 20.0)]
+)  # the last one's scores are beyond float32 as exponents
 def test_attention_is_that_of_mlx_also_where_padding_would_score_highest(
-    has_bias: bool, max_scores: int, monkeypatch: pytest.MonkeyPatch
+    num_kv_heads: int,
+    rotary_base: float | None,
+    spread: float,
+    num_biases: int,
+    num_scores: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(functions, "MAX_SCORES", max_scores)
-    query, key, value = (5 * mx.random.normal((3, 4, 20, 8)) for _ in range(3))
-    lengths = mx.array([20, 1, 7])
-    real = mx.arange(20)[None, None, None] < lengths[:, None, None, None]
-    key = mx.where(real.swapaxes(-1, -2), key, 1000.0)
-    bias = mx.random.normal((1, 4, 20, 20)) if has_bias else None
-    ours, theirs = (of_device.attend(query, key, value, real, bias) for of_device in (CPU, GPU))
-    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    monkeypatch.setattr(numpy_functions, "NUM_SCORES", num_scores)
+    shape = len(LENGTHS), max(LENGTHS)
+    query = spread * mx.random.normal((*shape, 4 * 8))
+    key, value = (spread * mx.random.normal((*shape, num_kv_heads * 8)) for _ in range(2))
+    is_real = mx.arange(shape[1])[None, :, None] < mx.array(LENGTHS)[:, None, None]
+    key = mx.where(is_real, key, 1000.0)
+    bias = mx.random.normal((1, num_biases, shape[1], shape[1])) if num_biases else None
+    heads = Heads(4, num_kv_heads, 8**-0.5, rotary_base)
+    ours, theirs = (
+        attend(functions, [query, key, value], heads, bias) for functions in (NumpyFunctions(), MLXFunctions())
+    )
+    assert np.isfinite(np.array(ours)).all()
+    np.testing.assert_allclose(ours, theirs, atol=1e-3 * spread)
+
+
+def test_weights_of_bfloat16_are_computed_with_in_float32() -> None:
+    linear = nn.Linear(6, 5)
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    linear.apply(lambda weight: weight.astype(mx.bfloat16))
+    product = NumpyFunctions().linear(linear, x)
+    linear.apply(lambda weight: weight.astype(mx.float32))
+    assert product.dtype == np.float32
+    np.testing.assert_allclose(product, linear(mx.array(x)), atol=1e-5)
