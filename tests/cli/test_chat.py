@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
@@ -319,7 +320,7 @@ class Terminal:
     def wait_for(self, text: str) -> None:
         deadline = time.monotonic() + 120
         while text not in self.shown:
-            assert time.monotonic() < deadline, self.shown
+            assert select([self._end], [], [], max(0, deadline - time.monotonic()))[0], self.shown
             self.shown += os.read(self._end, 4096).decode(errors="replace")
         self.shown = self.shown.partition(text)[2]
 
@@ -351,5 +352,6 @@ def test_on_a_terminal_calls_are_asked_for_and_ctrl_c_takes_a_message_back(tools
     terminal.wait_for("xxx")
     terminal.type("\x03")
     terminal.wait_for("the message is taken back")
+    terminal.wait_for("> ")  # until the line is being edited, a terminal hands this key on as another one
     terminal.type("\x04")
     assert terminal.end() == 0

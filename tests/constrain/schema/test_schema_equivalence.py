@@ -7,13 +7,14 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from mlx_agent_llm.bench.grammar_walks import GrammarWalk
 from mlx_agent_llm.constrain.closing.pushdown import Pushdown
 from mlx_agent_llm.constrain.schema import SchemaRules, schema_grammar, schema_rules
+from mlx_agent_llm.constrain.violation import violation
 from mlx_agent_llm.errors import ConstraintError, UnsupportedSchemaError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar
 from tests.support.json_schema_suite import texts_of
@@ -63,17 +64,17 @@ def test_a_lenient_grammar_loses_no_valid_value_and_enforces_the_rest(schema: di
 
 @QUICK
 @given(schema=rooted_schemas(), seed=st.integers(0, 2**32))
+@example(schema={"not": {"pattern": "b$"}}, seed=0)  # "b" before a line end is a text, which the `$` of `re` denies
 def test_every_text_of_a_grammar_is_valid_and_written_in_one_form(schema: dict[str, Any], seed: int) -> None:
     try:
         walk = GrammarWalk(schema_grammar(schema).grammar)
     except (ConstraintError, UnsupportedSchemaError):
         assume(False)
-    validator = Draft202012Validator(schema)
     rng = random.Random(seed)
     for _ in range(10):
         text = walk.text(rng)
         value = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-        validator.validate(value)
+        assert violation(schema, value) is None
         json.dumps(value, ensure_ascii=False).encode()
 
 
