@@ -58,7 +58,8 @@ def _batch_bytes(encoder: nn.Module, max_tokens: int, device: mx.Device, item_by
     num_tokens = max(max_tokens, MAX_TOKENS[device.type])
     width: float = sum(matrix_widths(encoder)) / len(encoder.layers)
     activations = int(num_tokens * width * item_bytes * _LAYER_COPIES[device.type])
-    bias: int = encoder.num_biases * max_tokens**2 * mx.float32.size * _BIAS_COPIES
+    num_masks = encoder.num_windows * (device.type == mx.gpu)
+    bias: int = (encoder.num_biases + num_masks) * max_tokens**2 * mx.float32.size * _BIAS_COPIES
     if device.type == mx.gpu:
         return activations + bias * (num_tokens // max_tokens)  # a mask has it for each text
     return activations + bias + (max(NUM_SCORES, max_tokens) + 2 * NUM_ACTIVATED) * mx.float32.size

@@ -9,7 +9,6 @@ import mlx.nn as nn
 
 from mlx_agent_llm.models.embedders.functions import Functions, Heads, Layout, Values
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
-from mlx_agent_llm.models.embedders.window import bias_of_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class GemmaEncoder(nn.Module):
         super().__init__()
         self._shape = shape
         self.num_heads = shape.num_heads
-        self.num_biases = 1  # arrays (L, L) that scores get
+        self.num_biases, self.num_windows = 0, 1  # arrays (L, L) that scores get, and that a GPU makes of windows
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = [_Layer(shape, functions, is_local) for is_local in shape.are_local]
         self.final_norm = _Norm(shape.hidden_size, shape.norm_eps, functions)
@@ -52,9 +51,8 @@ class GemmaEncoder(nn.Module):
         hidden = hidden * mx.array(self._shape.hidden_size**0.5, hidden.dtype)
         layout = self._functions.lay_out(texts)
         values = self._functions.enter(hidden, layout)
-        window = self._functions.bias(bias_of_window(texts.tokens.shape[1], self._shape.reach))
-        for layer, is_local in zip(self.layers, self._shape.are_local, strict=True):
-            values = layer(values, layout, window if is_local else None)
+        for layer in self.layers:
+            values = layer(values, layout)
         return self._functions.leave(self.final_norm(values), layout)
 
 
@@ -71,23 +69,23 @@ class _Layer(nn.Module):
         self.before_mlp, self.after_mlp = (_Norm(size, shape.norm_eps, functions) for _ in range(2))
         self.gate, self.up = (nn.Linear(size, shape.intermediate_size, bias=False) for _ in range(2))
         self.down = nn.Linear(shape.intermediate_size, size, bias=False)
-        base = shape.local_base if is_local else shape.global_base
-        self._heads = Heads(shape.num_heads, shape.num_kv_heads, shape.query_scalar**-0.5, base)
+        base, reach = (shape.local_base, shape.reach) if is_local else (shape.global_base, None)
+        self._heads = Heads(shape.num_heads, shape.num_kv_heads, shape.query_scalar**-0.5, base, reach)
         self._activation = shape.activation
         self._functions = functions
 
-    def __call__(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+    def __call__(self, hidden: Values, layout: Layout) -> Values:
         functions = self._functions
-        hidden = hidden + self.after_attention(self._attend(self.before_attention(hidden), layout, window))
+        hidden = hidden + self.after_attention(self._attend(self.before_attention(hidden), layout))
         normed = self.before_mlp(hidden)
         gate = functions.activate(self._activation, functions.linear(self.gate, normed))
         return hidden + self.after_mlp(functions.linear(self.down, gate * functions.linear(self.up, normed)))
 
-    def _attend(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+    def _attend(self, hidden: Values, layout: Layout) -> Values:
         functions = self._functions
         query, key, value = (functions.linear(project, hidden) for project in (self.query, self.key, self.value))
         query, key = _of_heads(self.query_norm, query), _of_heads(self.key_norm, key)
-        attended = functions.attend(query, key, value, layout, self._heads, window)
+        attended = functions.attend(query, key, value, layout, self._heads, None)
         return functions.linear(self.attention_out, attended)
 
 

@@ -9,7 +9,6 @@ import mlx.nn as nn
 
 from mlx_agent_llm.models.embedders.functions import Functions, Heads, Layout, Values
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
-from mlx_agent_llm.models.embedders.window import bias_of_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class ModernEncoder(nn.Module):
         super().__init__()
         self._shape = shape
         self.num_heads = shape.num_heads
-        self.num_biases = 1  # arrays (L, L) that scores get
+        self.num_biases, self.num_windows = 0, 1  # arrays (L, L) that scores get, and that a GPU makes of windows
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.embeddings_norm = _norm(shape)
         self.layers = [_Layer(shape, functions, index) for index in range(len(shape.are_local))]
@@ -51,9 +50,8 @@ class ModernEncoder(nn.Module):
         functions = self._functions
         layout = functions.lay_out(texts)
         hidden = functions.enter(self.embeddings_norm(self.word_embeddings(texts.tokens)), layout)
-        window = functions.bias(bias_of_window(texts.tokens.shape[1], self._shape.reach))
-        for layer, is_local in zip(self.layers, self._shape.are_local, strict=True):
-            hidden = layer(hidden, layout, window if is_local else None)
+        for layer in self.layers:
+            hidden = layer(hidden, layout)
         return functions.leave(functions.layer_norm(self.final_norm, hidden), layout)
 
 
@@ -68,24 +66,25 @@ class _Layer(nn.Module):
         self.mlp_norm = _norm(shape)
         self.up_and_gate = nn.Linear(size, 2 * shape.intermediate_size, shape.mlp_bias)
         self.down = nn.Linear(shape.intermediate_size, size, shape.mlp_bias)
-        base = shape.local_base if shape.are_local[index] else shape.global_base
-        self._heads = Heads(shape.num_heads, shape.num_heads, (size // shape.num_heads) ** -0.5, base)
+        is_local = shape.are_local[index]
+        base, reach = (shape.local_base, shape.reach) if is_local else (shape.global_base, None)
+        self._heads = Heads(shape.num_heads, shape.num_heads, (size // shape.num_heads) ** -0.5, base, reach)
         self._activation = shape.activation
         self._functions = functions
 
-    def __call__(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+    def __call__(self, hidden: Values, layout: Layout) -> Values:
         functions = self._functions
         normed = functions.layer_norm(self.attention_norm, hidden) if "attention_norm" in self else hidden
-        hidden = hidden + self._attend(normed, layout, window)
+        hidden = hidden + self._attend(normed, layout)
         both = functions.linear(self.up_and_gate, functions.layer_norm(self.mlp_norm, hidden))
         middle = both.shape[-1] // 2
         widened = functions.activate(self._activation, both[..., :middle]) * both[..., middle:]
         return hidden + functions.linear(self.down, widened)
 
-    def _attend(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+    def _attend(self, hidden: Values, layout: Layout) -> Values:
         size, qkv = hidden.shape[-1], self._functions.linear(self.qkv, hidden)
         query, key, value = (qkv[..., start : start + size] for start in (0, size, 2 * size))
-        attended = self._functions.attend(query, key, value, layout, self._heads, window)
+        attended = self._functions.attend(query, key, value, layout, self._heads, None)
         return self._functions.linear(self.attention_out, attended)
 
 
