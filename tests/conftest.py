@@ -3,7 +3,9 @@
 import os
 
 # With two threads on a machine that is busy beside the tests, MKL waits for the one that does not run: 30 times slower.
+# So does numpy's OpenBLAS.
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import mlx_agent_llm  # noqa: F401  before any test imports mlx: MKL would come too late, and all be 30 times slower
 

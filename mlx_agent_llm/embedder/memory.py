@@ -20,9 +20,8 @@ from mlx_agent_llm.process.device_memory import device_bytes
 from mlx_agent_llm.process.memory_need import MemoryNeed, check_fits
 
 # How often a batch holds what a layer's matrices make of its tokens: on a GPU, MLX begins operations before earlier
-# ones are done; on a CPU, attention and GELU wait for what they read. Measured on a CPU, in MB: 17 for two texts of 256
-# tokens of all-MiniLM-L6-v2 (20 by these), 862 for one of 8,192 of ModernBERT's base shape (1,184), 480 of nomic-bert's
-# (640).
+# ones are done; on a CPU, numpy computes one after the other. Measured on a CPU, in MB: 11 for two texts of 256 tokens
+# of all-MiniLM-L6-v2 (15 by these), 319 for one of 8,192 of ModernBERT's base shape (345), 380 of nomic-bert's (559).
 _LAYER_COPIES = {mx.cpu: 1.7, mx.gpu: 5}
 _BIAS_COPIES = 3  # distances, their size, and what is added to scores
 
@@ -58,7 +57,8 @@ def _batch_bytes(encoder: nn.Module, max_tokens: int, device: mx.Device, item_by
     num_tokens = max(max_tokens, MAX_TOKENS[device.type])
     width: float = sum(matrix_widths(encoder)) / len(encoder.layers)
     activations = int(num_tokens * width * item_bytes * _LAYER_COPIES[device.type])
-    bias: int = encoder.num_biases * max_tokens**2 * mx.float32.size * _BIAS_COPIES
+    num_masks = encoder.num_windows * (device.type == mx.gpu)
+    bias: int = (encoder.num_biases + num_masks) * max_tokens**2 * mx.float32.size * _BIAS_COPIES
     if device.type == mx.gpu:
         return activations + bias * (num_tokens // max_tokens)  # a mask has it for each text
     return activations + bias + (max(NUM_SCORES, max_tokens) + 2 * NUM_ACTIVATED) * mx.float32.size

@@ -29,6 +29,8 @@ def preload() -> str | None:
 
     When mlx was imported before, it is too late: a RuntimeWarning says so.
     """
+    if sys.platform == "linux" and len(os.sched_getaffinity(0)) <= 2:
+        _compute_on_one_thread()
     library = find_mkl()
     if library is None:
         return None
@@ -37,10 +39,6 @@ def preload() -> str | None:
             message = "mlx was imported before mlx_agent_llm, so it keeps its slow BLAS: import mlx_agent_llm first"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
         return None
-    if len(os.sched_getaffinity(0)) <= 2:
-        # The products of a decode step are too small to share: on two idle cores a second thread made a step of 16 rows
-        # a tenth shorter at 40 tokens and a third longer at 90, and beside a busy core ten times as long.
-        os.environ.setdefault("MKL_NUM_THREADS", "1")
     try:
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     except OSError:
@@ -63,6 +61,17 @@ def find_mkl() -> str | None:
         if found:
             return str(found[-1])
     return None
+
+
+def _compute_on_one_thread() -> None:
+    """Bound MKL and numpy's OpenBLAS, which read it when they are loaded, unless the environment bounds them.
+
+    The products of a decode step are too small to share: on two idle cores a second thread made a step of 16 rows a
+    tenth shorter at 40 tokens and a third longer at 90, and beside a busy core ten times as long. Embeddings took 2 to
+    4 times as long by two threads of OpenBLAS beside busy cores.
+    """
+    for name in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def _major_version(library: Path) -> int:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,19 @@ def test_a_broken_mkl_does_not_break_the_import(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delitem(sys.modules, "mlx.core", raising=False)
     assert blas.preload() is None
     assert blas.status().is_loaded is False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are bounded on Linux only")
+@pytest.mark.parametrize(("num_cores", "expected"), [(2, "1"), (3, None)])
+def test_small_machines_compute_on_one_thread_by_either_library(
+    num_cores: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blas, "find_mkl", lambda: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(num_cores)))
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
+    blas.preload()
+    assert [environment.get(name) for name in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")] == [expected, expected]
+    environment["OPENBLAS_NUM_THREADS"] = "7"
+    blas.preload()
+    assert environment["OPENBLAS_NUM_THREADS"] == "7"

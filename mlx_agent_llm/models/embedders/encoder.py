@@ -54,6 +54,7 @@ class Encoder(nn.Module):
         self._shape = shape
         self.num_heads = shape.num_heads
         self.num_biases = shape.num_heads if shape.num_position_buckets else 0  # arrays (L, L) that scores get
+        self.num_windows = 0
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         if shape.rotary_base is None:
             self.position_embeddings = nn.Embedding(shape.num_positions, shape.hidden_size)

@@ -21,12 +21,14 @@ class Heads(NamedTuple):
     """How attention divides its values: heads of queries, and as many or fewer of keys, in order.
 
     scale: what scores are multiplied by. rotary_base: queries and keys are rotated by their positions.
+    reach: a token sees those at most so far away; None for all. There is no bias beside it.
     """
 
     num_heads: int
     num_kv_heads: int
     scale: float
     rotary_base: float | None = None
+    reach: int | None = None
 
 
 class Functions(Protocol):

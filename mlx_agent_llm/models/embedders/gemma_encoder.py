@@ -9,7 +9,6 @@ import mlx.nn as nn
 
 from mlx_agent_llm.models.embedders.functions import Functions, Heads, Layout, Values
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
-from mlx_agent_llm.models.embedders.window import bias_of_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class GemmaEncoder(nn.Module):
         super().__init__()
         self._shape = shape
         self.num_heads = shape.num_heads
-        self.num_biases = 1  # arrays (L, L) that scores get
+        self.num_biases, self.num_windows = 0, 1  # arrays (L, L) that scores get, and that a GPU makes of windows
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = [_Layer(shape, functions, is_local) for is_local in shape.are_local]
         self.final_norm = _Norm(shape.hidden_size, shape.norm_eps, functions)
@@ -52,11 +51,9 @@ class GemmaEncoder(nn.Module):
         hidden = hidden * mx.array(self._shape.hidden_size**0.5, hidden.dtype)
         layout = self._functions.lay_out(texts)
         values = self._functions.enter(hidden, layout)
-        window = self._functions.bias(bias_of_window(texts.tokens.shape[1], self._shape.reach))
-        windows = [window if is_local else None for is_local in self._shape.are_local]
-        for layer, own_window in zip(self.layers[:-1], windows[:-1], strict=True):
-            values = layer(values, layout, own_window)
-        values = self.final_norm(self.layers[-1](values, layout, windows[-1], only_first))
+        for layer in self.layers[:-1]:
+            values = layer(values, layout)
+        values = self.final_norm(self.layers[-1](values, layout, only_first))
         return self._functions.leave(values, self._functions.lay_out(texts.first_tokens) if only_first else layout)
 
 
@@ -73,14 +70,14 @@ class _Layer(nn.Module):
         self.before_mlp, self.after_mlp = (_Norm(size, shape.norm_eps, functions) for _ in range(2))
         self.gate, self.up = (nn.Linear(size, shape.intermediate_size, bias=False) for _ in range(2))
         self.down = nn.Linear(shape.intermediate_size, size, bias=False)
-        base = shape.local_base if is_local else shape.global_base
-        self._heads = Heads(shape.num_heads, shape.num_kv_heads, shape.query_scalar**-0.5, base)
+        base, reach = (shape.local_base, shape.reach) if is_local else (shape.global_base, None)
+        self._heads = Heads(shape.num_heads, shape.num_kv_heads, shape.query_scalar**-0.5, base, reach)
         self._activation = shape.activation
         self._functions = functions
 
-    def __call__(self, hidden: Values, layout: Layout, window: Values | None, only_first: bool = False) -> Values:
+    def __call__(self, hidden: Values, layout: Layout, only_first: bool = False) -> Values:
         functions = self._functions
-        attended = self._attend(self.before_attention(hidden), layout, window)
+        attended = self._attend(self.before_attention(hidden), layout)
         if only_first:
             hidden, attended = functions.first(hidden, layout), functions.first(attended, layout)
         hidden = hidden + self.after_attention(functions.linear(self.attention_out, attended))
@@ -88,11 +85,11 @@ class _Layer(nn.Module):
         gate = functions.activate(self._activation, functions.linear(self.gate, normed))
         return hidden + self.after_mlp(functions.linear(self.down, gate * functions.linear(self.up, normed)))
 
-    def _attend(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+    def _attend(self, hidden: Values, layout: Layout) -> Values:
         functions = self._functions
         query, key, value = (functions.linear(project, hidden) for project in (self.query, self.key, self.value))
         query, key = _of_heads(self.query_norm, query), _of_heads(self.key_norm, key)
-        return functions.attend(query, key, value, layout, self._heads, window)
+        return functions.attend(query, key, value, layout, self._heads, None)
 
 
 class _Norm(nn.Module):

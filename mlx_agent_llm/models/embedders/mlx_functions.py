@@ -11,6 +11,8 @@ import mlx.nn as nn
 from mlx_agent_llm.models.embedders.functions import Heads
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
 
+# Float16 holds it; a token of padding that sees no other one would be NaN by -inf.
+_OUT_OF_REACH = -3e4
 ACTIVATIONS: Mapping[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
     "gelu_new": nn.gelu_approx,
@@ -77,6 +79,8 @@ class MLXFunctions:
         )
         if heads.rotary_base is not None:
             query, key = (_rotate(x, heads.rotary_base) for x in (query, key))
+        if heads.reach is not None:
+            bias = _window(query.shape[2], heads.reach)
         mask = bias if layout is None else mx.where(layout, mx.array(0.0) if bias is None else bias, -math.inf)
         mask = None if mask is None else mask.astype(query.dtype)
         attended = mx.fast.scaled_dot_product_attention(query, key, value, scale=heads.scale, mask=mask)
@@ -86,3 +90,10 @@ class MLXFunctions:
 def _rotate(x: mx.array, base: float) -> mx.array:
     """Rotate (B, H, L, D) by the positions from 0 on, the first half of D with the second."""
     return mx.fast.rope(x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=0)
+
+
+def _window(num_tokens: int, reach: int) -> mx.array:
+    """What hides keys that are too far away, (1, 1, L, L)."""
+    positions = mx.arange(num_tokens)
+    is_near = mx.abs(positions[None] - positions[:, None]) <= reach
+    return mx.where(is_near, 0.0, _OUT_OF_REACH)[None, None]

@@ -9,7 +9,6 @@ import mlx.nn as nn
 
 from mlx_agent_llm.models.embedders.functions import Functions, Heads, Layout, Values
 from mlx_agent_llm.models.embedders.text_batch import TextBatch
-from mlx_agent_llm.models.embedders.window import bias_of_window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class ModernEncoder(nn.Module):
         super().__init__()
         self._shape = shape
         self.num_heads = shape.num_heads
-        self.num_biases = 1  # arrays (L, L) that scores get
+        self.num_biases, self.num_windows = 0, 1  # arrays (L, L) that scores get, and that a GPU makes of windows
         self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.embeddings_norm = _norm(shape)
         self.layers = [_Layer(shape, functions, index) for index in range(len(shape.are_local))]
@@ -51,11 +50,9 @@ class ModernEncoder(nn.Module):
         functions = self._functions
         layout = functions.lay_out(texts)
         hidden = functions.enter(self.embeddings_norm(self.word_embeddings(texts.tokens)), layout)
-        window = functions.bias(bias_of_window(texts.tokens.shape[1], self._shape.reach))
-        windows = [window if is_local else None for is_local in self._shape.are_local]
-        for layer, own_window in zip(self.layers[:-1], windows[:-1], strict=True):
-            hidden = layer(hidden, layout, own_window)
-        hidden = functions.layer_norm(self.final_norm, self.layers[-1](hidden, layout, windows[-1], only_first))
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, layout)
+        hidden = functions.layer_norm(self.final_norm, self.layers[-1](hidden, layout, only_first))
         return functions.leave(hidden, functions.lay_out(texts.first_tokens) if only_first else layout)
 
 
@@ -70,15 +67,16 @@ class _Layer(nn.Module):
         self.mlp_norm = _norm(shape)
         self.up_and_gate = nn.Linear(size, 2 * shape.intermediate_size, shape.mlp_bias)
         self.down = nn.Linear(shape.intermediate_size, size, shape.mlp_bias)
-        base = shape.local_base if shape.are_local[index] else shape.global_base
-        self._heads = Heads(shape.num_heads, shape.num_heads, (size // shape.num_heads) ** -0.5, base)
+        is_local = shape.are_local[index]
+        base, reach = (shape.local_base, shape.reach) if is_local else (shape.global_base, None)
+        self._heads = Heads(shape.num_heads, shape.num_heads, (size // shape.num_heads) ** -0.5, base, reach)
         self._activation = shape.activation
         self._functions = functions
 
-    def __call__(self, hidden: Values, layout: Layout, window: Values | None, only_first: bool = False) -> Values:
+    def __call__(self, hidden: Values, layout: Layout, only_first: bool = False) -> Values:
         functions = self._functions
         normed = functions.layer_norm(self.attention_norm, hidden) if "attention_norm" in self else hidden
-        attended = self._attend(normed, layout, window)
+        attended = self._attend(normed, layout)
         if only_first:
             hidden, attended = functions.first(hidden, layout), functions.first(attended, layout)
         hidden = hidden + functions.linear(self.attention_out, attended)
@@ -87,10 +85,10 @@ class _Layer(nn.Module):
         widened = functions.activate(self._activation, both[..., :middle]) * both[..., middle:]
         return hidden + functions.linear(self.down, widened)
 
-    def _attend(self, hidden: Values, layout: Layout, window: Values | None) -> Values:
+    def _attend(self, hidden: Values, layout: Layout) -> Values:
         size, qkv = hidden.shape[-1], self._functions.linear(self.qkv, hidden)
         query, key, value = (qkv[..., start : start + size] for start in (0, size, 2 * size))
-        return self._functions.attend(query, key, value, layout, self._heads, window)
+        return self._functions.attend(query, key, value, layout, self._heads, None)
 
 
 def _norm(shape: ModernShape) -> nn.LayerNorm:

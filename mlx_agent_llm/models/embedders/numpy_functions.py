@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,10 +21,11 @@ from mlx_agent_llm.models.embedders.text_batch import TextBatch
 
 Rows = NDArray[np.float32]
 
-NUM_SCORES = 2**17
+NUM_SCORES = 2**19
 """Of attention at a time, unless those of one query are more."""
 NUM_ACTIVATED = 2**16
 """Values at a time."""
+_NUM_QUERIES = 64  # at a time, where a layer sees a window
 _MAX_EXPONENT = 100.0  # of 2, up or down: float32 ends at 126
 _LOG2_E = math.log2(math.e)
 # x / (1 + 2^(x P(x^2))), coefficients of P, the highest power first. GELU's are as close to the exact one as five come;
@@ -63,10 +65,10 @@ class NumpyFunctions:
 
     def linear(self, module: nn.Linear, x: Rows) -> Rows:
         """See Functions."""
-        product: Rows = x @ _as_numpy(module.weight).T
+        products: Rows = x @ _as_numpy(module.weight).T
         if "bias" in module:
-            product += _as_numpy(module.bias)
-        return product
+            products += _as_numpy(module.bias)
+        return products
 
     def layer_norm(self, module: nn.LayerNorm, x: Rows) -> Rows:
         """See Functions."""
@@ -113,9 +115,8 @@ class NumpyFunctions:
         can_overflow = bias is not None or _longest(query) * _longest(key) > _MAX_EXPONENT
         attended = np.empty(query.shape, np.float32)
         for group in layout.groups:
-            own_bias = None if bias is None else bias[..., : group.length, : group.length]
-            of_group = (_by_head(x, group) for x in (query, key, value))
-            _attend_group(_by_head(attended, group), *of_group, bias=own_bias, can_overflow=can_overflow)
+            of_group = (_by_head(x, group) for x in (attended, query, key, value))
+            _attend_group(*of_group, bias=bias, reach=heads.reach, can_overflow=can_overflow)
         return attended.reshape(len(attended), -1)
 
 
@@ -149,31 +150,55 @@ def _by_head(x: Rows, group: Group) -> Rows:
 
 
 def _attend_group(
-    attended: Rows, query: Rows, key: Rows, value: Rows, *, bias: Rows | None, can_overflow: bool
+    attended: Rows, query: Rows, key: Rows, value: Rows, *, bias: Rows | None, reach: int | None, can_overflow: bool
 ) -> None:
-    """Fill attended (B, H, L, D). Divided by their sum are the few attended values, and not the weights."""
-    for texts, heads, queries in _parts(query.shape):
-        scores = query[texts, heads, queries] @ key[texts, heads].swapaxes(-1, -2)
-        if bias is not None:
-            scores += bias[:, heads if bias.shape[1] > 1 else slice(None), queries]
-        if can_overflow:
-            scores -= scores.max(axis=-1, keepdims=True)
-        weights = np.exp2(scores, out=scores)
-        part = attended[texts, heads, queries]
-        np.matmul(weights, value[texts, heads], out=part)
-        part /= np.einsum("bhqk->bhq", weights)[..., None]
+    """Fill attended (B, H, L, D), a part at a time."""
+    for texts, heads, queries, keys in _parts(query.shape, reach):
+        added = None if bias is None else bias[:, heads if bias.shape[1] > 1 else slice(None), queries, keys]
+        if reach is not None:
+            added = _window(queries, keys, reach)
+        _attend_part(
+            attended[texts, heads, queries],
+            query[texts, heads, queries],
+            key[texts, heads, keys],
+            value[texts, heads, keys],
+            added,
+            can_overflow,
+        )
 
 
-def _parts(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
-    """Texts, heads and queries of (B, H, L, D) that have about NUM_SCORES scores together."""
+def _parts(shape: tuple[int, ...], reach: int | None) -> Iterator[tuple[slice, slice, slice, slice]]:
+    """Texts, heads, queries and the keys they see of (B, H, L, D), with about NUM_SCORES scores together."""
     num_texts, num_heads, length, _ = shape
-    queries = min(length, max(1, NUM_SCORES // length))
-    heads = min(num_heads, max(1, NUM_SCORES // length**2))
-    texts = max(1, NUM_SCORES // (length**2 * num_heads))
-    for text in range(0, num_texts, texts):
-        for head in range(0, num_heads, heads):
-            for first in range(0, length, queries):
-                yield slice(text, text + texts), slice(head, head + heads), slice(first, first + queries)
+    num_seen = length if reach is None else min(length, _NUM_QUERIES + 2 * reach)
+    num_queries = min(length, max(1, NUM_SCORES // length) if reach is None else _NUM_QUERIES)
+    num_of_head = num_queries * num_seen
+    step = min(num_heads, max(1, NUM_SCORES // num_of_head))
+    texts = max(1, NUM_SCORES // (num_of_head * num_heads))
+    for text, head, first in product(
+        range(0, num_texts, texts), range(0, num_heads, step), range(0, length, num_queries)
+    ):
+        last = min(first + num_queries, length)
+        keys = slice(0, length) if reach is None else slice(max(0, first - reach), min(last + reach, length))
+        yield slice(text, text + texts), slice(head, head + step), slice(first, last), keys
+
+
+def _window(queries: slice, keys: slice, reach: int) -> Rows:
+    """What hides keys that are too far away."""
+    distance = np.arange(queries.start, queries.stop)[:, None] - np.arange(keys.start, keys.stop)
+    return np.where(np.abs(distance) <= reach, np.float32(0), np.float32(-np.inf))
+
+
+def _attend_part(attended: Rows, query: Rows, key: Rows, value: Rows, added: Rows | None, can_overflow: bool) -> None:
+    """Divided by their sum are the few attended values, and not the weights."""
+    exponents = query @ key.swapaxes(-1, -2)
+    if added is not None:
+        exponents += added
+    if can_overflow:
+        exponents -= exponents.max(axis=-1, keepdims=True)
+    weights = np.exp2(exponents, out=exponents)
+    np.matmul(weights, value, out=attended)
+    attended /= np.einsum("bhqk->bhq", weights)[..., None]
 
 
 def _as_numpy(array: mx.array) -> Rows:

@@ -57,7 +57,7 @@ def attend(functions: Functions, arrays: list[mx.array], heads: Heads, bias: mx.
     return mx.where(texts.are_real[..., None], attended, 0)
 
 
-@pytest.mark.parametrize("num_scores", [2**17, 900, 50, 1])  # of several texts, heads or queries at once, one query
+@pytest.mark.parametrize("num_scores", [2**19, 900, 50, 1])  # of several texts, heads or queries at once, one query
 @pytest.mark.parametrize("num_biases", [0, 1, 4])
 @pytest.mark.parametrize(
     ("num_kv_heads", "rotary_base", "spread"), [(4, None, 1.0), (2, 100.0, 1.0), (4, None, 20.0)]
@@ -83,6 +83,16 @@ def test_attention_is_that_of_mlx_also_where_padding_would_score_highest(
     )
     assert np.isfinite(np.array(ours)).all()
     np.testing.assert_allclose(ours, theirs, atol=1e-3 * spread)
+
+
+@pytest.mark.parametrize("num_queries", [64, 5, 1])
+@pytest.mark.parametrize("reach", [0, 3, 30])
+def test_attention_to_a_window_is_that_of_mlx(reach: int, num_queries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numpy_functions, "_NUM_QUERIES", num_queries)
+    arrays = [mx.random.normal((len(LENGTHS), max(LENGTHS), 4 * 8)) for _ in range(3)]
+    heads = Heads(4, 4, 8**-0.5, rotary_base=50.0, reach=reach)
+    ours, theirs = (attend(functions, arrays, heads, None) for functions in (NumpyFunctions(), MLXFunctions()))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_weights_of_bfloat16_are_computed_with_in_float32() -> None:
