@@ -18,10 +18,10 @@ from mlx_agent_llm.constrain.backends import CompiledConstraint
 from mlx_agent_llm.constrain.backends.cursor import Bitmask
 from mlx_agent_llm.constrain.backends.matcher import GrammarMatcher
 from mlx_agent_llm.constrain.closing.closing import Closing
-from mlx_agent_llm.constrain.closing.pushdown import Series, State, has_more_texts, is_endless
+from mlx_agent_llm.constrain.closing.pushdown import Series, State
 from mlx_agent_llm.errors import GenerationError
 from mlx_agent_llm.languages.context_free import ContextFreeGrammar, DistinctNode, leaves
-from mlx_agent_llm.languages.regular import Language, finite_texts
+from mlx_agent_llm.languages.regular import Language, finite_texts, least_number_of_texts
 
 _BITS = (np.uint32(1) << np.arange(32, dtype=np.uint32)).view(np.int32)
 MAX_FEW = 4096  # of languages with so few texts every token that begins an item is looked at
@@ -35,11 +35,11 @@ class TokenTexts:
         self._texts = [text for text, _ in self._pairs]
         self._longest = max(map(len, texts), default=0)
 
-    @lru_cache(maxsize=65536)  # noqa: B019  a vocabulary lives as long as its engine
-    def repeating(self, leaf: Language, rest: str, partial: bytes, num_rests: int) -> tuple[int, ...]:
+    @lru_cache(maxsize=16384)  # noqa: B019  a vocabulary lives as long as its engine
+    def repeating(self, leaf: Language, rest: str, partial: bytes, many: int) -> tuple[int, ...]:
         """The tokens that begin with the rest of a taken text, and those that may leave of a leaf only taken texts.
 
-        partial: the bytes of the rest that are there already; num_rests: how many texts of the leaf are taken.
+        partial: the bytes of the rest that are there already; many: more texts than are taken.
         """
         data, found = rest.encode(), list[int]()
         if not data.startswith(partial):
@@ -49,7 +49,7 @@ class TokenTexts:
             leaf, begin, end = leaf.derive(char), end, end + len(char.encode())
             if begin >= len(partial) + self._longest:
                 return tuple(found)
-            if not is_endless(leaf) and not has_more_texts(leaf, num_rests):
+            if least_number_of_texts(leaf) < many:
                 lengths = range(max(begin, len(partial)) + 1, end + 1)
                 found += (one for length in lengths for one in self._at(data[len(partial) : length], whole=True))
         return (*found, *self._at(data[len(partial) :], whole=False))
@@ -152,12 +152,12 @@ class DistinctMatcher:
                 found |= constraint.containing
                 continue
             found |= constraint.between if _may_be_over(leaf, series) else constraint.within
-            rests = series.rests
-            for rest in rests:
+            many = max(MAX_FEW, 1 << len(series.taken).bit_length())  # changes seldom: what is found is kept
+            for rest in series.rests:
                 if not rest:
                     found |= constraint.ending
                 elif isinstance(leaf, Language):
-                    found.update(self._tokens.repeating(leaf, rest, state.partial, len(rests)))
+                    found.update(self._tokens.repeating(leaf, rest, state.partial, many))
         return found
 
 

@@ -7,7 +7,6 @@ advanced. A grammar whose texts can be told apart as they are read, as JSON's ca
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from mlx_agent_llm.errors import ConstraintError
@@ -84,10 +83,8 @@ class Series(NamedTuple):
 
     def leaves_some(self, leaf: Language) -> bool:
         """Whether a text of the leaf is not taken."""
-        if is_endless(leaf):
-            return True
-        num_rests = len(self.rests)
-        return not num_rests or has_more_texts(leaf, num_rests) or self.text_left(leaf) is not None
+        has_many = not self.taken or least_number_of_texts(leaf) > len(self.taken)
+        return has_many or not self.rests or self.text_left(leaf) is not None
 
     def read(self, char: str) -> Series:
         """The series after one more character of the current text."""
@@ -289,17 +286,6 @@ class Pushdown:
                     yield from self._left_rules(part)
                     if self._shortest.cost(part) > 0:
                         break
-
-
-def is_endless(leaf: Language) -> bool:
-    """Whether a language is known to have texts without end."""
-    return leaf.is_plain and leaf.most is None
-
-
-@lru_cache(maxsize=4096)
-def has_more_texts(leaf: Language, number: int) -> bool:
-    """Whether a language is known, without a search, to have more texts than that."""
-    return least_number_of_texts(leaf) > number
 
 
 def _is_over(leaf: str | Language) -> bool:

@@ -18,7 +18,6 @@ from mlx_agent_llm.languages.regular.language import (
     Union,
 )
 
-
 MANY = 1 << 32
 
 
@@ -54,6 +53,7 @@ def some_texts(language: Language, count: int) -> tuple[str, ...]:
     return tuple(found[:count])
 
 
+@lru_cache(maxsize=4096)
 def least_number_of_texts(language: Language) -> int:
     """A lower bound of how many texts a language has, MANY at most; 0 where only a search could tell."""
     if not language.is_plain:
