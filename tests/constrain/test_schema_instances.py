@@ -28,7 +28,7 @@ from tests.support.search import examples
 NUM_SCHEMAS = 40  # of a corpus
 SECONDS = 20  # of CPU time for a schema: with some the other library searches without an end
 # How many schemas of each corpus have instances, at least: the other library does not take references in circles.
-LEAST_TRIED = {"tools": 36, "pydantic": 36, "mcp": 36, "check-jsonschema": 10, "kubernetes": 30}
+LEAST_TRIED = {"tools": 34, "pydantic": 34, "mcp": 34, "check-jsonschema": 10, "kubernetes": 30}
 
 
 class Counts:
@@ -69,6 +69,14 @@ def test_valid_instances_are_written_and_mutants_that_are_not_valid_are_not(name
     counts = count(TOOL_SCHEMAS[name], examples(5))
     assert not counts.wrong
     assert counts.valid > 10 and counts.written >= 0.98 * counts.valid
+
+
+def test_a_search_without_an_end_is_broken_off() -> None:
+    def search() -> None:
+        while True:
+            pass
+
+    assert not ends_within(0.05, search) and ends_within(60, lambda: None)
 
 
 @pytest.mark.long
