@@ -26,7 +26,7 @@ from tests.support.schema_corpora import CORPORA
 from tests.support.search import examples
 
 NUM_SCHEMAS = 40  # of a corpus
-SECONDS = 20  # of CPU time for a schema: with some the other library searches without an end
+SECONDS = 15  # of CPU time for a schema: with some the other library searches without an end
 # How many schemas of each corpus have instances, at least: the other library does not take references in circles.
 LEAST_TRIED = {"tools": 34, "pydantic": 34, "mcp": 34, "check-jsonschema": 10, "kubernetes": 30}
 
