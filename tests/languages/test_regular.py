@@ -29,9 +29,11 @@ from mlx_agent_llm.languages.regular import (
     empty_text,
     first_match,
     intersection,
+    least_number_of_texts,
     literal,
     nothing,
     repeat,
+    some_texts,
     union,
     without,
 )
@@ -129,6 +131,20 @@ def test_the_shortest_text_is_shortest(model: Model) -> None:
         language = language.derive(char)
         rest = language.shortest()
         assert rest is not None and language.matches(rest) and len(rest) == len(shortest or "") - index - 1
+
+
+@settings(max_examples=examples(100))
+@given(LANGUAGES)
+def test_a_language_has_as_many_texts_as_its_lower_bound(language: Language) -> None:
+    texts = some_texts(language, 64)
+    assert len(texts) == 64 or least_number_of_texts(language) <= len(texts)
+
+
+def test_counted_characters_are_known_to_have_many_texts() -> None:
+    digit = characters(CharSet.of("0123456789"))
+    assert least_number_of_texts(concat(literal("-"), digit, repeat(digit, 0, 5), literal("]"))) == 10**6
+    assert least_number_of_texts(repeat(union(literal("ab"), literal("c")), 0, 5)) == 1
+    assert least_number_of_texts(repeat(digit, 0)) > 10**9
 
 
 @settings(max_examples=examples(200))

@@ -22,7 +22,7 @@ from mlx_agent_llm.languages.context_free import (
     TextNode,
 )
 from mlx_agent_llm.languages.context_free.shortest import ShortestTexts
-from mlx_agent_llm.languages.regular import Language, empty_text, nothing, some_texts
+from mlx_agent_llm.languages.regular import Language, empty_text, least_number_of_texts, nothing, some_texts
 
 MAX_STACKS = 10_000
 
@@ -82,9 +82,9 @@ class Series(NamedTuple):
         return next((text for text in texts if text not in rests), None)
 
     def leaves_some(self, leaf: Language) -> bool:
-        """Whether a text of the leaf is not taken; a plain language without a longest text has texts without end."""
-        is_endless = leaf.is_plain and leaf.most is None
-        return is_endless or not self.rests or self.text_left(leaf) is not None
+        """Whether a text of the leaf is not taken."""
+        has_many = not self.taken or least_number_of_texts(leaf) > len(self.taken)
+        return has_many or not self.rests or self.text_left(leaf) is not None
 
     def read(self, char: str) -> Series:
         """The series after one more character of the current text."""

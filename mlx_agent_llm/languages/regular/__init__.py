@@ -19,7 +19,7 @@ from mlx_agent_llm.languages.regular.concatenation import (
     nothing,
     repeat,
 )
-from mlx_agent_llm.languages.regular.enumeration import finite_texts, some_texts
+from mlx_agent_llm.languages.regular.enumeration import finite_texts, least_number_of_texts, some_texts
 from mlx_agent_llm.languages.regular.language import (
     EMPTY_TEXT,
     NOTHING,
@@ -57,6 +57,7 @@ __all__ = [
     "finite_texts",
     "first_match",
     "intersection",
+    "least_number_of_texts",
     "literal",
     "nothing",
     "repeat",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial, reduce
 from itertools import accumulate, islice, product
+from math import prod
 
 from mlx_agent_llm.languages.regular.automaton import Automaton
 from mlx_agent_llm.languages.regular.language import (
@@ -16,6 +17,8 @@ from mlx_agent_llm.languages.regular.language import (
     Repeat,
     Union,
 )
+
+MANY = 1 << 32
 
 
 class _TooManyError(Exception):
@@ -48,6 +51,33 @@ def some_texts(language: Language, count: int) -> tuple[str, ...]:
         ]
         layer = sorted(following, key=lambda beginning: beginning[1].least)[:count]
     return tuple(found[:count])
+
+
+@lru_cache(maxsize=4096)
+def least_number_of_texts(language: Language) -> int:
+    """A lower bound of how many texts a language has, MANY at most; 0 where only a search could tell."""
+    if not language.is_plain:
+        return 0
+    found: dict[Language, int] = {}
+    for node in language.bottom_up(found):
+        found[node] = MANY if node.most is None else min(_least_number(node, found), MANY)
+    return found[language]
+
+
+def _least_number(node: Language, found: Mapping[Language, int]) -> int:
+    """Of texts of parts that are equally long, every combination is a text of its own."""
+    match node:
+        case Characters(char_set=char_set):
+            return len(char_set)
+        case Concat():
+            rigid = (found[part] for part in node.children if part.least == part.most)
+            return max(prod(rigid), *(found[part] for part in node.children))
+        case Union():
+            return max(found[part] for part in node.children)
+        case Repeat(item=item, most_count=most) if most is not None:
+            is_rigid = item.least == item.most
+            return found[item] ** min(most, MANY.bit_length()) if is_rigid else found[item]
+    return 1
 
 
 def _is_rest_of_finite(language: Language) -> bool:

@@ -23,6 +23,8 @@ from mlx_agent_llm.languages.regular import (
     EMPTY_TEXT,
     NOTHING,
     Language,
+    are_disjoint,
+    complement,
     concat,
     intersection,
     literal,
@@ -85,7 +87,8 @@ class _OneForm:
         return frozenset(char for is_there, chars in kinds if is_there for char in chars)
 
     def _numbers(self, parts: tuple[NumberType, ...]) -> Language:
-        return intersection(language_of_numbers(parts), parse_regex(_ONE_FORM))
+        texts, form = language_of_numbers(parts), parse_regex(_ONE_FORM)
+        return texts if are_disjoint(texts, complement(form)) else intersection(texts, form)
 
     def _array(self, arrays: ArrayType, depth: int) -> Language:
         if arrays.contains or arrays.unique is not None:
