@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlx_agent_llm.constrain.backends.quotes import BEGIN, BEYOND, CLOSED, ESCAPED, INSIDE, OTHER, reach_of
@@ -44,6 +44,7 @@ def read(text: str, state: int) -> int:
 
 
 @settings(max_examples=examples(25))
+@example(language=repeated(literal('"'), 2, 8))
 @given(language=PLAIN)
 def test_of_a_language_with_few_texts_the_states_are_those_after_its_texts(language: Language) -> None:
     texts = finite_texts(language, 400)

@@ -69,10 +69,20 @@ def _of_characters(chars: CharSet) -> Reach:
 
 @_kept
 def _repeated(item: Reach, least: int, most: int | None) -> Reach:
-    """Of so many items; of more than there are states, of any number: nothing new comes then."""
-    powers = [*accumulate([item] * len(_SAME), _then, initial=_SAME)]
-    counted = powers[least : most + 1] if most is not None and most < len(powers) else powers[min(least, 1) :]
-    return reduce(_either, counted)
+    """The least items, then any number of further ones: as many as there are other states reach all that more do."""
+    longest = len(_SAME) - 1
+    num_more = longest if most is None else min(longest, most - least)
+    more = reduce(_either, accumulate([item] * num_more, _then, initial=_SAME))
+    return _then(_power(item, least), more)
+
+
+def _power(item: Reach, count: int) -> Reach:
+    """So many items, by squaring."""
+    power = _SAME
+    while count:
+        power = _then(power, item) if count % 2 else power
+        item, count = _then(item, item), count // 2
+    return power
 
 
 @_kept
