@@ -14,7 +14,7 @@ from mlx_agent_llm.models.embedders import TextBatch
 from mlx_agent_llm.process.allocator import keep_freed_buffers
 from mlx_agent_llm.process.default_device import default_device
 
-MAX_TOKENS = {mx.cpu: 512, mx.gpu: 16384}  # on a CPU what its cache holds
+MAX_TOKENS = {mx.cpu: 512, mx.gpu: 8192}  # on a CPU what its cache holds
 FEW_TOKENS = {mx.cpu: 0, mx.gpu: 2048}  # no dearer than the 8 ms that a forward takes anyway on an H100
 
 

@@ -40,8 +40,8 @@ class Backends:
     def compile(self, grammar: ContextFreeGrammar, backend: BackendName | None = None) -> MakeCursor:
         """What makes cursors at the start of a grammar, in the library that reads it.
 
-        llguidance, which compiles in a millisecond, reads what it can read exactly: grammars without recursion, as one
-        regular expression, and others where the longest match of its lexer is always right. xgrammar, which has no
+        llguidance, which compiles in a millisecond, reads what it can read exactly: grammars where the longest match of
+        its lexer is always right, and others without recursion as one regular expression. xgrammar, which has no
         lexer, reads the rest. Raises ConstraintError for a grammar that is too large, or where xgrammar, an extra, is
         missing and would be needed. backend: the library to take instead, whether it reads the grammar exactly or not.
         """

@@ -1,8 +1,8 @@
 """A ContextFreeGrammar in llguidance's dialect of Lark.
 
 Terminals have upper-case names, are regular and are read by a lexer that takes the longest match; rules are read by an
-Earley parser above it. A grammar without recursion becomes a single terminal, in which nothing is left for the lexer to
-decide. In any other grammar each leaf is a terminal.
+Earley parser above it. Each leaf is a terminal where such a lexer is right; a grammar without recursion can be a single
+terminal, in which nothing is left for it to decide.
 """
 
 from __future__ import annotations

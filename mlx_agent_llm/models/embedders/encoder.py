@@ -74,6 +74,7 @@ class Encoder(nn.Module):
         bias = self._functions.bias(self._bias(texts.tokens.shape[1])) if has_bias else None
         for layer in self.layers[:-1]:
             hidden = layer(hidden, layout, bias)
+            self._functions.end_layer(hidden, layout)
         hidden = self.layers[-1](hidden, layout, bias, only_first)
         return self._functions.leave(hidden, self._functions.lay_out(texts.first_tokens) if only_first else layout)
 

@@ -43,6 +43,9 @@ class Functions(Protocol):
     def leave(self, values: Values, layout: Layout) -> mx.array:
         """Values as (B, L, width); those of padding are any."""
 
+    def end_layer(self, values: Values, layout: Layout) -> None:
+        """Called with what a layer computes: no more layers are under way than memory should hold."""
+
     def first(self, values: Values, layout: Layout) -> Values:
         """Those of each text's first token, as of a batch of texts of one token."""
 

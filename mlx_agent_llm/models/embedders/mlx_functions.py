@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 
 import mlx.core as mx
@@ -13,6 +14,8 @@ from mlx_agent_llm.models.embedders.text_batch import TextBatch
 
 # Float16 holds it; a token of padding that sees no other one would be NaN by -inf.
 _OUT_OF_REACH = -3e4
+LAYERS_OF_A_PART, NUM_PARTS = 3, 2
+"""A part of a forward is begun when the one before the last is computed."""
 ACTIVATIONS: Mapping[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
     "gelu_new": nn.gelu_approx,
@@ -22,22 +25,40 @@ ACTIVATIONS: Mapping[str, Callable[[mx.array], mx.array]] = {
 }
 
 
+class PaddedLayout:
+    """real: which keys (B, 1, 1, L) are no padding, None where none is. begun: what parts of a forward compute."""
+
+    def __init__(self, real: mx.array | None) -> None:
+        self.real = real
+        self.num_layers = 0
+        self.begun = deque[mx.array]()
+
+
 class MLXFunctions:
-    """Functions whose layout is which keys (B, 1, 1, L) are no padding, None where none is."""
+    """Functions over (B, L, width)."""
 
-    def lay_out(self, texts: TextBatch) -> mx.array | None:
+    def lay_out(self, texts: TextBatch) -> PaddedLayout:
         """See Functions."""
-        return texts.are_real[:, None, None] if texts.is_padded else None
+        return PaddedLayout(texts.are_real[:, None, None] if texts.is_padded else None)
 
-    def enter(self, embedded: mx.array, layout: mx.array | None) -> mx.array:
+    def enter(self, embedded: mx.array, layout: PaddedLayout) -> mx.array:
         """See Functions."""
         return embedded
 
-    def leave(self, values: mx.array, layout: mx.array | None) -> mx.array:
+    def leave(self, values: mx.array, layout: PaddedLayout) -> mx.array:
         """See Functions."""
         return values
 
-    def first(self, values: mx.array, layout: mx.array | None) -> mx.array:
+    def end_layer(self, values: mx.array, layout: PaddedLayout) -> None:
+        """See Functions; MLX takes memory for what it begins, and gives it back when that is computed."""
+        layout.num_layers += 1
+        if layout.num_layers % LAYERS_OF_A_PART == 0:
+            mx.async_eval(values)
+            layout.begun.append(values)
+        if len(layout.begun) > NUM_PARTS:
+            mx.eval(layout.begun.popleft())
+
+    def first(self, values: mx.array, layout: PaddedLayout) -> mx.array:
         """See Functions."""
         return values[:, :1]
 
@@ -68,7 +89,7 @@ class MLXFunctions:
         query: mx.array,
         key: mx.array,
         value: mx.array,
-        layout: mx.array | None,
+        layout: PaddedLayout,
         heads: Heads,
         bias: mx.array | None,
     ) -> mx.array:
@@ -81,7 +102,9 @@ class MLXFunctions:
             query, key = (_rotate(x, heads.rotary_base) for x in (query, key))
         if heads.reach is not None:
             bias = _window(query.shape[2], heads.reach)
-        mask = bias if layout is None else mx.where(layout, mx.array(0.0) if bias is None else bias, -math.inf)
+        mask = bias
+        if layout.real is not None:
+            mask = mx.where(layout.real, mx.array(0.0) if bias is None else bias, -math.inf)
         mask = None if mask is None else mask.astype(query.dtype)
         attended = mx.fast.scaled_dot_product_attention(query, key, value, scale=heads.scale, mask=mask)
         return attended.transpose(0, 2, 1, 3).flatten(2)

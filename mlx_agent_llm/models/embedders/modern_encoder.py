@@ -52,6 +52,7 @@ class ModernEncoder(nn.Module):
         hidden = functions.enter(self.embeddings_norm(self.word_embeddings(texts.tokens)), layout)
         for layer in self.layers[:-1]:
             hidden = layer(hidden, layout)
+            functions.end_layer(hidden, layout)
         hidden = functions.layer_norm(self.final_norm, self.layers[-1](hidden, layout, only_first))
         return functions.leave(hidden, functions.lay_out(texts.first_tokens) if only_first else layout)
 

@@ -54,6 +54,9 @@ class NumpyFunctions:
         """See Functions."""
         return mx.array(layout.unpack(values))
 
+    def end_layer(self, values: Rows, layout: PackedLayout) -> None:
+        """See Functions; they are computed."""
+
     def first(self, values: Rows, layout: PackedLayout) -> Rows:
         """See Functions."""
         return layout.first(values)

@@ -17,7 +17,11 @@ from transformers import AutoModel
 
 from mlx_agent_llm import Engine, ModelLoadError, RequestError, UnsupportedModelError
 from mlx_agent_llm.models.embedders import TextBatch, load_embedder
+from mlx_agent_llm.models.embedders.architectures import read_architecture
+from mlx_agent_llm.models.embedders.mlx_functions import NUM_PARTS, MLXFunctions, PaddedLayout
 from mlx_agent_llm.models.embedders.pooling import POOLINGS
+from mlx_agent_llm.models.embedders.weights import load_weights
+from mlx_agent_llm.models.json_file import read_json_object
 from tests.support.embedders import (
     CONFIGS,
     WORDS,
@@ -85,6 +89,29 @@ def test_what_is_not_read_and_what_is_not_there_need_not_be_computed(model_type:
     alike = batch_of(*padded(loaded.tokenizer.tokenize(["w1 w2", "w2 w3"]).token_ids))
     unpadded = np.array(loaded.model(alike._replace(is_padded=False)))
     np.testing.assert_allclose(unpadded, np.array(loaded.model(alike)), atol=2e-5)
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_a_gpu_s_functions_compute_what_a_cpu_s_do(model_type: str, tmp_path: Path) -> None:
+    write_tiny_encoder(tmp_path, model_type)
+    loaded = load_embedder(str(tmp_path), device="cpu")
+    found = read_architecture(read_json_object(tmp_path / "config.json"))
+    encoder = found.make(mx.Device(mx.gpu))
+    load_weights(encoder, tmp_path, found.rename)
+    tokens, lengths = padded(loaded.tokenizer.tokenize(random_texts(5)).token_ids)
+    batch, are_real = batch_of(tokens, lengths), np.arange(tokens.shape[1]) < lengths[:, None]
+    for only_first in (False, True):
+        mine, theirs = (np.array(each(batch, only_first)) for each in (encoder, loaded.model.encoder))
+        kept = are_real[:, :1] if only_first else are_real
+        np.testing.assert_allclose(mine[kept], theirs[kept], atol=2e-4)
+
+
+def test_few_parts_of_a_forward_are_under_way_on_a_gpu() -> None:
+    functions, layout = MLXFunctions(), PaddedLayout(None)
+    for layer in range(20):
+        functions.end_layer(mx.array([layer]), layout)
+        assert len(layout.begun) <= NUM_PARTS
+    assert layout.begun[-1].item() == 17  # the last of the sixth part of three
 
 
 def test_nomic_bert_s_own_names_mean_what_transformers_names_mean(tmp_path: Path) -> None:
