@@ -129,7 +129,6 @@ def _files(folder: str, pattern: str) -> list[Path]:
 
 
 @cache
-@cache
 def _definitions(folder: Path) -> SchemaDocuments:
     path = folder / "_definitions.json"
     return SchemaDocuments({path.name: json.loads(path.read_text())})

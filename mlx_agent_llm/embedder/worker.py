@@ -18,12 +18,11 @@ from mlx_agent_llm.process.owner import OwnerProcess
 
 
 class Forward(Protocol):
-    """What computes the vectors (B, D) of B rows, on the worker's thread alone.
+    """What computes the vectors (B, D) of B rows, on the worker's thread alone."""
 
-    max_begun: how many batches are begun before the vectors of the first are asked for.
-    """
-
-    max_begun: int
+    @property
+    def max_begun(self) -> int:
+        """How many batches are begun before the vectors of the first are asked for."""
 
     @property
     def max_tokens(self) -> int:

@@ -16,7 +16,7 @@ Documents = Mapping[str, dict[str, Any] | bool]
 class SchemaDocuments(Documents):
     """Schemas by their URIs, read once for all schemas that come with them: nobody changes them from here on.
 
-    keys: their content by their URIs, as `content_key` writes it. ConstraintError for what is no schema or no URI.
+    keys_by_uri: their content, as `content_key` writes it. ConstraintError for what is no schema or no URI.
     """
 
     def __init__(self, documents: Documents) -> None:

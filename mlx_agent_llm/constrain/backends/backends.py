@@ -109,7 +109,7 @@ class _Form(NamedTuple):
 
 
 def _exact_form(grammar: ContextFreeGrammar) -> _Form:
-    """One that llguidance reads exactly, or else one for xgrammar."""
+    """One that llguidance reads exactly, or else one for xgrammar; one without rules is short, or a choice of texts."""
     if grammar.rules and has_clear_lexemes(lexemes := reduced(in_lexemes(grammar))):
         return _Form(lexemes, "llguidance")
     whole = reduced(grammar)

@@ -24,10 +24,10 @@ def _relaxed_parts(node: Language) -> tuple[Language, ...]:
 
 
 def _join(node: Language, parts: list[Language]) -> Language:
+    if isinstance(node, regular.Repeat) and max(node.least_count, node.most_count or 0) > MAX_COUNT:
+        return repeat(parts[0], min(node.least_count, 1), None)
     match node:
-        case regular.Repeat(least_count=least, most_count=most) if max(least, most or 0) > MAX_COUNT:
-            return repeat(parts[0], min(least, 1), None)
-        case _ if all(part is child for part, child in zip(parts, node.children, strict=False)):
+        case _ if parts == [*_relaxed_parts(node)]:
             return node
         case regular.Concat():
             return concat(*parts)
@@ -37,4 +37,4 @@ def _join(node: Language, parts: list[Language]) -> Language:
             return intersection(*parts)
         case regular.Repeat(least_count=least, most_count=most):
             return repeat(parts[0], least, most)
-    return node
+    raise AssertionError(f"a language of kind {type(node).__name__} has no parts that change")

@@ -112,30 +112,27 @@ def choice(options: Iterable[Node]) -> Node:
     return different[0] if len(different) == 1 else ChoiceNode(different)
 
 
-def rule_names(node: Node) -> Iterator[str]:
-    """The rules that a node names, each as often as it does."""
-    left = [node]
+def nodes_within(*nodes: Node) -> Iterator[Node]:
+    """The nodes and all that they are made of, each as often as it is there."""
+    left = [*nodes]
     while left:
-        match left.pop():
-            case RuleNode(name):
-                yield name
-            case SequenceNode(nodes) | ChoiceNode(nodes):
-                left += nodes
+        yield (node := left.pop())
+        match node:
+            case SequenceNode(parts) | ChoiceNode(parts):
+                left += parts
             case RepeatNode(item):
                 left.append(item)
+
+
+def rule_names(node: Node) -> Iterator[str]:
+    """The rules that a node names, each as often as it does."""
+    return (one.name for one in nodes_within(node) if isinstance(one, RuleNode))
 
 
 def leaves(grammar: ContextFreeGrammar) -> Iterator[TextNode | PatternNode]:
     """The leaves of the root and of all rules, each as often as it is there."""
-    left = [grammar.root, *grammar.rules.values()]
-    while left:
-        match left.pop():
-            case TextNode() | PatternNode() as leaf:
-                yield leaf
-            case SequenceNode(nodes) | ChoiceNode(nodes):
-                left += nodes
-            case RepeatNode(item):
-                left.append(item)
+    within = nodes_within(grammar.root, *grammar.rules.values())
+    return (one for one in within if isinstance(one, TextNode | PatternNode))
 
 
 def has_distinct(grammar: ContextFreeGrammar) -> bool:

@@ -14,6 +14,7 @@ from mlx_agent_llm.languages.context_free.nodes import (
     SequenceNode,
     TextNode,
     choice,
+    nodes_within,
     rule_names,
     sequence,
 )
@@ -22,7 +23,7 @@ from mlx_agent_llm.languages.context_free.nodes import (
 def productive_rules(rules: dict[str, Node]) -> dict[str, Node]:
     """The rules that some finite text matches, without the options that no text matches."""
     found = productive_names(rules)
-    if len(found) == len(rules) and all(map(_is_whole, rules.values())):
+    if len(found) == len(rules) and not any(map(_is_empty, nodes_within(*rules.values()))):
         return rules
     return {name: _trimmed(node, found) for name, node in rules.items() if name in found}
 
@@ -67,20 +68,14 @@ def reachable_rules(root: Node, rules: Mapping[str, Node]) -> dict[str, Node]:
     return {name: node for name, node in rules.items() if name in found}
 
 
-def _is_whole(node: Node) -> bool:
-    """Whether every part of a node has a text, where every rule has one."""
-    left = [node]
-    while left:
-        match left.pop():
-            case PatternNode(language) if language.is_empty():
-                return False
-            case ChoiceNode(()):
-                return False
-            case SequenceNode(nodes) | ChoiceNode(nodes):
-                left += nodes
-            case RepeatNode(item):
-                left.append(item)
-    return True
+def _is_empty(node: Node) -> bool:
+    """Whether no text matches a node, by itself and not by its parts."""
+    match node:
+        case PatternNode(language):
+            return language.is_empty()
+        case ChoiceNode(options):
+            return not options
+    return False
 
 
 def _trimmed(node: Node, found: set[str]) -> Node:

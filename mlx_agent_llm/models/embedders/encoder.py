@@ -76,7 +76,7 @@ class Encoder(nn.Module):
             hidden = layer(hidden, layout, bias)
             self._functions.end_layer(hidden, layout)
         hidden = self.layers[-1](hidden, layout, bias, only_first)
-        return self._functions.leave(hidden, self._functions.lay_out(texts.first_tokens) if only_first else layout)
+        return self._functions.leave(hidden, layout, only_first)
 
     def _embed(self, texts: TextBatch) -> mx.array:
         embedded = self.word_embeddings(texts.tokens)

@@ -40,14 +40,14 @@ class Functions(Protocol):
     def enter(self, embedded: mx.array, layout: Layout) -> Values:
         """The values of (B, L, width)."""
 
-    def leave(self, values: Values, layout: Layout) -> mx.array:
-        """Values as (B, L, width); those of padding are any."""
+    def leave(self, values: Values, layout: Layout, only_first: bool = False) -> mx.array:
+        """Values as (B, L, width), those of padding any; what `first` gave, which is only_first, as (B, 1, width)."""
 
     def end_layer(self, values: Values, layout: Layout) -> None:
         """Called with what a layer computes: no more layers are under way than memory should hold."""
 
     def first(self, values: Values, layout: Layout) -> Values:
-        """Those of each text's first token, as of a batch of texts of one token."""
+        """Those of each text's first token."""
 
     def bias(self, bias: mx.array) -> Values:
         """What attend takes to add it to scores, of (1, 1 or heads, L, L)."""

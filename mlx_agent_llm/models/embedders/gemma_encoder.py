@@ -55,7 +55,7 @@ class GemmaEncoder(nn.Module):
             values = layer(values, layout)
             self._functions.end_layer(values, layout)
         values = self.final_norm(self.layers[-1](values, layout, only_first))
-        return self._functions.leave(values, self._functions.lay_out(texts.first_tokens) if only_first else layout)
+        return self._functions.leave(values, layout, only_first)
 
 
 class _Layer(nn.Module):

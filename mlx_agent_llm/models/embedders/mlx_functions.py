@@ -45,7 +45,7 @@ class MLXFunctions:
         """See Functions."""
         return embedded
 
-    def leave(self, values: mx.array, layout: PaddedLayout) -> mx.array:
+    def leave(self, values: mx.array, layout: PaddedLayout, only_first: bool = False) -> mx.array:
         """See Functions."""
         return values
 

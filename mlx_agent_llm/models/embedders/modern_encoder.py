@@ -54,7 +54,7 @@ class ModernEncoder(nn.Module):
             hidden = layer(hidden, layout)
             functions.end_layer(hidden, layout)
         hidden = functions.layer_norm(self.final_norm, self.layers[-1](hidden, layout, only_first))
-        return functions.leave(hidden, functions.lay_out(texts.first_tokens) if only_first else layout)
+        return functions.leave(hidden, layout, only_first)
 
 
 class _Layer(nn.Module):

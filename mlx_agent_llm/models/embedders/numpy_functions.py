@@ -50,9 +50,9 @@ class NumpyFunctions:
         """See Functions."""
         return layout.pack(_as_numpy(embedded))
 
-    def leave(self, values: Rows, layout: PackedLayout) -> mx.array:
+    def leave(self, values: Rows, layout: PackedLayout, only_first: bool = False) -> mx.array:
         """See Functions."""
-        return mx.array(layout.unpack(values))
+        return mx.array(values[:, None] if only_first else layout.unpack(values))
 
     def end_layer(self, values: Rows, layout: PackedLayout) -> None:
         """See Functions; they are computed."""

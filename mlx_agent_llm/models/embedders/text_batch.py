@@ -25,12 +25,6 @@ class TextBatch(NamedTuple):
         return mx.arange(self.tokens.shape[1])[None] < self.lengths[:, None]
 
     @property
-    def first_tokens(self) -> TextBatch:
-        """The first token of each text, for a text."""
-        ones = mx.ones_like(self.lengths)
-        return TextBatch(self.tokens[:, :1], ones, ones, is_padded=False)
-
-    @property
     def are_first(self) -> mx.array:
         """(B, L) which tokens are of the first type."""
         return mx.arange(self.tokens.shape[1])[None] < self.num_first[:, None]
